@@ -1,0 +1,62 @@
+"""The one value that everything else passes around: a low-rank matrix held as its two factors."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+# The trainable (or frozen) tensors of a parametrisation.
+Params = tuple[Tensor, ...]
+# A number, or a tensor (*batch, 1, 1) that broadcasts against matrices.
+Scalar = float | Tensor
+
+
+class Factors(NamedTuple):
+    """A low-rank matrix A @ B; gradients with respect to (A, B) have the same form.
+
+    Args:
+        A: (..., d, r).
+        B: (..., r, k).
+
+    >>> f = Factors(torch.ones(3, 1), torch.ones(1, 2))
+    >>> f.dense()
+    tensor([[1., 1.],
+            [1., 1.],
+            [1., 1.]])
+    """
+
+    A: Tensor  # (..., d, r)
+    B: Tensor  # (..., r, k)
+
+    def dense(self) -> Tensor:
+        """A @ B, shape (..., d, k)."""
+        return self.A @ self.B
+
+    @property
+    def rank(self) -> int:
+        """Number of columns of A: an upper bound on the rank of A @ B."""
+        return self.A.shape[-1]
+
+    @property
+    def shape(self) -> torch.Size:
+        """Shape (..., d, k) of the product, without forming it."""
+        batch = torch.broadcast_shapes(self.A.shape[:-2], self.B.shape[:-2])
+        return torch.Size((*batch, self.A.shape[-2], self.B.shape[-1]))
+
+
+def concatenate(first: Factors, second: Factors) -> Factors:
+    """The sum A₁B₁ + A₂B₂ as Factors([A₁ A₂], [B₁; B₂]), of rank r₁ + r₂.
+
+    Batch dimensions broadcast.
+    """
+    batch = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+
+    def widen(M: Tensor) -> Tensor:
+        return M.expand(*batch, *M.shape[-2:])
+
+    return Factors(
+        torch.cat([widen(first.A), widen(second.A)], dim=-1),
+        torch.cat([widen(first.B), widen(second.B)], dim=-2),
+    )

@@ -1,0 +1,57 @@
+"""What an initialisation is, and what data-driven ones share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from loraone_theory import linalg
+from loraone_theory.linalg import SVD, SVDOptions
+from loraone_theory.parametrisations import Start
+from loraone_theory.problems.base import Problem
+from loraone_theory.randomness import normal, per_seed
+
+# (problem, rank, seeds) -> Start. Deterministic ones have the problem's batch shape, random ones
+# have a trailing batch axis of len(seeds).
+Init = Callable[[Problem, int, tuple[int, ...]], Start]
+
+
+def gradient_svd(problem: Problem, rank: int, options: SVDOptions) -> SVD:
+    """The leading `rank` triplets of G = −∇_W L at W.
+
+    Raises:
+        ValueError: G is zero or not finite in some instance, so it points nowhere.
+    """
+    svd = linalg.truncated_svd(problem.one_step_gradient(), rank, options)
+    top = svd.S[..., 0]
+    if not bool((torch.isfinite(top) & (top > 0)).all()):
+        raise ValueError(
+            "the one-step gradient must be finite and non-zero (sigma_1 > 0) to initialise from; "
+            f"got sigma_1 = {top.flatten().tolist()}; check the labels, or use 'lora'"
+        )
+    return svd
+
+
+def complete_frame(frame: Tensor, S: Tensor, seeds: tuple[int, ...], stream: str) -> Tensor:
+    """Replace the columns whose singular value is zero by a random orthonormal completion.
+
+    An exact SVD leaves the singular vectors of zero singular values to rounding. Here they are
+    Haar-distributed in the complement of the others, drawn per seed, so that runs repeat.
+
+    Args:
+        frame: (..., n, p), with arbitrary columns where S is zero to rounding.
+        S: (..., p), descending.
+    """
+    n, p = frame.shape[-2:]
+    kept = (S > n * linalg.eps(S) * S[..., :1])[..., None, :]
+    if bool(kept.all()):
+        return frame
+    noise = per_seed(lambda rng: normal(rng, n, p), seeds, stream, frame)
+    known = torch.where(kept, frame, torch.zeros_like(frame))
+    fresh = torch.where(kept, torch.zeros_like(noise), linalg.residual(known, noise))
+    # QR leaves the known columns in place up to sign, which the last line undoes.
+    Q = torch.linalg.qr(known + fresh).Q
+    signs = torch.where(kept, (Q * known).sum(-2, keepdim=True), torch.ones_like(S[..., None, :]))
+    return Q * torch.where(signs < 0, -1.0, 1.0)

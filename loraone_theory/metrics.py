@@ -1,0 +1,179 @@
+"""What is measured: angles between subspaces, and the records of a run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import cached_property
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraone_theory import linalg, validate
+from loraone_theory.factors import Factors, Params
+from loraone_theory.problems.base import Problem
+from loraone_theory.validate import Array
+
+Side = Literal["left", "right"]
+
+
+def principal_angles(M1: Array, M2: Array, *, rank: int, side: Side = "left") -> Array:
+    """Principal angles between the top-`rank` singular subspaces of two matrices.
+
+    Angle i is atan2(sin θ_i, cos θ_i), with sin θ_i the singular values of (I − PPᵀ)Q and cos θ_i
+    those of PᵀQ for orthonormal frames P, Q of the two subspaces. Small angles keep their
+    relative accuracy beside large ones, as far as the inputs' own rounding allows.
+
+    Args:
+        M1: (..., d, k1), float32 or float64, a tensor or a numpy array.
+        M2: (..., d, k2); for side="right" the two share their columns instead of their rows.
+        rank: dimension p of the subspaces.
+        side: "left" compares column spaces, "right" row spaces.
+
+    Returns:
+        (..., rank) angles in radians, in [0, π/2], descending, of the kind of the inputs. NaN
+        where a subspace is undefined because its matrix has rank below `rank`.
+
+    Raises:
+        TypeError, ValueError: inputs that are not matrices of one float dtype, a rank out of range.
+
+    Reference: THEORY 6; T3.1 and T3.2 use the largest of these angles.
+
+    >>> import numpy as np
+    >>> e = np.eye(3)
+    >>> tilted = np.array([[1.0], [0.0], [1e-14]])
+    >>> principal_angles(e[:, :1], tilted, rank=1)
+    array([1.e-14])
+    """
+    (P, Q), defined, as_numpy = _frames(M1, M2, rank, side)
+    angles = linalg.principal_angles(P, Q)
+    return _answer(torch.where(defined[..., None], angles, torch.nan), as_numpy)
+
+
+def subspace_sine(M1: Array, M2: Array, *, rank: int, side: Side = "left") -> Array:
+    """‖P_⊥ᵀQ‖_op, the sine of the largest principal angle between top-`rank` subspaces.
+
+    Args, kind of answer, errors and undefined cases are those of `principal_angles`.
+
+    Returns:
+        (...) values in [0, 1].
+
+    >>> import torch
+    >>> e = torch.eye(3, dtype=torch.float64)
+    >>> subspace_sine(e[:, :2], e[:, 1:], rank=2)
+    tensor(1., dtype=torch.float64)
+    """
+    (P, Q), defined, as_numpy = _frames(M1, M2, rank, side)
+    return _answer(torch.where(defined, linalg.largest_sine(P, Q), torch.nan), as_numpy)
+
+
+def _frames(
+    M1: Array, M2: Array, rank: int, side: Side
+) -> tuple[tuple[Tensor, Tensor], Tensor, bool]:
+    validate.choice("side", side, ("left", "right"))
+    first, second = validate.tensor("M1", M1), validate.tensor("M2", M2)
+    validate.same_kind(M1=first, M2=second)
+    validate.broadcastable("M1", first.shape[:-2], "M2", second.shape[:-2])
+    if side == "right":
+        first, second = first.mT, second.mT
+    validate.shapes_match(
+        f"M1 and M2 must share their {'rows' if side == 'left' else 'columns'}",
+        first.shape[-2] == second.shape[-2],
+        M1=M1.shape,
+        M2=M2.shape,
+    )
+    for M in (first, second):
+        validate.rank(rank, d=M.shape[-2], k=M.shape[-1])
+    P, defined_P = linalg.left_frame(first, rank)
+    Q, defined_Q = linalg.left_frame(second, rank)
+    as_numpy = isinstance(M1, np.ndarray) and isinstance(M2, np.ndarray)
+    return (P, Q), defined_P & defined_Q, as_numpy
+
+
+def _answer(values: Tensor, as_numpy: bool) -> Array:
+    return values.numpy() if as_numpy else values
+
+
+class Reference(NamedTuple):
+    """What alignments are measured against: frames of U_{r*}(G) and V_{r*}(G)."""
+
+    U: Tensor  # (..., d, r*)
+    V: Tensor  # (..., k, r*)
+
+
+def reference(problem: Problem) -> Reference:
+    """The top-r* singular frames of the one-step gradient."""
+    U, _, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
+    return Reference(U, V)
+
+
+class View:
+    """One or many time points of a run, with what several records share computed once."""
+
+    def __init__(
+        self,
+        problem: Problem,
+        against: Reference | None,
+        shift: Factors,
+        sides: Factors,
+        trainable: Params,
+    ) -> None:
+        self.problem, self.against = problem, against
+        self.shift, self.sides, self.trainable = shift, sides, trainable
+
+    @cached_property
+    def residual(self) -> Tensor:
+        """E = W_f + sAB − W − Δ."""
+        return self.problem.residual(self.shift)
+
+
+def _loss(view: View) -> Tensor:
+    """Training loss L."""
+    return view.problem.loss(view.shift, view.residual)
+
+
+def _risk(view: View) -> Tensor:
+    """Expected loss on a fresh sample, exact: ½‖E‖_F² in the linear model."""
+    return view.problem.risk(view.shift, view.residual)
+
+
+def _error(view: View) -> Tensor:
+    """‖E‖_F, the distance of the learned shift from the true one."""
+    return torch.linalg.matrix_norm(view.residual)
+
+
+def _left_alignment(view: View) -> Tensor:
+    """‖U_{r*,⊥}(G)ᵀ U_{r*}(A)‖_op; NaN where A has rank below r*."""
+    assert view.against is not None
+    return _alignment(view.against.U, view.sides.A)
+
+
+def _right_alignment(view: View) -> Tensor:
+    """‖V_{r*,⊥}(G)ᵀ V_{r*}(B)‖_op; NaN where B has rank below r*."""
+    assert view.against is not None
+    return _alignment(view.against.V, view.sides.B.mT)
+
+
+def _alignment(P: Tensor, M: Tensor) -> Tensor:
+    Q, defined = linalg.left_frame(M, P.shape[-1])
+    return torch.where(defined, linalg.largest_sine(P, Q), torch.nan)
+
+
+def _balance(view: View) -> Tensor:
+    """‖AᵀA − BBᵀ‖_F, zero at Spectral-init."""
+    A, B = view.trainable
+    return torch.linalg.matrix_norm(A.mT @ A - B @ B.mT)
+
+
+RECORDS: dict[str, Callable[[View], Tensor]] = {
+    "loss": _loss,
+    "risk": _risk,
+    "error": _error,
+    "left_alignment": _left_alignment,
+    "right_alignment": _right_alignment,
+    "balance": _balance,
+}
+
+# These compare with the gradient's subspaces, so the loop prepares a Reference for them.
+ALIGNMENTS = frozenset({"left_alignment", "right_alignment"})

@@ -1,0 +1,1 @@
+"""What is fitted: the linear and the ReLU model, their reductions and their samplers."""

@@ -1,0 +1,205 @@
+"""The sample covariance Σ̂ as an operator on thin matrices: identity, diagonal, tridiagonal, dense.
+
+Each form offers the same few methods, so that a problem never asks which one it holds:
+
+- `apply(M)`: Σ̂M for M (..., d, m), a new tensor.
+- `half(M)`: H with HᵀH = MᵀΣ̂M, so that floors keep full relative accuracy.
+- `spectrum(which)`: eigenvalues ascending, `"extremes"` (..., 2) or `"all"` (..., d).
+- `reach`: how many neighbouring rows a row of Σ̂M depends on; None where it needs all of them.
+- `rows(start, stop)`: the principal block of those rows, to work through M in pieces.
+"""
+
+from __future__ import annotations
+
+from typing import ClassVar, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from scipy.linalg import eigvalsh_tridiagonal
+from torch import Tensor
+
+Which = Literal["extremes", "all"]
+
+
+class Covariance(Protocol):
+    """What a problem may ask of Σ̂ (..., d, d)."""
+
+    @property
+    def reach(self) -> int | None:
+        """Neighbouring rows that a row of Σ̂M depends on; None for all rows."""
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading batch dimensions."""
+
+    def apply(self, M: Tensor) -> Tensor:
+        """Σ̂M, shape (..., d, m)."""
+
+    def half(self, M: Tensor) -> Tensor:
+        """H with HᵀH = MᵀΣ̂M, shape (..., d, m)."""
+
+    def spectrum(self, which: Which) -> Tensor:
+        """Eigenvalues, ascending: (..., 2) or (..., d)."""
+
+    def rows(self, start: int, stop: int) -> Covariance:
+        """The principal block of rows start to stop."""
+
+
+class Identity(NamedTuple):
+    """Σ̂ = I: the population problem (N = ∞)."""
+
+    like: Tensor  # (d,) ones: carries width, dtype and device
+
+    reach: ClassVar[int | None] = 0
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """No batch dimensions."""
+        return torch.Size()
+
+    def apply(self, M: Tensor) -> Tensor:
+        """M itself."""
+        return M
+
+    def half(self, M: Tensor) -> Tensor:
+        """M itself."""
+        return M
+
+    def spectrum(self, which: Which) -> Tensor:
+        """Ones."""
+        return self.like[:2] if which == "extremes" else self.like
+
+    def rows(self, start: int, stop: int) -> Identity:
+        """A smaller identity."""
+        return Identity(self.like[start:stop])
+
+
+class Diagonal(NamedTuple):
+    """Σ̂ = diag(values), in its eigenbasis."""
+
+    values: Tensor  # (..., d)
+
+    reach: ClassVar[int | None] = 0
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of `values`."""
+        return self.values.shape[:-1]
+
+    def apply(self, M: Tensor) -> Tensor:
+        """Rows of M scaled by `values`."""
+        return self.values[..., None] * M
+
+    def half(self, M: Tensor) -> Tensor:
+        """Rows of M scaled by the square roots."""
+        return self.values.sqrt()[..., None] * M
+
+    def spectrum(self, which: Which) -> Tensor:
+        """The values in order."""
+        if which == "extremes":
+            return torch.stack([self.values.amin(-1), self.values.amax(-1)], dim=-1)
+        return self.values.sort(dim=-1).values
+
+    def rows(self, start: int, stop: int) -> Diagonal:
+        """The values of those rows."""
+        return Diagonal(self.values[..., start:stop])
+
+
+class Tridiagonal(NamedTuple):
+    """Σ̂ = CᵀC with C upper bidiagonal: diagonal c (..., d), superdiagonal f (..., d − 1).
+
+    `main` and `off` are the diagonals of Σ̂; make it with `from_bidiagonal`.
+    """
+
+    c: Tensor
+    f: Tensor
+    main: Tensor
+    off: Tensor
+
+    reach: ClassVar[int | None] = 1
+
+    @classmethod
+    def from_bidiagonal(cls, c: Tensor, f: Tensor) -> Tridiagonal:
+        """From the diagonals of C: main_i = c_i² + f_{i−1}², off_i = c_i f_i."""
+        main = c**2
+        main[..., 1:] += f**2
+        return cls(c, f, main, c[..., :-1] * f)
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of the diagonals."""
+        return self.main.shape[:-1]
+
+    def apply(self, M: Tensor) -> Tensor:
+        """The three-term product, O(d·m)."""
+        out = self.main[..., None] * M
+        out[..., 1:, :].addcmul_(self.off[..., None], M[..., :-1, :])
+        out[..., :-1, :].addcmul_(self.off[..., None], M[..., 1:, :])
+        return out
+
+    def half(self, M: Tensor) -> Tensor:
+        """C M."""
+        out = self.c[..., None] * M
+        out[..., :-1, :].addcmul_(self.f[..., None], M[..., 1:, :])
+        return out
+
+    def spectrum(self, which: Which) -> Tensor:
+        """LAPACK: bisection for the two extremes (O(d) each), QR iteration for all (O(d²))."""
+        main = self.main.detach().cpu().double().numpy()
+        off = self.off.detach().cpu().double().numpy()
+        width = main.shape[-1]
+        flat = [
+            _extremes(a, b) if which == "extremes" else eigvalsh_tridiagonal(a, b)
+            for a, b in zip(main.reshape(-1, width), off.reshape(-1, width - 1), strict=True)
+        ]
+        values = np.stack(flat).reshape(*main.shape[:-1], -1)
+        return torch.from_numpy(values).to(self.main)
+
+    def rows(self, start: int, stop: int) -> Tridiagonal:
+        """The tridiagonal block of those rows (`c` and `f` are its slices, not its factor)."""
+        return Tridiagonal(
+            self.c[..., start:stop],
+            self.f[..., start : stop - 1],
+            self.main[..., start:stop],
+            self.off[..., start : stop - 1],
+        )
+
+
+def _extremes(main: np.ndarray, off: np.ndarray) -> np.ndarray:
+    last = len(main) - 1
+    ends = [
+        eigvalsh_tridiagonal(main, off, select="i", select_range=(i, i), lapack_driver="stebz")[0]
+        for i in (0, last)
+    ]
+    return np.array(ends)
+
+
+class Dense(NamedTuple):
+    """Σ̂ as a symmetric matrix."""
+
+    matrix: Tensor  # (..., d, d)
+
+    reach: ClassVar[int | None] = None
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of `matrix`."""
+        return self.matrix.shape[:-2]
+
+    def apply(self, M: Tensor) -> Tensor:
+        """The matrix product."""
+        return self.matrix @ M
+
+    def half(self, M: Tensor) -> Tensor:
+        """Q Λ^{1/2} Qᵀ M."""
+        values, Q = torch.linalg.eigh(self.matrix)
+        return values.clamp_min(0).sqrt()[..., None] * (Q.mT @ M)
+
+    def spectrum(self, which: Which) -> Tensor:
+        """Eigenvalues of the matrix."""
+        values = torch.linalg.eigvalsh(self.matrix)
+        return values[..., [0, -1]] if which == "extremes" else values
+
+    def rows(self, start: int, stop: int) -> Dense:
+        """The principal block."""
+        return Dense(self.matrix[..., start:stop, start:stop])

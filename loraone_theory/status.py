@@ -1,0 +1,46 @@
+"""How a run ended: a value whose text is advice."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+
+class Outcome(Enum):
+    """The ways a run can end; the value is a message with what to do about it."""
+
+    COMPLETED = "Completed: every step is finite."
+    TRUNCATED = (
+        "Completed, but in {count} steps (the last at step {step}) an undamped Gram matrix was "
+        "singular and its pseudo-inverse dropped directions: expected where B = 0 or the rank "
+        "exceeds the true rank; otherwise set damping > 0."
+    )
+    DIVERGED = "Non-finite factors at step {step}: lower the learning rate or raise the damping."
+
+
+@dataclass(frozen=True)
+class RunStatus:
+    """How one run ended.
+
+    Args:
+        outcome: which way.
+        step: the step the outcome refers to, 0 where none.
+        count: in how many steps it occurred, 0 where that has no meaning.
+    """
+
+    outcome: Outcome
+    step: int = 0
+    count: int = 0
+
+    @property
+    def ok(self) -> bool:
+        """Whether every step is finite."""
+        return self.outcome is not Outcome.DIVERGED
+
+    @property
+    def message(self) -> str:
+        """The outcome in words, with advice."""
+        return self.outcome.value.format(step=self.step, count=self.count)
+
+    def __str__(self) -> str:
+        return self.message
