@@ -48,7 +48,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
         if value.dtype == object:
             raise TypeError(f"array {name!r} must have a plain dtype; got object")
     with whole_file(path) as temporary, open(temporary, "wb") as file:
-        np.savez_compressed(file, **plain)
+        np.savez_compressed(file, allow_pickle=False, **plain)
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:

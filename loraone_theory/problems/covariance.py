@@ -11,7 +11,8 @@ Each form offers the same few methods, so that a problem never asks which one it
 
 from __future__ import annotations
 
-from typing import ClassVar, Literal, NamedTuple, Protocol
+from dataclasses import dataclass
+from typing import ClassVar, Literal, Protocol
 
 import numpy as np
 import torch
@@ -45,7 +46,8 @@ class Covariance(Protocol):
         """The principal block of rows start to stop."""
 
 
-class Identity(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Identity:
     """Σ̂ = I: the population problem (N = ∞)."""
 
     like: Tensor  # (d,) ones: carries width, dtype and device
@@ -74,7 +76,8 @@ class Identity(NamedTuple):
         return Identity(self.like[start:stop])
 
 
-class Diagonal(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Diagonal:
     """Σ̂ = diag(values), in its eigenbasis."""
 
     values: Tensor  # (..., d)
@@ -105,7 +108,8 @@ class Diagonal(NamedTuple):
         return Diagonal(self.values[..., start:stop])
 
 
-class Tridiagonal(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Tridiagonal:
     """Σ̂ = CᵀC with C upper bidiagonal: diagonal c (..., d), superdiagonal f (..., d − 1).
 
     `main` and `off` are the diagonals of Σ̂; make it with `from_bidiagonal`.
@@ -174,7 +178,8 @@ def _extremes(main: np.ndarray, off: np.ndarray) -> np.ndarray:
     return np.array(ends)
 
 
-class Dense(NamedTuple):
+@dataclass(frozen=True, eq=False)
+class Dense:
     """Σ̂ as a symmetric matrix."""
 
     matrix: Tensor  # (..., d, d)

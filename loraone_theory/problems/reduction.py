@@ -18,7 +18,7 @@ from torch import Tensor
 
 from loraone_theory import linalg, validate
 from loraone_theory.factors import Factors
-from loraone_theory.problems.covariance import Dense, Diagonal, Identity
+from loraone_theory.problems.covariance import Covariance, Dense, Diagonal, Identity
 from loraone_theory.problems.linear import LinearProblem
 
 # For the rows and the columns of a tensor: the space whose rotation turns them, or None.
@@ -138,7 +138,7 @@ def reduce_around(problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]
 
 def _left_basis(
     problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]
-) -> tuple[Tensor | None, Identity | Diagonal | object]:
+) -> tuple[Tensor | None, Covariance]:
     covariance = problem.covariance
     if isinstance(covariance, Dense):
         values, Q = torch.linalg.eigh(covariance.matrix)

@@ -7,8 +7,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loraone_theory.linalg import inverse_psd
 from loraone_theory.factors import Params, Scalar
+from loraone_theory.linalg import inverse_psd
 from loraone_theory.rules.base import Rule, descend
 
 
@@ -16,7 +16,7 @@ class Dropped(NamedTuple):
     """Bookkeeping of the pseudo-inverses: steps so far, steps with drops, the last of those."""
 
     step: int
-    count: Tensor  # (...), int64
+    steps: Tensor  # (...), int64
     last: Tensor  # (...), int64
 
 
@@ -43,6 +43,6 @@ def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
         drops = torch.minimum(right.kept, left.kept) < A.shape[-1]
         step = state.step + 1
         last = torch.where(drops, step, state.last)
-        return new, Dropped(step, state.count + drops, last)
+        return new, Dropped(step, state.steps + drops, last)
 
-    return Rule(init, update, equivariant=True, dropped=lambda state: (state.count, state.last))
+    return Rule(init, update, equivariant=True, dropped=lambda state: (state.steps, state.last))
