@@ -6,13 +6,16 @@ G the one-step full gradient −∇_W L at W, η the learning rate, α the stand
 κ the condition number of Δ, λ a damping, E = learned shift − Δ.
 """
 
-from loraone_theory import linalg, methods, metrics, problems
+from loraone_theory import linalg, methods, metrics, predict, problems
 from loraone_theory.factors import Factors
 from loraone_theory.linalg import SVDOptions
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.metrics import RECORDS
 from loraone_theory.problems.linear import LinearProblem
 from loraone_theory.problems.reduction import Reduction, reduce
+from loraone_theory.problems.relu import ReLUProblem
+from loraone_theory.problems.relu_population import ReLUPopulation
+from loraone_theory.problems.relu_sampling import sample_relu, sample_relu_population
 from loraone_theory.problems.sampling import sample_linear, sample_linear_matrix_free
 from loraone_theory.simulate import simulate
 from loraone_theory.status import Outcome, RunStatus
@@ -27,6 +30,8 @@ __all__ = [
     "LinearProblem",
     "Method",
     "Outcome",
+    "ReLUPopulation",
+    "ReLUProblem",
     "Reduction",
     "RunStatus",
     "SVDOptions",
@@ -34,9 +39,12 @@ __all__ = [
     "linalg",
     "methods",
     "metrics",
+    "predict",
     "problems",
     "reduce",
     "sample_linear",
     "sample_linear_matrix_free",
+    "sample_relu",
+    "sample_relu_population",
     "simulate",
 ]

@@ -161,12 +161,12 @@ def inverse_psd(M: Tensor, damping: float | Tensor = 0.0) -> Inverse:
 
     Args:
         M: (..., r, r).
-        damping: λ >= 0, a number or a tensor that broadcasts over the batch.
+        damping: λ >= 0, a number or a tensor (..., 1, 1) that broadcasts over the batch.
     """
     r = M.shape[-1]
     finite = torch.isfinite(M).flatten(-2).all(-1)
     values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], M, torch.eye(r).to(M)))
-    lam = damping[..., None] if isinstance(damping, Tensor) else damping
+    lam = damping[..., 0] if isinstance(damping, Tensor) else damping
     cutoff = r * eps(M) * values[..., -1:].clamp_min(0)
     shifted = values.clamp_min(0) + lam
     keep = (values > cutoff) | (torch.as_tensor(lam, device=M.device) > 0)

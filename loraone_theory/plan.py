@@ -126,8 +126,8 @@ def make_plan(
     original = method.init(problem, rank, seeds)
     if original.offset is not None:
         problem = problem.with_offset(original.offset)
-    for name, tensor in (("initial factors", t) for t in original.trainable):
-        validate.expands_to(name, tensor.shape[:-2], batch.shape)
+    for tensor in original.trainable:
+        validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
     reduction = None
     start = original
     if reduce == "auto" and isinstance(problem, LinearProblem) and rule.equivariant:
@@ -141,8 +141,17 @@ def make_plan(
         count = len(original.trainable)
         start = Start(tuple(lowered[:count]), tuple(lowered[count:]))
         problem = reduction.problem
-    trainable = tuple(t.expand(*batch.shape, *t.shape[-2:]) for t in start.trainable)
+    trainable = tuple(_expanded(tensor, batch) for tensor in start.trainable)
     return Plan(problem, method, rule, Start(trainable, start.frozen), batch, reduction, original)
+
+
+def first(plan: Plan) -> Params:
+    """The trainable tensors at t = 0, as the initialisation gave them, one for each run."""
+    return tuple(_expanded(tensor, plan.batch) for tensor in plan.original.trainable)
+
+
+def _expanded(tensor: Tensor, batch: Batch) -> Tensor:
+    return tensor.expand(*batch.shape, *tensor.shape[-2:])
 
 
 def lifted(plan: Plan, trainable: Params) -> Params:

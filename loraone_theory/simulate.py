@@ -101,7 +101,7 @@ def simulate(
     with threads_for(entries, problem.like.device), torch.no_grad():
         run = _Run(prepared, record, recorded)
         run.advance(steps, progress)
-    start, end = (plan.lifted(prepared, params) for params in (run.first, run.params))
+    end = plan.lifted(prepared, run.params)
     config = {"method": chosen.name, "hyper": _plain(chosen.hyper), "rank": rank, "steps": steps}
     config |= {"every": every, "damping": damping, "learning_rate": learning_rate}
     return Trajectory(
@@ -109,7 +109,7 @@ def simulate(
         records=run.values(),
         axes=batch.axes,
         coordinates=batch.coordinates,
-        initial=plan.outer_factors(prepared, start),
+        initial=plan.outer_factors(prepared, plan.first(prepared)),
         final=plan.outer_factors(prepared, end),
         offset=prepared.original.offset,
         scale=chosen.scale if chosen.parametrisation.is_pair else 1.0,
@@ -153,7 +153,6 @@ class _Run:
     def __init__(self, prepared: Plan, record: tuple[str, ...], recorded: np.ndarray) -> None:
         self.plan, self.record, self.recorded = prepared, record, recorded
         self.params: Params = prepared.start.trainable
-        self.first = self.params
         self.state: State = prepared.rule.init(self.params)
         shape = (len(recorded), *prepared.batch.shape)
         self.store = {name: prepared.problem.like.new_full(shape, math.nan) for name in record}

@@ -3,7 +3,8 @@
 Each form offers the same few methods, so that a problem never asks which one it holds:
 
 - `apply(M)`: Σ̂M for M (..., d, m), a new tensor.
-- `half(M)`: H with HᵀH = MᵀΣ̂M, so that floors keep full relative accuracy.
+- `half(M)`: CM for one fixed C with Σ̂ = CᵀC, so that floors keep full relative accuracy.
+- `half_transposed(M)`: CᵀM for the same C.
 - `spectrum(which)`: eigenvalues ascending, `"extremes"` (..., 2) or `"all"` (..., d).
 - `reach`: how many neighbouring rows a row of Σ̂M depends on; None where it needs all of them.
 - `rows(start, stop)`: the principal block of those rows, to work through M in pieces.
@@ -37,7 +38,10 @@ class Covariance(Protocol):
         """Σ̂M, shape (..., d, m)."""
 
     def half(self, M: Tensor) -> Tensor:
-        """H with HᵀH = MᵀΣ̂M, shape (..., d, m)."""
+        """CM with Σ̂ = CᵀC, shape (..., d, m)."""
+
+    def half_transposed(self, M: Tensor) -> Tensor:
+        """CᵀM for the same C, shape (..., d, m)."""
 
     def spectrum(self, which: Which) -> Tensor:
         """Eigenvalues, ascending: (..., 2) or (..., d)."""
@@ -64,6 +68,10 @@ class Identity:
         return M
 
     def half(self, M: Tensor) -> Tensor:
+        """M itself."""
+        return M
+
+    def half_transposed(self, M: Tensor) -> Tensor:
         """M itself."""
         return M
 
@@ -96,6 +104,10 @@ class Diagonal:
     def half(self, M: Tensor) -> Tensor:
         """Rows of M scaled by the square roots."""
         return self.values.sqrt()[..., None] * M
+
+    def half_transposed(self, M: Tensor) -> Tensor:
+        """The same scaling."""
+        return self.half(M)
 
     def spectrum(self, which: Which) -> Tensor:
         """The values in order."""
@@ -142,9 +154,15 @@ class Tridiagonal:
         return out
 
     def half(self, M: Tensor) -> Tensor:
-        """C M."""
+        """CM."""
         out = self.c[..., None] * M
         out[..., :-1, :].addcmul_(self.f[..., None], M[..., 1:, :])
+        return out
+
+    def half_transposed(self, M: Tensor) -> Tensor:
+        """CᵀM."""
+        out = self.c[..., None] * M
+        out[..., 1:, :].addcmul_(self.f[..., None], M[..., :-1, :])
         return out
 
     def spectrum(self, which: Which) -> Tensor:
@@ -196,9 +214,14 @@ class Dense:
         return self.matrix @ M
 
     def half(self, M: Tensor) -> Tensor:
-        """Q Λ^{1/2} Qᵀ M."""
+        """Λ^{1/2}QᵀM from Σ̂ = QΛQᵀ."""
         values, Q = torch.linalg.eigh(self.matrix)
         return values.clamp_min(0).sqrt()[..., None] * (Q.mT @ M)
+
+    def half_transposed(self, M: Tensor) -> Tensor:
+        """QΛ^{1/2}M."""
+        values, Q = torch.linalg.eigh(self.matrix)
+        return Q @ (values.clamp_min(0).sqrt()[..., None] * M)
 
     def spectrum(self, which: Which) -> Tensor:
         """Eigenvalues of the matrix."""

@@ -141,7 +141,8 @@ class LinearProblem:
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), formed explicitly: small residuals keep their digits."""
-        return (shift.A @ shift.B).sub_(self._dense_target)
+        T = self._dense_target
+        return (shift.A @ shift.B).sub_(T)
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """L = ½⟨E, Σ̂E⟩, shape (...); E may be handed in where it is already known."""

@@ -1,0 +1,106 @@
+"""Angles: accuracy at every size, and the laws of a distance between subspaces."""
+
+import mpmath
+import numpy as np
+import pytest
+import scipy.linalg
+import strategies
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import loraone_theory as lt
+
+SINE, ANGLES = lt.metrics.subspace_sine, lt.metrics.principal_angles
+
+
+def pair_at(angles, n=12, dtype=np.float64):
+    """Two frames at given principal angles, in coordinates where they are exact to rounding."""
+    p = len(angles)
+    P, Q = np.zeros((n, p), dtype), np.zeros((n, p), dtype)
+    P[:p] = np.eye(p)
+    Q[:p], Q[p : 2 * p] = np.diag(np.cos(angles)), np.diag(np.sin(angles))
+    return P, Q
+
+
+@pytest.mark.parametrize("exponent", range(0, 15))
+def test_small_angles_keep_twelve_digits(exponent):
+    angles = np.array([10.0**-exponent, 3.0 * 10.0 ** -(exponent + 1)])
+    P, Q = pair_at(angles)
+    np.testing.assert_allclose(ANGLES(P, Q, rank=2), angles, rtol=1e-12)
+    np.testing.assert_allclose(SINE(P, Q, rank=2), np.sin(angles[0]), rtol=1e-12)
+    np.testing.assert_allclose(
+        ANGLES(P.T.copy(), Q.T.copy(), rank=2, side="right"), angles, rtol=1e-12
+    )
+
+
+@pytest.mark.parametrize("small", [1e-4, 1e-10, 1e-14])
+def test_a_small_angle_beside_a_large_one_survives_a_change_of_basis(small):
+    P, Q = pair_at(np.array([1.2, small]))
+    mix = np.random.default_rng(0).standard_normal((2, 2)) + 3 * np.eye(2)
+    np.testing.assert_allclose(ANGLES(P, Q @ mix, rank=2), [1.2, small], rtol=1e-12)
+
+
+def test_against_scipy_where_scipy_is_safe():
+    rng = np.random.default_rng(1)
+    for _ in range(20):
+        M1, M2 = rng.standard_normal((9, 3)), rng.standard_normal((9, 3))
+        expected = scipy.linalg.subspace_angles(M1, M2)
+        np.testing.assert_allclose(ANGLES(M1, M2, rank=3), expected, rtol=1e-12)
+
+
+def test_against_eighty_digits_on_dense_frames():
+    """Absolute accuracy is a few eps for any orientation; the oracle uses the rounded inputs."""
+    rng = np.random.default_rng(2)
+    basis = strategies.orthogonal(8, 3)
+    for angle in (1.0, 1e-3, 1e-6):
+        P, Q = (basis @ M for M in pair_at(np.array([angle]), n=8))
+        Q = Q * rng.uniform(0.5, 2)
+        with mpmath.workdps(80):
+            p, q = mpmath.matrix(P.tolist()), mpmath.matrix(Q.tolist())
+            c = (p.T * q)[0] / (mpmath.norm(p) * mpmath.norm(q))
+            exact = float(mpmath.acos(c))
+        eps = np.finfo(np.float64).eps
+        np.testing.assert_allclose(ANGLES(P, Q, rank=1), exact, atol=8 * eps, rtol=8 * eps)
+
+
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 3))
+def test_symmetric_and_independent_of_the_basis(seed, p, extra):
+    rng = np.random.default_rng(seed)
+    n = 2 * p + extra
+    M1, M2 = rng.standard_normal((n, p)), rng.standard_normal((n, p))
+    angles = ANGLES(M1, M2, rank=p)
+    assert (np.diff(angles) <= 0).all()
+    assert ((angles >= 0) & (angles <= np.pi / 2 + 1e-15)).all()
+    # A frame's rounding is eps times the conditioning of what it was made from.
+    tol = 1e-13 * max(np.linalg.cond(M1), np.linalg.cond(M2)) ** 2
+    np.testing.assert_allclose(ANGLES(M2, M1, rank=p), angles, atol=tol)
+    Q = strategies.orthogonal(p, seed + 1)
+    O = strategies.orthogonal(n, seed + 2)
+    np.testing.assert_allclose(ANGLES(M1 @ Q, M2, rank=p), angles, atol=tol)
+    np.testing.assert_allclose(ANGLES(O @ M1, O @ M2, rank=p), angles, atol=tol)
+    np.testing.assert_allclose(SINE(M1, M2, rank=p), np.sin(angles[0]), atol=tol)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_kind_dtype_batch_and_device(dtype, device):
+    M1 = torch.randn(4, 3, 9, 5, dtype=dtype, device=device)
+    M2 = torch.randn(3, 9, 6, dtype=dtype, device=device)
+    angles = ANGLES(M1, M2, rank=2)
+    assert angles.shape == (4, 3, 2)
+    assert (angles.dtype, angles.device) == (dtype, M1.device)
+    single = ANGLES(M1[2, 1], M2[1], rank=2)
+    torch.testing.assert_close(angles[2, 1], single)
+    assert isinstance(
+        SINE(M1[0, 0].cpu().numpy(), M2[0].cpu().numpy(), rank=2), np.generic | np.ndarray
+    )
+
+
+def test_undefined_subspaces_are_nan():
+    e = torch.eye(4, dtype=torch.float64)
+    short = torch.zeros(4, 3, dtype=torch.float64)
+    short[0, 0] = 1.0
+    assert bool(SINE(e, short, rank=2).isnan())
+    assert not bool(SINE(e, short, rank=1).isnan())
+    both = torch.stack([short, e[:, :3]])
+    assert SINE(e, both, rank=2).isnan().tolist() == [True, False]

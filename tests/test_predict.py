@@ -1,0 +1,204 @@
+"""Predictions of the linear model against runs that know nothing of them."""
+
+import numpy as np
+import pytest
+import torch
+import xloop
+
+import loraone_theory as lt
+
+FLOORS = [
+    ("lora-one", {}),
+    ("lora", {}),
+    ("lora-ga", {"gamma": 4.0}),
+    ("lora-ga", {"gamma": 16.0}),
+    ("lora-sb", {}),
+    ("full", {}),
+]
+
+
+@pytest.mark.parametrize("rank", [4, 8, 16])
+@pytest.mark.parametrize(("name", "hyper"), FLOORS)
+def test_floors_are_reached(name, hyper, rank):
+    """d = k = 100, N = 1600, λ* = linspace(1, 0.25, 8): to 1e-6, or 1e-25 where the floor is 0."""
+    problem = lt.sample_linear(
+        d=100, k=100, true_rank=8, samples=1600, spectrum=np.linspace(1, 0.25, 8), seeds=(0, 1)
+    )
+    method = lt.METHODS[name](**hyper)
+    floor = lt.predict.floor(problem, method, rank=rank, seeds=(0, 1))
+    run = lt.simulate(
+        problem,
+        method,
+        rank=rank,
+        learning_rate=0.25,
+        steps=6000,
+        seeds=(0, 1),
+        record=("loss",),
+        every=6000,
+    )
+    reached = run["loss"][-1]
+    if name in ("lora-one", "lora", "full") and (rank >= 8 or name == "full"):
+        assert bool((floor == 0).all())
+        assert float(reached.max()) <= 1e-25
+    else:
+        assert bool((floor > 0.01).all())
+        torch.testing.assert_close(reached, floor, rtol=1e-6, atol=0)
+
+
+def test_a_deficient_offset_method_can_lie_below():
+    """At r < r* LoRA-GA's floor depends on its scale and may undercut LoRA-One's."""
+    problem = lt.sample_linear(
+        d=100, k=100, true_rank=8, samples=1600, spectrum=np.linspace(1, 0.25, 8)
+    )
+    one = lt.predict.floor(problem, "lora-one", rank=4)
+    assert one.item() == pytest.approx(0.355, abs=0.01)
+    large = lt.predict.floor(problem, lt.methods.lora_ga(gamma=4.0), rank=4)
+    assert float(large) < float(one)
+    tiny = lt.predict.floor(problem, lt.methods.lora_ga(gamma=1e6), rank=4)
+    torch.testing.assert_close(tiny, one, rtol=1e-4, atol=0)
+
+
+def test_plateau_is_where_alignment_settles():
+    """d = k = 100, N = 1600, r = 8, r* = 4, η = 1/64, α² = 1e-4: to 1e-3 at t = 2500."""
+    problem = lt.sample_linear(d=100, k=100, true_rank=4, samples=1600, seeds=(0, 1, 2))
+    run = lt.simulate(
+        problem,
+        "lora",
+        rank=8,
+        learning_rate=1 / 64,
+        steps=2500,
+        seeds=(0, 1, 2),
+        init_std=1e-2,
+        record=("left_alignment",),
+        every=10,
+    )
+    predicted = lt.predict.plateau(problem)
+    torch.testing.assert_close(run["left_alignment"][-1], predicted, atol=1e-3, rtol=0)
+    # It first dips below, towards U(G), and then comes back.
+    assert bool((run["left_alignment"].nan_to_num(1.0).amin(0) < 0.75 * predicted).all())
+
+
+def test_linearised_dynamics_is_the_matrix_power():
+    rng = np.random.default_rng(0)
+    X = rng.standard_normal((50, 7))
+    shift = rng.standard_normal((7, 2)) @ rng.standard_normal((2, 5))
+    problem = lt.LinearProblem.from_data(X, shift=shift)
+    A, B = rng.standard_normal((7, 3)), rng.standard_normal((3, 5))
+    G = -xloop.full_gradient(X, X @ shift, np.zeros_like(shift))
+    eta = 0.05
+    H = np.block([[np.eye(7), eta * G], [eta * G.T, np.eye(5)]])
+    steps = [0, 1, 7, 40]
+    initial = lt.Factors(torch.from_numpy(A), torch.from_numpy(B))
+    ours = lt.predict.linearised(problem, initial, eta, steps)
+    sines = lt.predict.linearised_alignment(problem, initial, eta, steps)
+    U = np.linalg.svd(G)[0]
+    for i, t in enumerate(steps):
+        Z = np.linalg.matrix_power(H, t) @ np.vstack([A, B.T])
+        np.testing.assert_allclose(ours.A[i].numpy(), Z[:7], rtol=1e-10, atol=1e-10)
+        np.testing.assert_allclose(ours.B[i].numpy(), Z[7:].T, rtol=1e-10, atol=1e-10)
+        sine = np.linalg.norm(U[:, 2:].T @ np.linalg.svd(Z[:7])[0][:, :2], 2)
+        assert sines[i].item() == pytest.approx(sine, rel=1e-9)
+
+
+def dense_tangent_spectrum(problem, rule):
+    """Eigenvalues of E ↦ Σ̂E BᵀB + AAᵀΣ̂E (or with projectors) on d×r* matrices, by Kronecker."""
+    Sigma = problem.covariance.apply(torch.eye(problem.d, dtype=torch.float64))[0].numpy()
+    U, S, _ = lt.linalg.truncated_svd(problem.shift, problem.true_rank)
+    U, S = U[0].numpy(), S[0].numpy()
+    left, right = (
+        (U @ U.T, np.eye(len(S))) if rule == "preconditioned" else ((U * S) @ U.T, np.diag(S))
+    )
+    operator = np.kron(Sigma, right) + np.kron(left @ Sigma, np.eye(len(S)))
+    return np.sort(np.linalg.eigvals(operator).real)
+
+
+@pytest.mark.parametrize("rule", ["gd", "preconditioned"])
+@pytest.mark.parametrize("sampler", [lt.sample_linear, lt.sample_linear_matrix_free])
+def test_tangent_extremes_against_the_dense_operator(rule, sampler, monkeypatch):
+    problem = sampler(d=12, k=8, true_rank=3, samples=100, condition_number=5.0)
+    exact = dense_tangent_spectrum(problem, rule)[[0, -1]]
+    ours = lt.predict.tangent_extremes(problem, rule)[0].numpy()
+    np.testing.assert_allclose(ours, exact, rtol=1e-10)
+    monkeypatch.setattr("loraone_theory.predict.DENSE_WIDTH", 2)
+    lanczos = lt.predict.tangent_extremes(problem, rule)[0].numpy()
+    np.testing.assert_allclose(lanczos, exact, rtol=1e-7)
+
+
+def test_population_rates_are_one_and_two():
+    shift = lt.sample_linear(d=12, k=8, true_rank=3, samples=20, condition_number=7.0).shift
+    problem = lt.LinearProblem.population(shift=shift)
+    extremes = lt.predict.tangent_extremes(problem, "preconditioned")
+    torch.testing.assert_close(extremes, torch.tensor([[1.0, 2.0]]).double())
+    assert lt.predict.best_step(problem, "preconditioned").item() == pytest.approx(2 / 3)
+    assert lt.predict.largest_stable_step(problem, "preconditioned").item() == pytest.approx(1)
+
+
+def slowest_mode_decay(problem, rule, method, eta):
+    """Decay per step from the solution, nudged along the eigenvector that contracts slowest."""
+    reduced = lt.reduce(problem).problem
+    U, S, V = (part[0] for part in lt.linalg.truncated_svd(reduced.shift, reduced.true_rank))
+    A, B = U * S.sqrt(), S.sqrt()[:, None] * V.T
+    half = reduced.covariance.values[0].sqrt()
+    K = half[:, None] * (U if rule == "preconditioned" else A)
+    best = (-1.0, None)
+    for i, beta in enumerate(torch.ones_like(S) if rule == "preconditioned" else S):
+        values, vectors = torch.linalg.eigh(torch.diag(beta * half**2) + K @ K.T)
+        for j in (0, -1):
+            rate = abs(1 - eta * float(values[j]))
+            if rate > best[0]:
+                E = (vectors[:, j] / half)[:, None] @ V[:, i][None, :]
+                best = (rate, E)
+    E = 1e-6 * best[1] / torch.linalg.matrix_norm(best[1])
+    # E = A X + Y B to first order, with X = 0: Y = E Bᵀ(BBᵀ)⁻¹.
+    nudged = lt.Factors(A + E @ torch.linalg.pinv(B), B)
+    run = lt.simulate(
+        reduced, method, rank=3, learning_rate=eta, steps=40, initial=nudged, record=("error",)
+    )
+    error = run["error"][:, 0]
+    return float((error[40] / error[20]) ** (1 / 20))
+
+
+@pytest.mark.parametrize("kappa", [1.0, 10.0])
+@pytest.mark.parametrize(
+    ("rule", "method", "eta"),
+    [
+        ("gd", "lora-one", 0.25),
+        ("preconditioned", "lora-one-preconditioned", 0.2),
+        ("preconditioned", "lora-one-preconditioned", 0.5),
+    ],
+)
+def test_local_rates_are_those_of_the_slowest_mode(rule, method, eta, kappa):
+    """To 1 % of 1 − rate."""
+    problem = lt.sample_linear(d=30, k=20, true_rank=3, samples=800, condition_number=kappa)
+    predicted = lt.predict.local_rate(problem, rule, learning_rate=eta).item()
+    measured = slowest_mode_decay(problem, rule, method, eta)
+    assert measured == pytest.approx(predicted, abs=0.01 * (1 - predicted))
+
+
+@pytest.mark.parametrize(
+    ("rule", "method"), [("gd", "lora-one"), ("preconditioned", "lora-one-preconditioned")]
+)
+def test_the_stability_edge(rule, method):
+    problem = lt.sample_linear(d=30, k=20, true_rank=3, samples=800, condition_number=2.0)
+    edge = lt.predict.largest_stable_step(problem, rule).item()
+    assert slowest_mode_decay(problem, rule, method, 0.98 * edge) < 1
+    assert slowest_mode_decay(problem, rule, method, 1.02 * edge) > 1
+
+
+def test_one_minus_rate_falls_as_one_over_kappa():
+    kappas = np.array([1.0, 3.0, 10.0, 30.0])
+    rates = [
+        lt.predict.local_rate(
+            lt.sample_linear(d=60, k=60, true_rank=4, samples=1600, condition_number=kappa),
+            "gd",
+            learning_rate=0.25,
+        ).item()
+        for kappa in kappas
+    ]
+    slope = np.polyfit(np.log(kappas), np.log(1 - np.array(rates)), 1)[0]
+    assert slope == pytest.approx(-1, abs=0.02)
+
+
+def test_alignment_time_is_the_formula():
+    value = lt.predict.alignment_time(100, 0.1, 0.5, 1.0)
+    assert value == pytest.approx(np.log(10 / 0.1) / np.log(1.5))

@@ -1,0 +1,114 @@
+"""The exact reduction: the same records and the same factors, in fewer coordinates."""
+
+import pytest
+import strategies
+import torch
+from hypothesis import assume, given
+from hypothesis import strategies as st
+
+import loraone_theory as lt
+
+EQUIVARIANT = sorted(
+    name for name, make in lt.METHODS.items() if make().make_rule(0.1, 0.0).equivariant
+)
+TOL = 1e-10
+
+
+def both_ways(problem, name, rank, **options):
+    method = lt.METHODS[name]()
+    assume("lora-ga" not in name or 2 * rank <= min(problem.d, problem.k))
+    record = tuple(r for r in lt.RECORDS if r != "balance" or method.parametrisation.is_pair)
+    # Undamped pseudo-inverses decide by a threshold which directions to drop.
+    damping = 1e-3 if method.takes_damping else 0.0
+    options = {"learning_rate": 0.1, "steps": 40, "record": record, "damping": damping} | options
+    return (
+        lt.simulate(problem, method, rank=rank, reduce=how, **options) for how in ("auto", "never")
+    )
+
+
+def agree(small, full, problem, name):
+    for record in small.records:
+        a, b = small[record], full[record]
+        if record in ("left_alignment", "right_alignment"):
+            # Defined wherever the factor has full rank to rounding; at t = 0 it may not.
+            assert bool((a.isnan() == b.isnan())[1:].all())
+            a, b = a.nan_to_num(0.0), b.nan_to_num(0.0)
+            # A sine moves by the rounding of the factor over its gap at r*.
+            assert float((a - b).abs()[1:].max()) < 1e-8
+        else:
+            torch.testing.assert_close(a, b, rtol=TOL, atol=TOL)
+    torch.testing.assert_close(
+        small.learned_shift().dense(), full.learned_shift().dense(), rtol=TOL, atol=TOL
+    )
+
+
+@pytest.mark.parametrize("name", EQUIVARIANT)
+@given(problem=strategies.problems(batch=2), extra=st.integers(0, 2))
+def test_reduced_equals_full(name, problem, extra):
+    rank = min(problem.true_rank + extra, problem.d, problem.k)
+    small, full = both_ways(problem, name, rank, seeds=(3, 4))
+    agree(small, full, problem, name)
+
+
+@pytest.mark.parametrize("name", EQUIVARIANT)
+@given(problem=strategies.problems(batch=2, population=True))
+def test_population_reduces_on_both_sides(name, problem):
+    small, full = both_ways(problem, name, problem.true_rank, seeds=(3, 4))
+    agree(small, full, problem, name)
+
+
+@given(strategies.problems(), st.integers(1, 4), st.integers(0, 10**6))
+def test_given_factors_and_the_way_back(problem, rank, seed):
+    rank = min(rank, problem.d, problem.k)
+    g = torch.Generator().manual_seed(seed)
+    A = torch.randn(problem.d, rank, generator=g, dtype=torch.float64)
+    B = torch.randn(rank, problem.k, generator=g, dtype=torch.float64)
+    reduction = lt.reduce(problem, lt.Factors(A, B))
+    assert reduction.problem.k <= min(problem.k, problem.true_rank + rank)
+    back = reduction.lift(reduction.initial)
+    torch.testing.assert_close(back.A[0], A, rtol=1e-12, atol=1e-13)
+    torch.testing.assert_close(back.B[0], B, rtol=1e-12, atol=1e-13)
+    for value in ("loss", "risk"):
+        small = getattr(reduction.problem, value)(reduction.initial)
+        full = getattr(problem, value)(lt.Factors(A, B))
+        torch.testing.assert_close(small, full, rtol=1e-12, atol=1e-13)
+
+
+def test_widths_are_those_of_the_theory():
+    problem = lt.sample_linear(d=60, k=50, true_rank=3, samples=500, seeds=(0, 1))
+    lora = lt.methods.lora().init(problem, 5, (0, 1))
+    assert lt.reduce(problem, lt.Factors(*lora.trainable)).problem.k == 3
+    spectral = lt.methods.lora_one().init(problem, 5, (0, 1))
+    assert lt.reduce(problem, lt.Factors(*spectral.trainable)).problem.k == 3
+    ga = lt.methods.lora_ga().init(problem, 5, (0, 1))
+    offset = problem.with_offset(ga.offset)
+    assert lt.reduce(offset, lt.Factors(*ga.trainable)).problem.k == 3 + 5
+    population = lt.LinearProblem.population(shift=problem.shift)
+    assert lt.reduce(population, lt.Factors(*lora.trainable)).problem.d == 3 + 5
+    assert lt.reduce(population).problem.covariance.batch_shape == torch.Size()
+
+
+def test_population_cost_does_not_depend_on_the_width():
+    shift = lt.sample_linear_matrix_free(d=20_000, k=20_000, true_rank=2, samples=20_000).shift
+    wide = lt.LinearProblem.population(shift=shift)
+    run = lt.simulate(wide, "lora", rank=4, learning_rate=0.3, steps=300, record=("risk",))
+    assert run.final.B.shape == (1, 4, 20_000)
+    assert float(run["risk"][-1, 0]) < 1e-20
+
+
+def test_large_problems_work_through_row_blocks(monkeypatch):
+    """Blocked gradients equal unblocked ones, for every covariance that allows blocks."""
+    for problem in (
+        lt.sample_linear_matrix_free(d=700, k=3, true_rank=3, samples=1400),
+        lt.reduce(lt.sample_linear(d=700, k=9, true_rank=3, samples=1400)).problem,
+        lt.LinearProblem.population(shift=torch.randn(700, 3, dtype=torch.float64)),
+    ):
+        shift = lt.Factors(
+            torch.randn(1, 700, 4, dtype=torch.float64), torch.randn(1, 4, 3, dtype=torch.float64)
+        )
+        monkeypatch.setattr("loraone_theory.problems.linear.BLOCK_BYTES", 1 << 30)
+        whole = problem.gradients(shift)
+        monkeypatch.setattr("loraone_theory.problems.linear.BLOCK_BYTES", 1 << 12)
+        blocked = problem.gradients(shift)
+        for a, b in zip(whole, blocked, strict=True):
+            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
