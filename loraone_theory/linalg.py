@@ -83,7 +83,8 @@ def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
 
     Returns:
         An orthonormal frame (..., d, rank), and a mask (...) that is False where the subspace is
-        undefined: M is not finite, has rank below `rank` to rounding, or has too few columns.
+        undefined to rounding: M is not finite, has rank below `rank` or too few columns, or its
+        singular values `rank` and `rank` + 1 are equal.
     """
     d, r = M.shape[-2:]
     if rank > min(d, r):
@@ -94,7 +95,9 @@ def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     M = torch.where(finite[..., None, None], M, torch.zeros_like(M))
     Q, R = torch.linalg.qr(M)
     U, S, _ = torch.linalg.svd(R, full_matrices=False)
-    defined = finite & (S[..., rank - 1] > max(d, r) * eps(M) * S[..., 0])
+    rounding = max(d, r) * eps(M) * S[..., 0]
+    below = S[..., rank] if rank < S.shape[-1] else torch.zeros_like(rounding)
+    defined = finite & (S[..., rank - 1] - below > rounding)
     # With as many columns as `rank` the span is Q's own: no rotation, no rounding from one.
     frame = Q if min(d, r) == rank else Q @ U[..., :rank]
     return frame, defined
