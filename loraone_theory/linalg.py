@@ -45,6 +45,20 @@ def eps(M: Tensor) -> float:
     return torch.finfo(M.dtype).eps
 
 
+def tall(M: Tensor) -> Tensor:
+    """The same matrices with the long axis d of (..., d, r) contiguous in memory.
+
+    With rows of a few entries contiguous instead, BLAS and elementwise kernels run several times
+    slower. Elementwise operations preserve the layout, and so does `tall_product`.
+    """
+    return M.mT.contiguous().mT
+
+
+def tall_product(M: Tensor, N: Tensor) -> Tensor:
+    """MN for a tall M (..., d, p) and a small N, laid out as by `tall`."""
+    return (N.mT @ M.mT).mT
+
+
 def truncated_svd(M: Tensor | Factors, rank: int, options: SVDOptions = EXACT) -> SVD:
     """The leading `rank` singular triplets of M (..., d, k).
 

@@ -82,8 +82,8 @@ def simulate(
     >>> bool((run["risk"][-1] < 1e-25).all())
     True
     """
-    chosen = methods.get(method)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
+    chosen = methods.get(method, rank)
     steps = validate.integer("steps", steps, least=1)
     every = validate.integer("every", every, least=1)
     seeds = validate.seeds(seeds)
@@ -93,9 +93,10 @@ def simulate(
     if initial is not None:
         initial = plan.check_initial(initial, problem, rank)
     batch = plan.make_batch(problem, seeds, hyper, problem.like)
-    prepared = plan.make_plan(
-        problem, chosen, rank=rank, batch=batch, seeds=seeds, initial=initial, reduce=reduce
-    )
+    with threads_for(problem.d**2, problem.like.device), torch.no_grad():
+        prepared = plan.make_plan(
+            problem, chosen, rank=rank, batch=batch, seeds=seeds, initial=initial, reduce=reduce
+        )
     recorded = np.unique(np.append(np.arange(0, steps + 1, every), steps))
     entries = max(t.numel() for t in prepared.start.trainable)
     with threads_for(entries, problem.like.device), torch.no_grad():
@@ -200,7 +201,11 @@ class _Run:
         if not self.snapshots:
             return
         count = len(self.snapshots)
-        stacked = tuple(torch.stack(parts) for parts in zip(*self.snapshots, strict=True))
+        # Stacked through the transposes, which keeps the long axis contiguous.
+        stacked = tuple(
+            torch.stack([part.mT for part in parts]).mT
+            for parts in zip(*self.snapshots, strict=True)
+        )
         method, frozen = self.plan.method.parametrisation, self.plan.start.frozen
         shift, sides = method.shift(stacked, frozen), method.sides(stacked, frozen)
         view = View(self.plan.problem, self.against, shift, sides, stacked)

@@ -97,10 +97,13 @@ def test_kind_dtype_batch_and_device(dtype, device):
 
 
 def test_undefined_subspaces_are_nan():
-    e = torch.eye(4, dtype=torch.float64)
+    e = torch.diag(torch.tensor([4.0, 3.0, 2.0, 1.0], dtype=torch.float64))
     short = torch.zeros(4, 3, dtype=torch.float64)
     short[0, 0] = 1.0
     assert bool(SINE(e, short, rank=2).isnan())
     assert not bool(SINE(e, short, rank=1).isnan())
     both = torch.stack([short, e[:, :3]])
     assert SINE(e, both, rank=2).isnan().tolist() == [True, False]
+    tied = torch.eye(4, dtype=torch.float64)
+    assert bool(SINE(e, tied, rank=2).isnan())
+    assert not bool(SINE(e, tied, rank=4).isnan())

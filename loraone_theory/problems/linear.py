@@ -18,7 +18,7 @@ from loraone_theory.problems.covariance import Covariance, Dense, Identity, Whic
 from loraone_theory.validate import Array
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
-BLOCK_BYTES = 1 << 19
+BLOCK_BYTES = 1 << 22
 # Residuals of more entries than this are refused: such a problem is meant to be reduced.
 DENSE_LIMIT = 1 << 31
 
@@ -137,12 +137,12 @@ class LinearProblem:
                 f"a residual of d x k = {self.d} x {self.k} entries is too large to hold; "
                 "simulate with reduce='auto', which works in a few columns"
             )
-        return self.target.dense()
+        return linalg.tall_product(*self.target)
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), formed explicitly: small residuals keep their digits."""
         T = self._dense_target
-        product = shift.A @ shift.B
+        product = linalg.tall_product(shift.A, shift.B)
         return product.sub_(T) if product.ndim >= T.ndim else product - T
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
@@ -159,21 +159,22 @@ class LinearProblem:
         """(Σ̂E Bᵀ, AᵀΣ̂E); large problems in row blocks, so that E never leaves the cache."""
         A, B = shift
         rows = BLOCK_BYTES // (8 * (A.shape[-1] + 2 * self.k))
-        if self.covariance.reach is not None and A.shape[-2] > 2 * max(rows, 1) and A.ndim < 4:
+        if self.covariance.reach is not None and self.d > 2 * rows:
             return self._gradients_by_rows(A, B, max(rows, 256))
         M = self.covariance.apply(self.residual(shift))
-        return Factors(M @ B.mT, A.mT @ M)
+        return Factors(linalg.tall_product(M, B.mT), A.mT @ M)
 
     def _gradients_by_rows(self, A: Tensor, B: Tensor, rows: int) -> Factors:
         reach, d, T = self.covariance.reach or 0, self.d, self._dense_target
-        grad_A = torch.empty_like(A)
-        grad_B = torch.zeros_like(B)
+        batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], self.batch_shape)
+        grad_A = A.new_empty(*batch, A.shape[-1], d).mT
+        grad_B = B.new_zeros(*batch, *B.shape[-2:])
         for start in range(0, d, rows):
             stop = min(start + rows, d)
             low, high = max(start - reach, 0), min(stop + reach, d)
-            E = (A[..., low:high, :] @ B).sub_(T[..., low:high, :])
+            E = linalg.tall_product(A[..., low:high, :], B).sub_(T[..., low:high, :])
             M = self.covariance.rows(low, high).apply(E)[..., start - low : stop - low, :]
-            torch.matmul(M, B.mT, out=grad_A[..., start:stop, :])
+            grad_A[..., start:stop, :] = linalg.tall_product(M, B.mT)
             grad_B += A[..., start:stop, :].mT @ M
         return Factors(grad_A, grad_B)
 
