@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loraone_theory import validate
 
-# ‖Σ̂ − I‖ enters the first error through one column at a time: a factor near 1, measured.
+# The sampling noise of A₀B₀, relative to √(d/N)·‖Δ‖_F: close to 1, and measured, not derived.
 SAMPLING_FACTOR = 1.1
 
 

@@ -118,7 +118,8 @@ class ReLUPopulation:
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), learned minus true shift, formed explicitly."""
-        return (shift.A @ shift.B).sub_(self._dense_target)
+        AB, T = shift.A @ shift.B, self._dense_target
+        return AB.sub_(T) if torch.broadcast_shapes(AB.shape, T.shape) == AB.shape else AB - T
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """½ E‖y − ŷ‖² at W_f + AB, shape (...), piece by piece over the batch."""
