@@ -1,0 +1,151 @@
+"""`loraone reproduce`, and the same for one script on its own."""
+
+from __future__ import annotations
+
+import dataclasses
+import sys
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from rich.progress import (
+    BarColumn,
+    Progress,
+    TaskID,
+    TaskProgressColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
+from rich.table import Table
+
+from loraone_theory import experiment, validate
+from loraone_theory.cli.common import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    console,
+)
+from loraone_theory.experiment import Config, Experiment
+
+# Makes an experiment and its config when its turn comes, so that a broken one fails alone.
+Job = Callable[[], tuple[Experiment, Config]]
+
+
+@dataclass(frozen=True)
+class Reproduce:
+    """Run experiments and write <out>/<name>.png, .pdf, .npz and .json."""
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which experiments; all of them where none is named."""
+    smoke: bool = False
+    """The smallest size that exercises everything."""
+    seeds: int | None = None
+    """Number of trials, in place of each experiment's own."""
+    device: Literal["cpu", "cuda"] | None = None
+    """Where the simulations run, in place of each experiment's own."""
+    dtype: Literal["float64", "float32"] | None = None
+    """Precision of the simulations, in place of each experiment's own."""
+    out: Path = Path("figures")
+    """The folder to write to; made where it does not exist."""
+    plot_only: bool = False
+    """Draw the figures again from the stored data, without running anything."""
+
+    def run(self) -> int:
+        """Run them one after another; those that fail do not stop the others."""
+        scripts = experiment.find()
+        for name in self.names:
+            validate.choice("experiment", name, scripts)
+        given = {"seeds": self.seeds, "device": self.device, "dtype": self.dtype}
+        changes: dict[str, Any] = {n: value for n, value in given.items() if value is not None}
+        Config(**changes)  # refuses bad values before anything runs
+
+        def job(path: Path) -> Job:
+            def make() -> tuple[Experiment, Config]:
+                found = experiment.load(path)
+                start = found.smoke if self.smoke else found.config()
+                return found, dataclasses.replace(start, **changes)
+
+            return make
+
+        jobs = {name: job(scripts[name]) for name in dict.fromkeys(self.names or scripts)}
+        return run_all(jobs, self.out, self.plot_only)
+
+
+def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
+    """Run the jobs with a progress bar and end with a table; 1 if one failed."""
+    screen = console()
+    rows: list[tuple[str, str, str, str]] = []
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    failed, stopped = False, False
+    with bar:
+        for name, job in jobs.items():
+            start = time.perf_counter()
+            task = bar.add_task(name, total=1.0)
+            try:
+                paths = _one(job, out, plot_only, _progress(bar, task))
+                result = "drawn" if plot_only else "done"
+            except KeyboardInterrupt:
+                paths, result, stopped = [], "interrupted", True
+            except Exception as error:
+                traceback.print_exc(file=sys.stderr)
+                paths, result, failed = [], f"failed: {error}", True
+            bar.update(task, completed=1.0)
+            seconds = f"{time.perf_counter() - start:.1f}"
+            rows.append((name, result, seconds, ", ".join(p.name for p in paths)))
+            if stopped:
+                break
+    table = Table(title=f"written to {out}", title_justify="left", box=None, pad_edge=False)
+    for heading in ("experiment", "result", "seconds", "figures"):
+        right = heading == "seconds"
+        table.add_column(heading, justify="right" if right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    screen.print(table)
+    return INTERRUPTED if stopped else FAILED if failed else DONE
+
+
+def _progress(bar: Progress, task: TaskID) -> experiment.Progress:
+    return lambda share: bar.update(task, completed=share)
+
+
+def _one(job: Job, out: Path, plot_only: bool, progress: experiment.Progress) -> list[Path]:
+    found, config = job()
+    if plot_only:
+        return experiment.redraw(found, out)
+    return experiment.produce(found, config, out, progress)
+
+
+def script(path: str | Path, arguments: Sequence[str] | None = None) -> int:
+    """The command line of one experiment: every field of its Config is an option."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    found = experiment.load(path)
+    start = found.smoke if "--smoke" in given else found.config()
+    knob: Any = Annotated[found.config, tyro.conf.arg(name="")]
+    fields: list[Any] = [("config", knob, dataclasses.field(default=start))]
+    for name, kind, default, text in (
+        ("smoke", bool, False, "Start from the smallest size instead of the defaults above."),
+        ("out", Path, Path("figures"), "The folder to write to."),
+        ("plot_only", bool, False, "Draw again from the stored data."),
+    ):
+        annotated: Any = Annotated[kind, tyro.conf.arg(help=text)]
+        fields.append((name, annotated, dataclasses.field(default=default)))
+    chosen: Any = tyro.cli(
+        dataclasses.make_dataclass("Arguments", fields),
+        prog=f"{found.name}.py",
+        description=experiment.summary(Path(path)),
+        args=given,
+        config=(tyro.conf.FlagCreatePairsOff,),
+    )
+    return run_all({found.name: lambda: (found, chosen.config)}, chosen.out, chosen.plot_only)

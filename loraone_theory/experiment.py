@@ -1,0 +1,187 @@
+"""Experiment scripts: found by file name, run from a config, stored, drawn from what was stored.
+
+A script holds a frozen dataclass `Config` (a subclass of the one here), a smaller `SMOKE` config,
+`run(config, progress) -> dict of arrays` and `plot(data, config) -> dict of figures`.
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+import importlib.util
+import sys
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+
+from loraone_theory import plotting, records, validate
+
+# Told the share of the work that is done, from 0 to 1.
+Progress = Callable[[float], None]
+Data = dict[str, np.ndarray]
+
+PARTS = ("Config", "SMOKE", "run", "plot")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config:
+    """What every experiment can be told; each adds knobs of its own."""
+
+    seeds: int = 16
+    """Number of trials; trial i has seed i."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where the simulations run."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """Precision of the simulations."""
+
+    def __post_init__(self) -> None:
+        validate.integer("seeds", self.seeds, least=1)
+        validate.device(self.device)
+        validate.dtype(self.dtype)
+
+    @property
+    def where(self) -> dict[str, str]:
+        """dtype and device, as keyword arguments of the samplers."""
+        return {"dtype": self.dtype, "device": self.device}
+
+
+@dataclass(frozen=True)
+class Experiment:
+    """A loaded script.
+
+    Args:
+        name: its file name without the suffix.
+        config: the Config class; its defaults are the full size.
+        smoke: the smallest size that exercises everything.
+        run: (config, progress) -> arrays by name.
+        plot: (arrays, config) -> figures by name.
+    """
+
+    name: str
+    config: type[Config]
+    smoke: Config
+    run: Callable[[Any, Progress], Data]
+    plot: Callable[[Data, Any], Mapping[str, plotting.Figure]]
+
+
+def find() -> dict[str, Path]:
+    """The scripts fig_*.py of ./experiments, or else of the checkout that the package is in.
+
+    Raises:
+        FileNotFoundError: neither folder has any.
+    """
+    beside = Path(__file__).resolve().parent.parent / "experiments"
+    for folder in (Path("experiments"), beside):
+        scripts = {path.stem: path for path in sorted(folder.glob("fig_*.py"))}
+        if scripts:
+            return scripts
+    raise FileNotFoundError(
+        "experiments are scripts of the repository, not of the installed package: looked for "
+        f"fig_*.py in {Path('experiments').resolve()} and {beside} and found none; "
+        "run from a clone of the repository"
+    )
+
+
+def summary(path: Path) -> str:
+    """First line of a script's docstring, without running the script."""
+    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    return text.partition("\n")[0]
+
+
+def load(path: str | Path) -> Experiment:
+    """Import a script by its file name.
+
+    Raises:
+        AttributeError: a part that every script has to define is missing.
+    """
+    path = Path(path).resolve()
+    module_name = f"loraone_experiments_{path.stem}"
+    spec = importlib.util.spec_from_file_location(module_name, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[module_name] = module  # dataclasses look their module up
+    spec.loader.exec_module(module)
+    missing = [part for part in PARTS if not hasattr(module, part)]
+    if missing:
+        raise AttributeError(
+            f"an experiment must define {', '.join(PARTS)}; {path.name} lacks {', '.join(missing)}"
+        )
+    return Experiment(path.stem, module.Config, module.SMOKE, module.run, module.plot)
+
+
+def produce(
+    experiment: Experiment,
+    config: Config,
+    out: Path,
+    progress: Progress = lambda share: None,
+) -> list[Path]:
+    """Run, store <out>/<name>.npz and .json, and draw from what was stored.
+
+    Returns:
+        The figures' files.
+    """
+    out.mkdir(parents=True, exist_ok=True)
+    start = time.perf_counter()
+    data = experiment.run(config, progress)
+    about = {
+        "experiment": experiment.name,
+        "config": dataclasses.asdict(config),
+        "seeds": list(range(config.seeds)),
+        "wall_time_s": round(time.perf_counter() - start, 2),
+        **records.provenance(),
+    }
+    records.save_arrays(out / f"{experiment.name}.npz", data)
+    records.save_json(out / f"{experiment.name}.json", about)
+    return redraw(experiment, out)
+
+
+def redraw(experiment: Experiment, out: Path) -> list[Path]:
+    """Draw the figures again from <out>/<name>.npz and .json alone.
+
+    Raises:
+        FileNotFoundError: there is no such data.
+        ValueError: the data was stored by a version of the script with other knobs.
+    """
+    stem = out / experiment.name
+    for path in (stem.with_suffix(".npz"), stem.with_suffix(".json")):
+        if not path.is_file():
+            raise FileNotFoundError(
+                f"plotting reads stored data, and {path} does not exist; "
+                "run the experiment without --plot-only first"
+            )
+    given = records.load_json(stem.with_suffix(".json"))["config"]
+    known = {field.name for field in dataclasses.fields(experiment.config)}
+    if odd := sorted(set(given) ^ known):
+        raise ValueError(
+            f"the stored config of {experiment.name} must have the script's fields; "
+            f"{', '.join(odd)} differ; run the experiment again"
+        )
+    # The data is only drawn, so the device it was made on need not be here.
+    config = experiment.config(**{**_tuples(given), "device": "cpu"})
+    data = records.load_arrays(stem.with_suffix(".npz"))
+    paths = []
+    with plotting.style():
+        for name, figure in experiment.plot(data, config).items():
+            paths += plotting.save(figure, out / name)
+    return paths
+
+
+def _tuples(value: Any) -> Any:
+    """JSON's lists as the tuples that they were."""
+    if isinstance(value, dict):
+        return {name: _tuples(item) for name, item in value.items()}
+    return tuple(_tuples(item) for item in value) if isinstance(value, list) else value
+
+
+def part(progress: Progress, index: int, count: int, steps: int = 1) -> Callable[[int], None]:
+    """A callback for steps done within stage `index` of `count` equal ones.
+
+    >>> part(print, 1, 2, steps=100)(50)
+    0.75
+    """
+    return lambda done: progress((index + done / steps) / count)

@@ -1,0 +1,206 @@
+"""How figures look and how they are saved; the only file that imports matplotlib."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from loraone_theory.records import whole_file
+
+__all__ = [
+    "MARKERS",
+    "THEORY",
+    "WIDTH",
+    "Axes",
+    "Figure",
+    "band",
+    "figure",
+    "key",
+    "label_panels",
+    "log_time",
+    "method_style",
+    "power_of_ten",
+    "save",
+    "sequence",
+    "spread",
+    "style",
+    "thinned",
+    "write",
+]
+
+# Inches. Text of 9 points at this width is still 5 points in a column of 3.25 inches.
+WIDTH = 5.8
+# Predictions are drawn in this grey, measurements in colour.
+THEORY = "#444444"
+MARKERS = "osD^vPX*"
+
+STYLE: Any = {
+    "font.family": "sans-serif",
+    "font.sans-serif": ["DejaVu Sans"],
+    "mathtext.fontset": "dejavusans",
+    "font.size": 9,
+    "axes.titlesize": 9,
+    "axes.labelsize": 9,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 8,
+    "ytick.labelsize": 8,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e4e4e4",
+    "grid.linewidth": 0.5,
+    "axes.axisbelow": True,
+    "lines.linewidth": 1.3,
+    "lines.markersize": 4,
+    "legend.frameon": False,
+    "legend.handlelength": 1.8,
+    "legend.columnspacing": 1.2,
+    "legend.borderaxespad": 0.3,
+    "pdf.fonttype": 42,  # TrueType: text stays text
+    "svg.fonttype": "none",
+    "savefig.dpi": 200,
+}
+
+# Okabe and Ito's palette, safe for the common colour vision deficiencies; methods of a family
+# share a colour and differ in their dashes.
+BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
+BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+SOLID, DASHDOT, SHORT = "-", (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1))
+
+METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
+    "full": ("Full fine-tuning", BLACK, SOLID),
+    "lora": ("LoRA", VERMILLION, SOLID),
+    "lora+": ("LoRA+", VERMILLION, DASHDOT),
+    "p-lora": ("P-LoRA", VERMILLION, SHORT),
+    "lora-pro": ("LoRA-Pro", ORANGE, SOLID),
+    "adalora": ("AdaLoRA", ORANGE, DASHDOT),
+    "lora-one": ("LoRA-One", BLUE, SOLID),
+    "lora-one-preconditioned": ("LoRA-One, preconditioned", SKY, SOLID),
+    "lora-one-released": ("LoRA-One, released", BLUE, DASHDOT),
+    "lora-one-early": ("LoRA-One, early", BLUE, SHORT),
+    "lora-ga": ("LoRA-GA", GREEN, SOLID),
+    "lora-sb": ("LoRA-SB", PURPLE, SOLID),
+    "lora-xs": ("LoRA-XS", PURPLE, DASHDOT),
+    "pissa": ("PiSSA", GREY, SOLID),
+    "milora": ("MiLoRA", GREY, DASHDOT),
+    "olora": ("OLoRA", GREY, SHORT),
+}
+
+
+def method_style(name: str, **changes: Any) -> dict[str, Any]:
+    """Keyword arguments of a line for the method `name`: its label, colour and dashes.
+
+    >>> method_style("lora-one", label="ours")["label"]
+    'ours'
+    """
+    label, colour, dashes = METHOD_STYLES.get(name, (name, GREY, SOLID))
+    return {"label": label, "color": colour, "linestyle": dashes, **changes}
+
+
+def sequence(count: int) -> list[Any]:
+    """`count` ordered colours, dark to light, of equal steps in lightness also in grey."""
+    return [mpl.colormaps["viridis"](x) for x in np.linspace(0.0, 0.88, max(count, 2))][:count]
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The block draws and saves with this library's settings; the caller's come back after."""
+    with mpl.rc_context(STYLE):
+        yield
+
+
+def figure(
+    rows: int = 1, columns: int = 1, *, height: float, width: float = WIDTH, **layout: Any
+) -> tuple[Figure, np.ndarray]:
+    """A figure and its axes, an array of shape (rows, columns); sizes in inches."""
+    made = Figure(figsize=(width, height), layout="constrained")
+    FigureCanvasAgg(made)
+    return made, made.subplots(rows, columns, squeeze=False, **layout)
+
+
+def band(axes: Axes, t: np.ndarray, values: np.ndarray, **line: Any) -> None:
+    """Mean over the last axis of `values` (T, runs) as a line, 10th to 90th percentile shaded.
+
+    Only steps at which every run has a value are drawn.
+    """
+    whole = np.isfinite(values).all(-1)
+    t, values = t[whole], values[whole]
+    low, high = np.quantile(values, [0.1, 0.9], axis=-1)
+    axes.plot(t, values.mean(-1), **line)
+    axes.fill_between(t, low, high, color=line.get("color"), alpha=0.18, linewidth=0)
+
+
+def spread(axes: Axes, x: np.ndarray, values: np.ndarray, **line: Any) -> None:
+    """Mean over the last axis of `values` (n, runs) as points, 10th to 90th percentile as bars."""
+    whole = np.isfinite(values).all(-1)
+    x, values = x[whole], values[whole]
+    mean = values.mean(-1)
+    low, high = np.quantile(values, [0.1, 0.9], axis=-1) if len(x) else (mean, mean)
+    bars = np.clip([mean - low, high - mean], 0, None)
+    axes.errorbar(x, mean, yerr=bars, capsize=2, elinewidth=0.8, **line)
+
+
+def key(label: str, **line: Any) -> Line2D:
+    """A legend entry of its own."""
+    return Line2D([], [], label=label, **line)
+
+
+def thinned(count: int, kept: int = 200) -> np.ndarray:
+    """At most about `kept` of the indices 0 … count − 1, evenly spaced in their logarithm.
+
+    >>> thinned(1000, 7)
+    array([  0,   1,   2,   9,  31,  99, 315, 999])
+    """
+    spaced = np.geomspace(1, max(count, 2), kept).round().astype(int) - 1
+    return np.unique(np.append([0, 1], spaced).clip(0, count - 1))
+
+
+def log_time(axes: Axes) -> None:
+    """A logarithmic axis of steps that has room for t = 0."""
+    axes.set_xscale("symlog", linthresh=1, linscale=0.4)
+    axes.set(xlabel="step $t$", xlim=(0, None))
+
+
+def power_of_ten(value: float) -> str:
+    """Math text of the nearest power of ten.
+
+    >>> power_of_ten(1e-3)
+    '10^{-3}'
+    """
+    exponent = round(math.log10(value))
+    return "1" if exponent == 0 else f"10^{{{exponent}}}"
+
+
+def label_panels(axes: Sequence[Axes], titles: Sequence[str]) -> None:
+    """Titles (a), (b), …, flush left."""
+    for letter, ax, title in zip("abcdefgh", axes, titles, strict=False):
+        ax.set_title(f"({letter}) {title}", loc="left")
+
+
+def write(figure: Figure, path: str | Path) -> None:
+    """Write a figure to `path`, png or pdf by its suffix, whole or not at all."""
+    path = Path(path)
+    stamps = {".pdf": {"CreationDate": None}, ".png": {"Software": None}}
+    if path.suffix not in stamps:
+        raise ValueError(f"a figure's file must end in .png or .pdf; got {path.name!r}")
+    with whole_file(path) as temporary:
+        figure.savefig(temporary, metadata=stamps[path.suffix])
+
+
+def save(figure: Figure, stem: str | Path) -> list[Path]:
+    """Write `stem`.png and `stem`.pdf; the same figure gives the same bytes."""
+    paths = [Path(f"{stem}{suffix}") for suffix in (".png", ".pdf")]
+    for path in paths:
+        write(figure, path)
+    return paths

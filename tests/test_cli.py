@@ -1,0 +1,188 @@
+"""The command line: what it prints, what it writes, and its exit codes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import loraone_theory as lt
+from loraone_theory.cli import COMMANDS, main
+
+SMALL = ["--d", "12", "--k", "10", "--rank", "3", "--true-rank", "2", "--samples", "120"]
+BRIEF = ["--steps", "30", "--seeds", "2"]
+
+GOOD = '''
+"""A parabola."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from loraone_theory import experiment, plotting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+    """Points."""
+
+    points: tuple[int, ...] = (1, 2, 3)
+    """Where."""
+
+
+SMOKE = Config(points=(1, 2))
+
+
+def run(config, progress):
+    progress(1.0)
+    return {"y": np.array(config.points) ** 2}
+
+
+def plot(data, config):
+    figure, axes = plotting.figure(height=2)
+    axes[0, 0].plot(config.points, data["y"])
+    return {"fig_good": figure}
+'''
+BAD = GOOD.replace("    progress(1.0)\n", '    raise ArithmeticError("no such parabola")\n')
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder whose experiments are one that fails, one that cannot load, one good."""
+    scripts = tmp_path / "experiments"
+    scripts.mkdir()
+    (scripts / "fig_bad.py").write_text(BAD)
+    (scripts / "fig_broken.py").write_text('"""Not an experiment."""\n')
+    (scripts / "fig_good.py").write_text(GOOD)
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in COMMANDS)])
+def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main([*command, "--help"])
+    assert exit_info.value.code == 0
+    assert "usage: loraone" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["paint"], ["simulate"], ["simulate", "lora", "--stepps", "3"], ["reproduce", "--seeds", "x"]],
+)
+def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(arguments)
+    assert exit_info.value.code == 2
+
+
+def test_list_names_everything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["list"]) == 0
+    words = capsys.readouterr().out.split()
+    assert set(lt.METHODS) | set(lt.RECORDS) | {"fig_good", "fig_bad", "fig_broken"} <= set(words)
+    assert "parabola." in words  # the docstring's first line, without running the script
+
+
+def test_simulate_prints_a_table_and_saves(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, picture = tmp_path / "run.npz", tmp_path / "run.png"
+    saved = ["--save", str(data), "--plot", str(picture)]
+    assert main(["simulate", "lora-one", *SMALL, *BRIEF, "--condition-number", "2", *saved]) == 0
+    captured = capsys.readouterr()
+    assert captured.out.splitlines()[0].split()[:3] == ["t", "loss", "risk"]
+    assert "2 of 2 runs: Completed" in captured.out
+    assert captured.err == ""
+    run = lt.Trajectory.load(data)
+    problem = lt.sample_linear(
+        d=12, k=10, true_rank=2, samples=120, condition_number=2.0, seeds=(0, 1)
+    )
+    again = lt.simulate(
+        problem, "lora-one", rank=3, learning_rate=0.1, steps=30, seeds=(0, 1), record=("risk",)
+    )
+    assert run["risk"].equal(again["risk"])
+    assert f"{run['risk'][-1].mean():.4g}" in captured.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_divergence_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", "lora-one", *SMALL, "--steps", "100", "--learning-rate", "9"]) == 1
+    assert "lower the learning rate" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["simulate", "lora-on"], "did you mean 'lora-one'"),
+        (["simulate", "lora", "--rank", "0"], "rank must be >= 1"),
+        (["simulate", "lora", "--learning-rate", "0"], "learning_rate must be finite and > 0"),
+        (["simulate", "lora", "--seeds", "0"], "seeds must be >= 1"),
+        (["simulate", "lora", "--damping", "0.1"], "takes no damping"),
+        (["simulate", "lora", "--save", "run.csv"], "must end in .npz"),
+        (["simulate", "lora", "--save", "nowhere/run.npz"], "must exist"),
+        (["simulate", "lora", "--plot", "run.bmp"], "must end in .png or .pdf"),
+        (["reproduce", "fig_god"], "did you mean 'fig_good'"),
+        (["reproduce", "--seeds", "0"], "seeds must be >= 1"),
+    ],
+)
+def test_bad_arguments_are_one_line_and_2(
+    arguments: list[str], message: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(arguments) == 2
+    captured = capsys.readouterr()
+    assert message in captured.err
+    assert captured.err.startswith("error: ")
+    assert captured.err.count("\n") == 1
+    assert captured.out == ""
+    assert {path.name for path in folder.iterdir()} == {"experiments"}
+
+
+def test_failing_experiment_does_not_stop_the_others(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "--out", "out"]) == 1
+    captured = capsys.readouterr()
+    assert "failed: no such parabola" in captured.out
+    assert "an experiment must define Config, SMOKE, run, plot" in captured.out
+    assert "ArithmeticError" in captured.err
+    names = {path.name for path in (folder / "out").iterdir()}
+    assert names == {f"fig_good.{suffix}" for suffix in ("png", "pdf", "npz", "json")}
+
+
+def test_interruption_keeps_what_is_finished(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    script = folder / "experiments" / "fig_late.py"
+    script.write_text(BAD.replace("ArithmeticError", "KeyboardInterrupt"))
+    assert main(["reproduce", "fig_good", "fig_late", "fig_bad", "--out", "out"]) == 130
+    assert "interrupted" in capsys.readouterr().out
+    assert {path.stem for path in (folder / "out").iterdir()} == {"fig_good"}
+
+
+def test_reproduce_is_quiet_in_a_pipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["reproduce", "fig_good", "--out", "out"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "\x1b" not in captured.out
+    assert "\r" not in captured.out
+    lines = [line.split() for line in captured.out.splitlines()]
+    assert lines[:2] == [["written", "to", "out"], ["experiment", "result", "seconds", "figures"]]
+    assert lines[2][:2] == ["fig_good", "done"]
+    assert len(lines) == 3
+
+
+def test_no_experiments_is_a_clear_error(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("loraone_theory.experiment.__file__", str(tmp_path / "a" / "b.py"))
+    assert main(["reproduce"]) == 2
+    assert "run from a clone of the repository" in capsys.readouterr().err
+
+
+def test_importing_the_library_imports_no_drawing_and_no_command_line() -> None:
+    code = (
+        "import sys, loraone_theory\n"
+        "print([m for m in ('matplotlib', 'tyro', 'rich') if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"

@@ -1,0 +1,196 @@
+"""The runner, the experiments at their smallest size, and the pieces of them that compute."""
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from loraone_theory import experiment, plotting, records
+from loraone_theory.cli.reproduce import script
+
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+SCRIPTS = sorted(FOLDER.glob("fig_*.py"))
+LINEAR = (
+    "fig_alignment",
+    "fig_condition_number",
+    "fig_dimension_scaling",
+    "fig_rank_regimes",
+    "fig_trajectories",
+)
+
+
+@pytest.fixture(scope="module")
+def smoke(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with the smallest size of every experiment of the linear model."""
+    out = tmp_path_factory.mktemp("smoke")
+    for name in LINEAR:
+        loaded = experiment.load(FOLDER / f"{name}.py")
+        experiment.produce(loaded, loaded.smoke, out)
+    return out
+
+
+@pytest.mark.parametrize("name", LINEAR)
+def test_smoke_writes_four_kinds_of_files(name: str, smoke: Path) -> None:
+    assert (smoke / f"{name}.png").read_bytes().startswith(b"\x89PNG")
+    assert (smoke / f"{name}.pdf").read_bytes().startswith(b"%PDF")
+    about = json.loads((smoke / f"{name}.json").read_text())
+    loaded = experiment.load(FOLDER / f"{name}.py")
+    assert about["seeds"] == list(range(loaded.smoke.seeds))
+    assert about["config"] == json.loads(json.dumps(dataclasses.asdict(loaded.smoke)))
+    assert about["wall_time_s"] > 0
+    assert {"torch", "numpy", "matplotlib", "python"} <= set(about["versions"])
+    assert about["commit"]
+    assert records.load_arrays(smoke / f"{name}.npz")
+
+
+@pytest.mark.parametrize("name", ["fig_condition_number", "fig_trajectories"])
+def test_figures_come_from_the_stored_data_alone(name: str, smoke: Path) -> None:
+    loaded = dataclasses.replace(experiment.load(FOLDER / f"{name}.py"), run=None)
+    before = {path: path.read_bytes() for path in smoke.glob(f"{name}*.p*")}
+    for path in before:
+        path.unlink()
+    drawn = experiment.redraw(loaded, smoke)
+    assert set(drawn) == set(before)
+    assert all(path.read_bytes() == before[path] for path in drawn)
+
+
+def test_same_seeds_same_data(smoke: Path, tmp_path: Path) -> None:
+    loaded = experiment.load(FOLDER / "fig_trajectories.py")
+    experiment.produce(loaded, loaded.smoke, tmp_path)
+    first, second = (records.load_arrays(p / "fig_trajectories.npz") for p in (smoke, tmp_path))
+    assert first.keys() == second.keys()
+    assert all(np.array_equal(first[key], second[key], equal_nan=True) for key in first)
+
+
+@pytest.mark.parametrize("path", SCRIPTS, ids=lambda path: path.stem)
+def test_every_script_keeps_the_contract(path: Path) -> None:
+    loaded = experiment.load(path)
+    assert issubclass(loaded.config, experiment.Config)
+    assert isinstance(loaded.smoke, loaded.config)
+    assert experiment.summary(path).endswith(".")
+    text = path.read_text()
+    for field in dataclasses.fields(loaded.config):  # every knob has its help below it
+        if f"    {field.name}:" in text:
+            below = text.split(f"    {field.name}:", 1)[1]
+            assert below.partition("\n")[2].lstrip().startswith('"""'), field.name
+
+
+def test_a_script_runs_alone_and_shows_its_knobs(tmp_path: Path) -> None:
+    def call(*arguments: str) -> str:
+        command = [sys.executable, str(FOLDER / "fig_condition_number.py"), *arguments]
+        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+        assert done.stderr == ""
+        return done.stdout
+
+    shown = call("--help")
+    loaded = experiment.load(FOLDER / "fig_condition_number.py")
+    for field in dataclasses.fields(loaded.config):
+        assert f"--{field.name.replace('_', '-')} " in shown
+    call("--smoke", "--seeds", "1", "--out", "here")
+    assert json.loads((tmp_path / "here" / "fig_condition_number.json").read_text())["seeds"] == [0]
+
+
+def test_plot_only_needs_data_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = FOLDER / "fig_condition_number.py"
+    assert script(path, ["--plot-only", "--out", str(tmp_path)]) == 1
+    assert "run the experiment without --plot-only first" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    records.save_arrays(tmp_path / "fig_condition_number.npz", {"x": np.zeros(1)})
+    records.save_json(tmp_path / "fig_condition_number.json", {"config": {"seeds": 1, "odd": 2}})
+    with pytest.raises(ValueError, match=r"must have the script's fields; .*odd"):
+        experiment.redraw(experiment.load(path), tmp_path)
+
+
+def test_style_leaves_the_callers_settings_alone() -> None:
+    before = dict(plotting.mpl.rcParams)
+    with plotting.style():
+        assert plotting.mpl.rcParams["pdf.fonttype"] == 42
+    assert dict(plotting.mpl.rcParams) == before
+
+
+def load_part(name: str, part: str) -> object:
+    return getattr(sys.modules[experiment.load(FOLDER / f"{name}.py").run.__module__], part)
+
+
+def test_distance_to_the_minimisers_against_a_search() -> None:
+    distance = load_part("fig_trajectories", "distance")
+    rng = np.random.default_rng(0)
+    a, delta = rng.standard_normal((2, 30, 2))
+    b = rng.standard_normal(30)
+    b[:5] = 0.0  # as at LoRA-init
+    a[5:10], b[5:10] = delta[5:10] / 2.0, 2.0  # minimisers themselves
+    found = distance(a, b, delta)
+    grid = np.concatenate([sign * np.geomspace(1e-2, 1e2, 4000) for sign in (-1, 1)])
+    for i in range(30):
+
+        def squared(beta: float, i: int = i) -> float:
+            return float(((a[i] - delta[i] / beta) ** 2).sum() + (b[i] - beta) ** 2)
+
+        start = grid[np.argmin([squared(beta) for beta in grid])]
+        best = minimize_scalar(
+            squared,
+            bounds=sorted((0.99 * start, 1.01 * start)),
+            method="bounded",
+            options={"xatol": 1e-12},
+        )
+        # The squared distance is flat at its least value: β to √eps gives d² to eps of its terms.
+        assert found[i] ** 2 == pytest.approx(best.fun, rel=1e-10, abs=1e-13)
+
+
+def test_crossing_of_an_exponential_is_exact() -> None:
+    crossing = load_part("fig_dimension_scaling", "crossing")
+    steps = np.arange(0, 101, 4)
+    alignment = np.stack([np.exp(-0.03 * steps), np.full(len(steps), 0.9)], axis=-1)
+    found = crossing(steps, alignment, 0.2)
+    assert found[0] == pytest.approx(np.log(5) / 0.03, rel=1e-12)
+    assert np.isnan(found[1])
+
+
+def test_slope_interval_covers_and_leaves_out_nan() -> None:
+    slope = load_part("fig_dimension_scaling", "slope")
+    rng = np.random.default_rng(1)
+    x = np.linspace(0, 1, 5)[:, None].repeat(32, 1)
+    y = 2 * x + 0.01 * rng.standard_normal(x.shape)
+    y[0, 0] = np.nan
+    value, low, high = slope(x, y)
+    assert low < value < high
+    # The standard error is 0.01/√(160·var x) = 0.0022; the interval is about four of them wide.
+    assert 0.004 < high - low < 0.014
+    assert low - 0.01 < 2 < high + 0.01
+
+
+def test_fitted_rate_of_a_geometric_sequence() -> None:
+    fitted_rate = load_part("fig_condition_number", "fitted_rate")
+    steps = np.arange(200)
+    error = np.stack([0.8**steps, np.ones(200)], axis=-1)
+    rate = fitted_rate(steps, error, (1e-5, 1e-9))
+    assert rate[0] == pytest.approx(0.8, rel=1e-12)
+    assert np.isnan(rate[1])
+
+
+def test_curves_end_on_their_floors() -> None:
+    """With a gap in the spectrum at the smaller rank, every method has converged by then."""
+    loaded = experiment.load(FOLDER / "fig_rank_regimes.py")
+    config = dataclasses.replace(
+        loaded.smoke, spectrum=(1.0, 0.9, 0.3, 0.25), ranks=(2, 4), samples=2400, steps=1500
+    )
+    data = loaded.run(config, lambda share: None)
+    last, floor = data["loss"][:, :, -1], data["floor"]
+    # Rounding only: a loss is a sum of at most 24·24 terms, each to 2e-16 of the floor's size.
+    assert np.all(np.abs(last - floor) <= 24 * 24 * 2.2e-16 * floor + 1e-25)
+
+
+def test_preconditioned_rate_does_not_depend_on_the_condition_number() -> None:
+    loaded = experiment.load(FOLDER / "fig_condition_number.py")
+    data = loaded.run(loaded.smoke, lambda share: None)
+    flat = data["preconditioned.predicted_rate"]
+    assert np.allclose(flat[0], flat[1], rtol=1e-12)
+    # A finite window sees a slightly faster rate; at 1e-7 … 1e-11 it is within 3 %.
+    assert np.all(np.abs(data["preconditioned.rate"] - flat) < 0.03)
+    assert np.all(data["gd.rate"][1] > data["gd.rate"][0])
