@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory import methods, metrics, plan, validate
+from loraone_theory.capture import captured
 from loraone_theory.factors import Factors, Params
 from loraone_theory.methods import Method
 from loraone_theory.metrics import RECORDS, View
@@ -175,12 +176,13 @@ class _Run:
         """All steps, in chunks; stops early once every run has diverged."""
         wanted = set(self.recorded.tolist()) if self.record else set()
         self._keep(0, wanted)
+        step = captured(self.step, self.params, self.state)
         done = 0
         while done < steps:
             stop = min(done + CHECK_STEPS, steps)
             params, state = self.params, self.state
             for t in range(done + 1, stop + 1):
-                self.params, self.state = self.step(self.params, self.state)
+                self.params, self.state = step(self.params, self.state)
                 self._keep(t, wanted)
             self._find_divergence(params, state, done, stop)
             done = stop

@@ -1,0 +1,139 @@
+"""Timing in pairs, the rows it gives, and the registry of benchmarks."""
+
+from __future__ import annotations
+
+import statistics
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.benchmark import Timer
+
+from loraone_theory import records, validate
+
+
+@dataclass(frozen=True)
+class Setting:
+    """How much to measure: `tiny` sizes are for trying the code out, not for figures."""
+
+    tiny: bool = False
+    pairs: int = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """One measurement.
+
+    Args:
+        name: benchmark and case.
+        baseline: what it is compared with.
+        baseline_s: median seconds of the baseline; None where there is none.
+        ours_s: median seconds.
+        ratio: median over the pairs of baseline/ours; None without a baseline.
+        ratio_spread: smallest and largest of those.
+        notes: further numbers of the benchmark.
+    """
+
+    name: str
+    baseline: str
+    baseline_s: float | None
+    ours_s: float
+    ratio: float | None = None
+    ratio_spread: tuple[float, float] | None = None
+    notes: dict[str, Any] = field(default_factory=dict)
+
+
+Benchmark = Callable[[Setting], Iterator[Row]]
+BENCHMARKS: dict[str, Benchmark] = {}
+
+
+def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
+    """Register a benchmark under `name`; its docstring's first line describes it."""
+
+    def add(function: Benchmark) -> Benchmark:
+        BENCHMARKS[name] = function
+        return function
+
+    return add
+
+
+def seconds(work: Callable[[], object], *, times: int = 1, threads: int | None = None) -> float:
+    """Seconds of one call of `work`, by torch's benchmark timer."""
+    threads = torch.get_num_threads() if threads is None else threads
+    timer = Timer(stmt="work()", globals={"work": work}, num_threads=threads)
+    return timer.timeit(times).mean
+
+
+def in_pairs(
+    name: str,
+    baseline: str,
+    theirs: Callable[[], object],
+    ours: Callable[[], object],
+    *,
+    pairs: int,
+    threads: int | None = None,
+    scale: tuple[float, float] = (1.0, 1.0),
+    **notes: Any,
+) -> Row:
+    """Time the two in alternation, so that both see the same machine; ours is run once before.
+
+    The caller warms the baseline up, which is often too long to run for nothing. `scale` multiplies the seconds of each, for example to give them per step.
+    """
+    ours()
+    times = []
+    for _ in range(pairs):
+        first = seconds(theirs, threads=threads) * scale[0]
+        times.append((first, seconds(ours, threads=threads) * scale[1]))
+    ratios = [a / b for a, b in times]
+    return Row(
+        name,
+        baseline,
+        statistics.median(a for a, _ in times),
+        statistics.median(b for _, b in times),
+        statistics.median(ratios),
+        (min(ratios), max(ratios)),
+        notes | {"pairs": pairs},
+    )
+
+
+def alone(name: str, work: Callable[[], object], *, repeats: int, **notes: Any) -> Row:
+    """Median seconds of `work`, without a baseline."""
+    times = [seconds(work) for _ in range(repeats)]
+    return Row(name, "none", None, statistics.median(times), notes=notes | {"repeats": repeats})
+
+
+def run(
+    names: Sequence[str] = (),
+    *,
+    setting: Setting | None = None,
+    json: str | Path | None = None,
+    report: Callable[[Row], object] | None = None,
+) -> list[Row]:
+    """Run benchmarks by name (all by default), in order; each row is reported as it comes.
+
+    With `json`, rows of other benchmarks already in the file are kept and those run now replaced.
+
+    Raises:
+        ValueError: an unknown name.
+    """
+    for name in names:
+        validate.choice("benchmark", name, BENCHMARKS)
+    rows: list[Row] = []
+    for name in names or BENCHMARKS:
+        for row in BENCHMARKS[name](setting or Setting()):
+            rows.append(row)
+            if report is not None:
+                report(row)
+            if json is not None:
+                _merge(Path(json), rows)
+    return rows
+
+
+def _merge(path: Path, rows: list[Row]) -> None:
+    old = records.load_json(path)["rows"] if path.exists() else []
+    new = [asdict(row) for row in rows]
+    done = {row["name"].split("/")[0] for row in new}
+    kept = [row for row in old if row["name"].split("/")[0] not in done]
+    records.save_json(path, {"rows": kept + new, "made_with": records.provenance()})
