@@ -339,6 +339,14 @@ def test_corrected_gamma_undoes_the_shrinkage():
     torch.testing.assert_close(ratio, torch.full_like(ratio, 1 / (1 - 0.4 / math.pi)))
 
 
+def test_corrected_gamma_by_name_of_the_method():
+    problem = lt.sample_relu_population(**SIZES, seeds=(0, 1))
+    method = lt.METHODS["lora-one-preconditioned"](gamma="corrected")
+    run = lt.simulate(problem, method, rank=2, learning_rate=[0.5, 0.9], steps=3)
+    start = spectral("corrected")(problem, 2, (0, 1)).trainable
+    assert torch.equal(run.initial.dense()[0], start[0] @ start[1])
+
+
 def test_corrected_gamma_needs_a_relu_problem():
     init = spectral("corrected")
     linear = lt.sample_linear(d=6, k=5, true_rank=2, samples=40)
