@@ -1,7 +1,7 @@
 """How trainable tensors make the learned shift, and how its gradient comes back to them.
 
 A problem knows one gradient only, with respect to the factors of the learned shift. Everything
-else is the chain rule: s·AB, A R B with A and B frozen, or a full ΔW.
+else is the chain rule: s·AB, A R B with A and B frozen, P diag(λ) Q, or a full ΔW.
 """
 
 from __future__ import annotations
@@ -93,6 +93,24 @@ def core(scale: float = 1.0) -> Parametrisation:
         sides=lambda p, f: Factors(f[0] @ p[0], p[0] @ f[1]),
         trainable_axes=(NEITHER,),
         frozen_axes=(LEFT, RIGHT),
+    )
+
+
+def triplets(scale: float = 1.0) -> Parametrisation:
+    """W_eff = W + s·P diag(λ) Q: ∂P = s ∂(sPλ)diag(λ), ∂λ_i = s P_{·i}ᵀ∂(sPλ)_{·i}, ∂Q as it comes.
+
+    λ is held as a row (1, r).
+    """
+    return Parametrisation(
+        "sPλQ",
+        shift=lambda p, _: Factors(scale * p[0] * p[1], p[2]),
+        pullback=lambda p, _, g: (
+            scale * g.A * p[1],
+            scale * (p[0] * g.A).sum(-2, keepdim=True),
+            g.B,
+        ),
+        sides=lambda p, _: Factors(p[0] * p[1], p[1].mT * p[2]),
+        trainable_axes=(LEFT, NEITHER, RIGHT),
     )
 
 

@@ -46,6 +46,17 @@ def rank(given: Any, *, d: int, k: int, name: str = "rank") -> int:
     return value
 
 
+def rank_between(name: str, given: Any, rank: int) -> int:
+    """A rank to end at: 1 <= given <= rank."""
+    value = integer(name, given, least=1)
+    if value > rank:
+        raise ValueError(
+            f"{name} must satisfy 1 <= {name} <= rank; got {name}={value} with rank={rank}; "
+            f"lower {name} or raise the rank"
+        )
+    return value
+
+
 def number(name: str, given: Any, *, positive: bool = False, remedy: str = "") -> float:
     """A finite real number, > 0 where `positive`, >= 0 otherwise."""
     try:
@@ -57,6 +68,26 @@ def number(name: str, given: Any, *, positive: bool = False, remedy: str = "") -
         tail = f"; {remedy}" if remedy else ""
         raise ValueError(f"{name} must be finite and {sign}; got {name}={given}{tail}")
     return value
+
+
+def below_one(name: str, given: Any) -> float:
+    """A number in [0, 1)."""
+    value = number(name, given)
+    if value >= 1:
+        raise ValueError(f"{name} must satisfy 0 <= {name} < 1; got {name}={value}")
+    return value
+
+
+def standard_deviation(name: str, given: Any) -> Any:
+    """One positive number, or a tensor of them that a batch of runs is made with."""
+    if isinstance(given, (list, tuple)):
+        raise TypeError(
+            f"{name} of a method is one number; got {given!r}; "
+            f"pass the sequence to simulate({name}=...) to run all of them in one batch"
+        )
+    if not isinstance(given, Tensor):
+        number(name, given, positive=True)
+    return given
 
 
 def numbers(name: str, given: Any, *, positive: bool = False, remedy: str = "") -> Any:

@@ -1,20 +1,52 @@
 """Initialisations, one file each. `INITS` lists the factories by name."""
 
+from collections.abc import Callable
+
+from loraone_theory.inits.adalora import adalora
 from loraone_theory.inits.base import Init
+from loraone_theory.inits.early import early
 from loraone_theory.inits.gaussian import gaussian
+from loraone_theory.inits.kaiming import kaiming
 from loraone_theory.inits.lora_ga import lora_ga
 from loraone_theory.inits.lora_sb import lora_sb
+from loraone_theory.inits.lora_xs import lora_xs
+from loraone_theory.inits.milora import milora
+from loraone_theory.inits.olora import olora
+from loraone_theory.inits.pissa import pissa
 from loraone_theory.inits.released import released
 from loraone_theory.inits.spectral import spectral
 from loraone_theory.inits.zero import zero
 
-INITS = {
+INITS: dict[str, Callable[..., Init]] = {
+    "adalora": adalora,
+    "early": early,
     "gaussian": gaussian,
+    "kaiming": kaiming,
     "lora-ga": lora_ga,
     "lora-sb": lora_sb,
+    "lora-xs": lora_xs,
+    "milora": milora,
+    "olora": olora,
+    "pissa": pissa,
     "released": released,
     "spectral": spectral,
     "zero": zero,
 }
 
-__all__ = ["INITS", "Init", "gaussian", "lora_ga", "lora_sb", "released", "spectral", "zero"]
+__all__ = [
+    "INITS",
+    "Init",
+    "adalora",
+    "early",
+    "gaussian",
+    "kaiming",
+    "lora_ga",
+    "lora_sb",
+    "lora_xs",
+    "milora",
+    "olora",
+    "pissa",
+    "released",
+    "spectral",
+    "zero",
+]

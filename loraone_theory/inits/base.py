@@ -19,7 +19,10 @@ Init = Callable[[Problem, int, tuple[int, ...]], Start]
 
 
 def gradient_svd(problem: Problem, rank: int, options: SVDOptions) -> SVD:
-    """The leading `rank` triplets of G = −∇_W L at W.
+    """The leading `rank` triplets of G = −∇_W L at W, with signs that do not depend on the library.
+
+    The largest entry of each column of U is positive. Where A and B take different triplets, as in
+    LoRA-GA, the sign of A₀B₀ hangs on that choice.
 
     Raises:
         ValueError: G is zero or not finite in some instance, so it points nowhere.
@@ -31,7 +34,37 @@ def gradient_svd(problem: Problem, rank: int, options: SVDOptions) -> SVD:
             "the one-step gradient must be finite and non-zero (sigma_1 > 0) to initialise from; "
             f"got sigma_1 = {top.flatten().tolist()}; check the labels, or use 'lora'"
         )
-    return svd
+    largest = torch.take_along_dim(svd.U, svd.U.abs().argmax(-2, keepdim=True), -2)
+    signs = torch.where(largest < 0, -1.0, 1.0).to(svd.U)
+    return SVD(svd.U * signs, svd.S, svd.V * signs)
+
+
+def pretrained(problem: Problem, name: str) -> Tensor:
+    """W (..., d, k), for the initialisations made from it.
+
+    Raises:
+        ValueError: the problem does not know W.
+    """
+    W = problem.pretrained
+    if W is None:
+        raise ValueError(
+            f"{name!r} initialises from the pre-trained weight W, and this problem has none; pass "
+            "pretrained=W when making it, or draw it with sample_linear"
+        )
+    return W
+
+
+def refuse_unknown_basis(problem: Problem, name: str) -> None:
+    """Entrywise initialisations need the coordinates that exact-law sampling leaves out.
+
+    Raises:
+        ValueError: the problem is known up to a rotation only.
+    """
+    if getattr(problem, "matrix_free", False):
+        raise ValueError(
+            f"{name!r} depends on the coordinates, and this problem is known up to a rotation "
+            "only; draw it with sample_linear instead of sample_linear_matrix_free"
+        )
 
 
 def complete_frame(frame: Tensor, S: Tensor, seeds: tuple[int, ...], stream: str) -> Tensor:

@@ -1,14 +1,45 @@
-"""Update rules, one file each. `RULES` lists the factories by name."""
+"""Update rules, one file each. `RULES` lists the factories by name.
 
+`PAIR_RULES` names those that need a pair (A, B); `WRAPPERS` those that go around another rule.
+"""
+
+from collections.abc import Callable
+
+from loraone_theory.rules.adalora import adalora
+from loraone_theory.rules.adamw import adamw
 from loraone_theory.rules.base import Rule
 from loraone_theory.rules.gd import gd
 from loraone_theory.rules.lora_plus import lora_plus
+from loraone_theory.rules.lora_pro import lora_pro
+from loraone_theory.rules.momentum import momentum
 from loraone_theory.rules.preconditioned import preconditioned
+from loraone_theory.rules.scaled_adamw import scaled_adamw
 
-RULES = {
+RULES: dict[str, Callable[..., Rule]] = {
+    "adalora": adalora,
+    "adamw": adamw,
     "gd": gd,
     "lora-plus": lora_plus,
+    "lora-pro": lora_pro,
+    "momentum": momentum,
     "preconditioned": preconditioned,
+    "scaled-adamw": scaled_adamw,
 }
 
-__all__ = ["RULES", "Rule", "gd", "lora_plus", "preconditioned"]
+PAIR_RULES = frozenset({"lora-plus", "lora-pro", "preconditioned", "scaled-adamw"})
+WRAPPERS = frozenset({"adalora"})
+
+__all__ = [
+    "PAIR_RULES",
+    "RULES",
+    "WRAPPERS",
+    "Rule",
+    "adalora",
+    "adamw",
+    "gd",
+    "lora_plus",
+    "lora_pro",
+    "momentum",
+    "preconditioned",
+    "scaled_adamw",
+]

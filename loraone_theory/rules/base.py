@@ -5,11 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from loraone_theory.factors import Params, Scalar
+from loraone_theory.linalg import Inverse
 
 State = Any
+Betas = tuple[float, float]
 
 
 class Rule(NamedTuple):
@@ -18,7 +21,7 @@ class Rule(NamedTuple):
     Args:
         init: trainable tensors -> state.
         update: (trainable, gradients, state) -> (new trainable, new state). Nothing is mutated.
-        equivariant: the trajectory rotates with the problem (THEORY 3.1b), so that the exact
+        equivariant: the trajectory rotates with the problem (derivations 3.1b), so that the exact
             reduction applies. Entrywise rules such as Adam are not equivariant.
         dropped: state -> per run, the number of steps in which a pseudo-inverse dropped
             directions, and the last such step; None for rules that invert nothing.
@@ -35,3 +38,59 @@ def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:
     if isinstance(learning_rate, Tensor):
         return M.addcmul(step, learning_rate, value=-1)
     return M.add(step, alpha=-learning_rate)
+
+
+def decay(M: Tensor, learning_rate: Scalar, weight_decay: float) -> Tensor:
+    """(1 − η·w)M, decoupled weight decay."""
+    return M if weight_decay == 0 else M * (1 - learning_rate * weight_decay)
+
+
+class Drops(NamedTuple):
+    """Bookkeeping of pseudo-inverses: steps so far, steps with drops, the last of those."""
+
+    step: int
+    steps: Tensor  # (...), int64
+    last: Tensor  # (...), int64
+
+    @classmethod
+    def none(cls, params: Params) -> Drops:
+        """Before the first step."""
+        batch = torch.broadcast_shapes(*(t.shape[:-2] for t in params))
+        zero = torch.zeros(batch, dtype=torch.int64, device=params[0].device)
+        return cls(0, zero, zero)
+
+    def after(self, left: Inverse, right: Inverse) -> Drops:
+        """After a step that used these two r×r inverses."""
+        drops = torch.minimum(left.kept, right.kept) < left.matrix.shape[-1]
+        step = self.step + 1
+        return Drops(step, self.steps + drops, torch.where(drops, step, self.last))
+
+
+class Moments(NamedTuple):
+    """Adam's running means of gradients and of their squares, entry by entry."""
+
+    step: int
+    first: Params
+    second: Params
+
+    @classmethod
+    def zero(cls, tensors: Params) -> Moments:
+        """Before the first step."""
+        zeros = tuple(torch.zeros_like(t) for t in tensors)
+        return cls(0, zeros, zeros)
+
+    def after(self, gradients: Params, betas: Betas) -> Moments:
+        """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²."""
+        pairs = [
+            (m * betas[0] + (1 - betas[0]) * g, v * betas[1] + (1 - betas[1]) * g * g)
+            for g, m, v in zip(gradients, self.first, self.second, strict=True)
+        ]
+        return Moments(self.step + 1, tuple(m for m, _ in pairs), tuple(v for _, v in pairs))
+
+    def directions(self, betas: Betas, eps: float, bias_correction: bool = True) -> Params:
+        """m̂/(√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ), or m/(√v + ε) uncorrected."""
+        one, two = (1 - b**self.step if bias_correction else 1.0 for b in betas)
+        return tuple(
+            (m / one) / ((v / two).sqrt() + eps)
+            for m, v in zip(self.first, self.second, strict=True)
+        )

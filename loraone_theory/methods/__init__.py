@@ -1,0 +1,115 @@
+"""The methods by name.
+
+`METHODS` maps each name to the factory that makes it; the factory's arguments are the method's
+hyper-parameters and the first line of its docstring describes it. Any of them runs under another
+rule by `Method.trained_by`, and takes `Alpha` for a scale that depends on the rank.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from loraone_theory import validate
+from loraone_theory.methods.base import Alpha, Method, RuleFactory, Scale
+from loraone_theory.methods.gradient import (
+    lora_ga,
+    lora_one,
+    lora_one_adamw,
+    lora_one_early,
+    lora_one_preconditioned,
+    lora_one_released,
+    lora_one_scaled_adamw,
+    lora_sb,
+)
+from loraone_theory.methods.lora import (
+    adalora,
+    full,
+    full_adamw,
+    lora,
+    lora_adamw,
+    lora_momentum,
+    lora_plus,
+    lora_plus_adamw,
+    lora_pro,
+    lora_pro_adamw,
+    p_lora,
+    p_lora_adamw,
+    rslora,
+)
+from loraone_theory.methods.weight import lora_xs, milora, olora, pissa
+
+METHODS: dict[str, Callable[..., Method]] = {
+    "full": full,
+    "full-adamw": full_adamw,
+    "lora": lora,
+    "lora-momentum": lora_momentum,
+    "lora-adamw": lora_adamw,
+    "rslora": rslora,
+    "lora+": lora_plus,
+    "lora+-adamw": lora_plus_adamw,
+    "p-lora": p_lora,
+    "p-lora-adamw": p_lora_adamw,
+    "lora-pro": lora_pro,
+    "lora-pro-adamw": lora_pro_adamw,
+    "adalora": adalora,
+    "pissa": pissa,
+    "milora": milora,
+    "olora": olora,
+    "lora-xs": lora_xs,
+    "lora-ga": lora_ga,
+    "lora-sb": lora_sb,
+    "lora-one": lora_one,
+    "lora-one-preconditioned": lora_one_preconditioned,
+    "lora-one-adamw": lora_one_adamw,
+    "lora-one-scaled-adamw": lora_one_scaled_adamw,
+    "lora-one-released": lora_one_released,
+    "lora-one-early": lora_one_early,
+}
+
+
+def get(method: str | Method, rank: int | None = None) -> Method:
+    """A Method from its name in `METHODS`, with default hyper-parameters, or the one given.
+
+    A scale that depends on the rank (`Alpha`, rsLoRA) is resolved where the rank is given.
+
+    >>> get("rslora", rank=4).scale
+    0.5
+    """
+    if not isinstance(method, Method):
+        method = METHODS[validate.choice("method", method, METHODS)]()
+    return method if rank is None or method.at_rank is None else method.at_rank(rank)
+
+
+__all__ = [
+    "METHODS",
+    "Alpha",
+    "Method",
+    "RuleFactory",
+    "Scale",
+    "adalora",
+    "full",
+    "full_adamw",
+    "get",
+    "lora",
+    "lora_adamw",
+    "lora_ga",
+    "lora_momentum",
+    "lora_one",
+    "lora_one_adamw",
+    "lora_one_early",
+    "lora_one_preconditioned",
+    "lora_one_released",
+    "lora_one_scaled_adamw",
+    "lora_plus",
+    "lora_plus_adamw",
+    "lora_pro",
+    "lora_pro_adamw",
+    "lora_sb",
+    "lora_xs",
+    "milora",
+    "olora",
+    "p_lora",
+    "p_lora_adamw",
+    "pissa",
+    "rslora",
+]

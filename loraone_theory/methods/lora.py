@@ -1,0 +1,202 @@
+"""Methods that start where LoRA does, A random and B zero, and full fine-tuning."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+from loraone_theory import inits, parametrisations, rules, validate
+from loraone_theory.factors import Scalar
+from loraone_theory.methods.base import Alpha, Method, Scale, scales_with_rank
+from loraone_theory.rules.base import Betas, Rule
+from loraone_theory.rules.scaled_adamw import Order
+
+# The standard deviation of A₀, or uniform entries as libraries draw them.
+Std = Scalar | Literal["kaiming"]
+
+
+def gd(learning_rate: Scalar, damping: Scalar) -> Rule:
+    """The rule that every method has before `trained_by` gives it another."""
+    return rules.gd(learning_rate)
+
+
+def full() -> Method:
+    """Full fine-tuning: gradient descent on all of W."""
+    return Method("full", inits.zero(), parametrisations.full(), gd)
+
+
+def full_adamw(
+    *, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
+) -> Method:
+    """Full fine-tuning by AdamW."""
+    return full().trained_by("adamw", betas=betas, eps=eps, weight_decay=weight_decay)
+
+
+@scales_with_rank
+def lora(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA: A Gaussian (or "kaiming", uniform), B zero, gradient descent (Eq. 4)."""
+    s = validate.number("scale", scale, positive=True)
+    uniform = isinstance(init_std, str)
+    if isinstance(init_std, str):
+        validate.choice("init_std", init_std, ("kaiming",))
+        init = inits.kaiming()
+    else:
+        init = inits.gaussian(validate.standard_deviation("init_std", init_std))
+    return Method(
+        "lora",
+        init,
+        parametrisations.pair(s),
+        gd,
+        hyper={"init_std": init_std, "scale": s},
+        scale=s,
+        with_init_std=None if uniform else lambda std: lora(init_std=std, scale=s),
+    )
+
+
+def rslora(*, alpha: float = 1.0, init_std: Std = 1e-2) -> Method:
+    """rsLoRA: LoRA with s = alpha/√r, so that the size of sAB does not shrink with the rank."""
+    return lora(init_std=init_std, scale=Alpha(alpha, stabilised=True)).trained_by(
+        "gd", name="rslora"
+    )
+
+
+def lora_momentum(*, beta: float = 0.9, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA by gradient descent with heavy-ball momentum."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "momentum", beta=validate.below_one("beta", beta)
+    )
+
+
+def lora_adamw(
+    *,
+    init_std: Std = 1e-2,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    scale: Scale = 1.0,
+) -> Method:
+    """LoRA by AdamW."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "adamw", betas=betas, eps=eps, weight_decay=weight_decay
+    )
+
+
+def lora_plus(*, ratio: float = 16.0, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA+: LoRA with a step for B that is `ratio` times as large."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "lora-plus", name="lora+", ratio=_ratio(ratio)
+    )
+
+
+def lora_plus_adamw(
+    *,
+    ratio: float = 16.0,
+    init_std: Std = 1e-2,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    scale: Scale = 1.0,
+) -> Method:
+    """LoRA+ by AdamW, the form in which it was proposed."""
+    hyper: dict[str, Any] = {
+        "betas": betas,
+        "eps": eps,
+        "weight_decay": weight_decay,
+        "ratio": _ratio(ratio),
+    }
+    return lora(init_std=init_std, scale=scale).trained_by("adamw", name="lora+-adamw", **hyper)
+
+
+def _ratio(given: float) -> float:
+    ratio = validate.number("ratio", given, positive=True)
+    if ratio < 1:
+        raise ValueError(f"ratio must be >= 1 (1 is plain LoRA); got ratio={ratio}")
+    return ratio
+
+
+def p_lora(*, adaptive: float = 0.0, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """P-LoRA: LoRA-init, preconditioned gradient descent (Eq. 9); `adaptive` damps with ‖∇‖."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "preconditioned", name="p-lora", adaptive=validate.number("adaptive", adaptive)
+    )
+
+
+def p_lora_adamw(
+    *,
+    order: Order = "released",
+    init_std: Std = 1e-2,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    bias_correction: bool | None = None,
+    scale: Scale = 1.0,
+) -> Method:
+    """P-LoRA by scaled AdamW, in the order of the released code or of PEFT."""
+    hyper: dict[str, Any] = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "scaled-adamw", name="p-lora-adamw", order=order, bias_correction=bias_correction, **hyper
+    )
+
+
+def lora_pro(*, ridge: float = 1e-8, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA-Pro: LoRA-init, the low-rank step nearest to the full gradient's."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "lora-pro", name="lora-pro", ridge=validate.number("ridge", ridge)
+    )
+
+
+def lora_pro_adamw(
+    *,
+    ridge: float = 1e-8,
+    init_std: Std = 1e-2,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    scale: Scale = 1.0,
+) -> Method:
+    """LoRA-Pro by AdamW on the equivalent full gradient, projected back."""
+    hyper: dict[str, Any] = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "lora-pro", name="lora-pro-adamw", ridge=validate.number("ridge", ridge), **hyper
+    )
+
+
+@scales_with_rank
+def adalora(
+    *,
+    target_rank: int | None = None,
+    total_steps: int = 1000,
+    initial_steps: int = 0,
+    final_steps: int = 0,
+    interval: int = 1,
+    penalty: float = 0.5,
+    squared: bool = False,
+    betas: Betas = (0.85, 0.85),
+    init_std: float = 0.02,
+    scale: Scale = 1.0,
+) -> Method:
+    """AdaLoRA: P diag(λ) Q whose rank shrinks to `target_rank` (two thirds of r) on a schedule."""
+    s = validate.number("scale", scale, positive=True)
+    std = validate.number("init_std", init_std, positive=True)
+    hyper: dict[str, Any] = {
+        "target_rank": target_rank,
+        "total_steps": validate.integer("total_steps", total_steps, least=1),
+        "initial_steps": validate.integer("initial_steps", initial_steps, least=0),
+        "final_steps": validate.integer("final_steps", final_steps, least=0),
+        "interval": validate.integer("interval", interval, least=1),
+        "penalty": validate.number("penalty", penalty),
+        "squared": squared,
+        "betas": betas,
+    }
+
+    def wrap(rule: Rule) -> Rule:
+        return rules.adalora(rule, **hyper)
+
+    return Method(
+        "adalora",
+        inits.adalora(std),
+        parametrisations.triplets(s),
+        lambda learning_rate, damping: wrap(rules.gd(learning_rate)),
+        hyper={**hyper, "init_std": std, "scale": s},
+        scale=s,
+        wrap=wrap,
+    )

@@ -1,0 +1,347 @@
+"""Update rules against torch's optimisers, their identities, and the hard corners."""
+
+import itertools
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory import rules
+from loraone_theory.rules.adalora import budget, penalty_gradient
+from loraone_theory.rules.lora_pro import project, sylvester
+
+D, K, R = 9, 7, 3
+
+
+def normal(*shape: int, seed: int) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
+
+
+def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
+    return normal(2, D, R, seed=seed), normal(2, R, K, seed=seed + 1)
+
+
+def run(rule: rules.Rule, steps: int = 30) -> tuple[torch.Tensor, ...]:
+    """The rule on gradients that do not depend on the parameters."""
+    params = pair()
+    state = rule.init(params)
+    for t in range(steps):
+        params, state = rule.update(params, pair(100 + 2 * t), state)
+    return params
+
+
+def run_torch(make, steps: int = 30) -> tuple[torch.Tensor, ...]:
+    params = [torch.nn.Parameter(P.clone()) for P in pair()]
+    optimiser = make(params)
+    for t in range(steps):
+        for P, G in zip(params, pair(100 + 2 * t), strict=True):
+            P.grad = G
+        optimiser.step()
+    return tuple(P.detach() for P in params)
+
+
+def assert_same(found, expected, tolerance: float = 1e-12) -> None:
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ((ours - theirs).norm() / theirs.norm()).item() <= tolerance
+
+
+@pytest.mark.parametrize("weight_decay", [0.0, 0.1])
+def test_adamw_is_torchs(weight_decay: float) -> None:
+    hyper = {"betas": (0.8, 0.99), "eps": 1e-6, "weight_decay": weight_decay}
+    expected = run_torch(lambda params: torch.optim.AdamW(params, lr=0.05, **hyper))
+    assert_same(run(rules.adamw(0.05, **hyper)), expected)
+
+
+def test_adamw_with_a_ratio_is_torchs_with_two_groups() -> None:
+    hyper = {"betas": (0.9, 0.999), "eps": 1e-8, "weight_decay": 0.1}
+
+    def make(params):
+        groups = [{"params": params[:1]}, {"params": params[1:], "lr": 0.2}]
+        return torch.optim.AdamW(groups, lr=0.05, **hyper)
+
+    assert_same(run(rules.adamw(0.05, ratio=4.0, **hyper)), run_torch(make))
+
+
+def test_momentum_is_torchs() -> None:
+    expected = run_torch(lambda params: torch.optim.SGD(params, lr=0.05, momentum=0.7))
+    assert_same(run(rules.momentum(0.05, 0.7)), expected)
+    assert_same(run(rules.momentum(0.05, 0.0)), run(rules.gd(0.05)))
+
+
+def test_lora_plus_with_ratio_one_is_gd() -> None:
+    assert_same(run(rules.lora_plus(0.05, 1.0)), run(rules.gd(0.05)))
+
+
+def projector(frame: torch.Tensor) -> torch.Tensor:
+    Q = torch.linalg.qr(frame).Q
+    return Q @ Q.mT
+
+
+@pytest.mark.parametrize("scale", [1.0, 2.5])
+@pytest.mark.parametrize("free", [None, 0, 1])
+def test_lora_pro_equivalent_gradient(scale: float, free: int | None) -> None:
+    """s(A g^B + g^A B) = P_A𝒢 + (I − P_A)𝒢P_B, whatever Z is."""
+    A, B = pair()
+    full = normal(2, D, K, seed=5)
+    Z = None if free is None else 3 * normal(2, R, R, seed=free)
+    gradients = (scale * full @ B.mT, scale * A.mT @ full)
+    g_A, g_B = project((A, B), gradients, 0.0, scale, Z).steps
+    P_A, P_B = projector(A), projector(B.mT)
+    expected = P_A @ full + (full - P_A @ full) @ P_B
+    torch.testing.assert_close(scale * (A @ g_B + g_A @ B), expected, rtol=1e-11, atol=1e-11)
+
+
+def test_lora_pro_equivalent_gradient_is_the_least_squares_optimum() -> None:
+    A, B = pair()
+    full = normal(2, D, K, seed=5)
+    g_A, g_B = project((A, B), (full @ B.mT, A.mT @ full), 0.0, 1.0).steps
+    misfit = full - (A @ g_B + g_A @ B)
+    # Stationary: the misfit is orthogonal to every A Y + X B.
+    assert (A.mT @ misfit).abs().max() < 1e-11
+    assert (misfit @ B.mT).abs().max() < 1e-11
+
+
+def test_lora_pro_chooses_the_steps_nearest_to_the_gradients() -> None:
+    """Among all Z, the Sylvester solution minimises ‖g^A − ∇_A‖² + ‖g^B − ∇_B‖²."""
+    A, B = pair()
+    full = normal(2, D, K, seed=5)
+    gradients = (full @ B.mT, A.mT @ full)
+
+    def distance(Z: torch.Tensor | None) -> torch.Tensor:
+        steps = project((A, B), gradients, 0.0, 1.0, Z).steps
+        pairs = zip(steps, gradients, strict=True)
+        return sum(((g - G) ** 2).sum((-2, -1)) for g, G in pairs)
+
+    M, N = A.mT @ A, B @ B.mT
+    best = sylvester(M, N, -(A.mT @ gradients[0] @ torch.linalg.inv(N)))
+    at_best = distance(best)
+    torch.testing.assert_close(distance(None), at_best)
+    for seed in range(20):
+        assert (distance(best + 0.1 * normal(2, R, R, seed=seed)) > at_best).all()
+
+
+def test_sylvester_against_kronecker_and_in_the_singular_case() -> None:
+    half_M, half_N, C = normal(5, R, seed=1), normal(6, R, seed=2), normal(R, R, seed=3)
+    M, N = half_M.mT @ half_M, half_N.mT @ half_N
+    eye = torch.eye(R, dtype=M.dtype)
+    expected = torch.linalg.solve(torch.kron(M, eye) + torch.kron(eye, N), C.flatten())
+    torch.testing.assert_close(sylvester(M, N, C).flatten(), expected, rtol=1e-10, atol=1e-12)
+    zero = torch.zeros_like(M)
+    torch.testing.assert_close(sylvester(zero, N, C) @ N, C, rtol=1e-10, atol=1e-10)
+    assert not sylvester(zero, zero, C).any()
+
+
+def test_lora_pro_at_zero_B() -> None:
+    """First step from LoRA-init: g^A = 0 and g^B = s⁻²M⁻¹∇_B."""
+    A, B = pair()
+    full = normal(2, D, K, seed=5)
+    B = torch.zeros_like(B)
+    g_A, g_B = project((A, B), (2.0 * full @ B.mT, 2.0 * A.mT @ full), 0.0, 2.0).steps
+    assert not g_A.any()
+    expected = torch.linalg.solve(A.mT @ A, 2.0 * A.mT @ full) / 4.0
+    torch.testing.assert_close(g_B, expected, rtol=1e-11, atol=1e-11)
+
+
+def test_preconditioned_counts_the_overlap_twice() -> None:
+    """P-GD moves W along P_A𝒢 + 𝒢P_B to first order, LoRA-Pro along that less P_A𝒢P_B."""
+    A, B = pair()
+    full = normal(2, D, K, seed=5)
+    gradients, eta = (full @ B.mT, A.mT @ full), 1e-6
+    P_A, P_B = projector(A), projector(B.mT)
+
+    def moved(rule: rules.Rule) -> torch.Tensor:
+        new, _ = rule.update((A, B), gradients, rule.init((A, B)))
+        return (A @ B - new[0] @ new[1]) / eta
+
+    double = moved(rules.preconditioned(eta)) - moved(rules.lora_pro(eta, ridge=0.0))
+    # Second-order terms are η times matrices of size 10; differences lose eps/η = 2e-10.
+    torch.testing.assert_close(double, P_A @ full @ P_B, rtol=0, atol=2e-4)
+
+
+def balanced_excess(rank: int) -> tuple[lt.LinearProblem, lt.Factors]:
+    """A population problem of true rank 3 and balanced factors of a full-rank neighbour of Δ."""
+    problem = lt.LinearProblem.population(
+        shift=lt.sample_linear(d=12, k=10, true_rank=3, samples=20).shift
+    )
+    near = problem.shift.dense() + 0.1 * normal(1, 12, 10, seed=0)
+    U, S, V = lt.linalg.truncated_svd(near, rank)
+    return problem, lt.Factors(U * S.sqrt()[..., None, :], S.sqrt()[..., None] * V.mT)
+
+
+def test_adaptive_damping_restores_the_linear_rate_when_r_exceeds_the_true_rank() -> None:
+    problem, initial = balanced_excess(rank=6)
+    options = {"rank": 6, "learning_rate": 0.3, "initial": initial, "record": ("error",)}
+    fixed = lt.simulate(problem, "p-lora", steps=200, damping=0.1, **options)
+    # x ← x − ηx³/(x² + λ) has x² → λ/(2ηt) in each of the r − r* excess directions.
+    expected = 3**0.5 * 0.1 / (2 * 0.3 * 200)
+    assert fixed["error"][-1].item() == pytest.approx(expected, rel=0.1)
+    for c in (0.01, 0.1, 0.3):
+        method = lt.methods.p_lora(adaptive=c)
+        adaptive = lt.simulate(problem, method, steps=100, **options)
+        assert adaptive["error"][-1].item() < 1e-12
+        assert adaptive.status[0].outcome is lt.Outcome.COMPLETED
+    undamped = lt.simulate(problem, "p-lora", steps=100, **options)
+    assert undamped.status[0].outcome is lt.Outcome.TRUNCATED
+
+
+def test_adaptive_damping_vanishes_linearly_with_the_residual() -> None:
+    """From a point at distance t of a solution, the first step differs from undamped by c·ρ ∝ t."""
+    A, B = pair()
+    full = normal(2, D, K, seed=5)
+    damped, plain = rules.preconditioned(1.0, adaptive=1e-6), rules.preconditioned(1.0)
+
+    def effect(t: float) -> torch.Tensor:
+        gradients = (t * full @ B.mT, t * A.mT @ full)
+        with_it, without = (
+            rule.update((A, B), gradients, rule.init((A, B)))[0] for rule in (damped, plain)
+        )
+        # The step is proportional to t as well, so divide it out.
+        return (with_it[0] - without[0]).norm() / t
+
+    # The effect per unit of gradient is c·ρ(t)·const: ten times smaller for a tenth of t.
+    assert (effect(1.0) / effect(0.1)).item() == pytest.approx(10.0, rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "eta"),
+    [("p-lora", 0.1), ("p-lora-adamw", 0.01), ("lora-pro", 0.1), ("lora-pro-adamw", 0.01)],
+)
+def test_singular_gram_is_reported_or_damped_and_harmless(name: str, eta: float) -> None:
+    problem = lt.sample_linear(d=10, k=8, true_rank=2, samples=80)
+    duplicated = normal(1, 10, 1, seed=0).expand(1, 10, 3).contiguous()
+    initial = lt.Factors(duplicated, torch.zeros(1, 3, 8, dtype=torch.float64))
+    one = lt.simulate(problem, name, rank=3, learning_rate=eta, steps=20, initial=initial)
+    ridge = name.startswith("lora-pro")  # its own, 1e-8
+    expected = lt.Outcome.COMPLETED if ridge else lt.Outcome.TRUNCATED
+    assert one.status[0].outcome is expected
+    assert torch.isfinite(one["risk"]).all()
+    assert one["risk"][-1] < one["risk"][0]
+
+
+@pytest.mark.parametrize("name", lt.METHODS)
+def test_a_diverging_run_does_not_disturb_the_others(name: str) -> None:
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=60, seeds=(0, 1))
+    options = {"rank": 2, "steps": 150, "record": ("loss",)}
+    alone = lt.simulate(problem, name, learning_rate=0.01, **options)
+    both = lt.simulate(problem, name, learning_rate=[0.01, 1e200], **options)
+    torch.testing.assert_close(both["loss"][:, 0], alone["loss"], rtol=1e-9, atol=1e-14)
+    # Adam's steps are bounded, so its parameters may stay finite; its loss does not stay small.
+    assert not (both["loss"][-1, 1] < 1e100).any()
+
+
+# --- AdaLoRA ---------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_penalty_gradient_against_autograd(squared: bool) -> None:
+    P = normal(2, D, R, seed=0).requires_grad_()
+    sizes = torch.linalg.matrix_norm(P.mT @ P - torch.eye(R, dtype=P.dtype))
+    (expected,) = torch.autograd.grad((sizes**2 if squared else sizes).sum(), P)
+    torch.testing.assert_close(penalty_gradient(P.detach(), squared), expected)
+
+
+def test_penalty_gradient_at_an_exact_frame_is_zero() -> None:
+    P = torch.eye(D, R, dtype=torch.float64)
+    assert not penalty_gradient(P).any()
+
+
+def test_budget_starts_at_the_rank_and_ends_at_the_target() -> None:
+    plan = [budget(t, 12, 8, total=100, initial=10, final=30) for t in range(101)]
+    assert plan[:11] == [12] * 11
+    assert plan[70:] == [8] * 31
+    assert all(a >= b for a, b in itertools.pairwise(plan))
+    # Half way, an eighth of the difference is left: 8 + 4/8 rounds down to 8.
+    assert plan[40] == 8
+    assert plan[25] == int(8 + 4 * 0.75**3)
+
+
+def counts(method: lt.Method, rank: int, steps: int) -> list[list[int]]:
+    """Non-zero λ in each of three runs, after every step."""
+    problem = lt.sample_linear(d=10, k=9, true_rank=4, samples=100, seeds=(0, 1, 2))
+    rule = method.make_rule(0.3, 0.0)
+    start = method.init(problem, rank, (0, 1, 2))
+    params, state, seen = start.trainable, rule.init(start.trainable), []
+    for _ in range(steps):
+        gradients = problem.gradients(method.parametrisation.shift(params, ()))
+        pulled = method.parametrisation.pullback(params, (), gradients)
+        params, state = rule.update(params, pulled, state)
+        seen.append((params[1] != 0).sum((-2, -1)).tolist())
+    return seen
+
+
+def test_adalora_masks_as_many_as_the_budget_says_and_ends_at_the_target() -> None:
+    method = lt.methods.adalora(
+        target_rank=2, total_steps=40, initial_steps=8, final_steps=12, interval=4
+    )
+    seen = counts(method, rank=6, steps=60)
+    for t, found in enumerate(seen, start=1):
+        if t >= 28 or t % 4 == 0:
+            assert found == [budget(t, 6, 2, 40, 8, 12)] * 3
+        else:  # masked λ go on receiving gradients until the next mask
+            assert found == [6] * 3
+    assert seen[-1] == [2] * 3
+
+
+def test_adalora_with_target_equal_to_rank_masks_nothing() -> None:
+    seen = counts(lt.methods.adalora(target_rank=4, total_steps=10), rank=4, steps=20)
+    assert seen == [[4] * 3] * 20
+
+
+def test_adalora_default_target_is_two_thirds() -> None:
+    assert counts(lt.methods.adalora(total_steps=10), rank=6, steps=10)[-1] == [4] * 3
+    assert counts(lt.methods.adalora(total_steps=10), rank=1, steps=10)[-1] == [1] * 3
+
+
+def test_adalora_refuses_bad_schedules() -> None:
+    problem = lt.sample_linear(d=10, k=9, true_rank=4, samples=100)
+    options = {"rank": 3, "learning_rate": 0.1, "steps": 1}
+    with pytest.raises(ValueError, match="target_rank=4 with rank=3; lower target_rank"):
+        lt.simulate(problem, lt.methods.adalora(target_rank=4), **options)
+    method = lt.methods.adalora(total_steps=5, initial_steps=2, final_steps=3)
+    with pytest.raises(ValueError, match=r"must be < total_steps; got 2 \+ 3 with total_steps=5"):
+        lt.simulate(problem, method, **options)
+
+
+# --- choosing rules --------------------------------------------------------------------------
+
+
+def test_trained_by_says_what_fits() -> None:
+    with pytest.raises(ValueError, match="train A and B; 'lora-sb' trains sARB; use gd"):
+        lt.methods.lora_sb().trained_by("preconditioned")
+    with pytest.raises(ValueError, match=r"rule must be one of .*did you mean 'adamw'"):
+        lt.methods.lora().trained_by("adam")
+    with pytest.raises(ValueError, match="hyper-parameter of 'adamw' must be one of betas"):
+        lt.methods.lora().trained_by("adamw", beta=0.9)
+    with pytest.raises(ValueError, match="rule must be one of"):
+        lt.methods.lora().trained_by("adalora")
+
+
+def test_trained_by_keeps_the_start_and_its_sweeps() -> None:
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=60)
+    method = lt.methods.lora().trained_by("adamw", eps=1e-3)
+    run = lt.simulate(
+        problem, method, rank=2, learning_rate=0.01, steps=5, init_std=[0.1, 0.3], record=("loss",)
+    )
+    one = lt.simulate(
+        problem, lt.methods.lora_adamw(init_std=0.3, eps=1e-3), rank=2, learning_rate=0.01, steps=5
+    )
+    torch.testing.assert_close(run["loss"][:, 1], one["loss"], rtol=1e-13, atol=0)
+    assert run.config["hyper"]["rule"] == "adamw"
+
+
+def test_a_scale_that_waits_for_the_rank() -> None:
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=60)
+    options = {"rank": 4, "learning_rate": 0.01, "steps": 30}
+    cases = {
+        "alpha / r": (lt.methods.Alpha(6.0), 1.5),
+        "alpha / sqrt r": (lt.methods.Alpha(6.0, stabilised=True), 3.0),
+    }
+    for scale, s in cases.values():
+        for factory in (lt.methods.lora, lt.methods.pissa, lt.methods.lora_pro, lt.methods.lora_sb):
+            waiting = lt.simulate(problem, factory(scale=scale), **options)
+            plain = lt.simulate(problem, factory(scale=s), **options)
+            assert torch.equal(waiting["risk"], plain["risk"])
+            assert waiting.scale == plain.scale
+    with pytest.raises(ValueError, match=r"not known yet; take the method from methods.get"):
+        lt.methods.rslora().init(problem, 4, (0,))
