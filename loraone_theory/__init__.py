@@ -6,7 +6,7 @@ G the one-step full gradient −∇_W L at W, η the learning rate, α the stand
 κ the condition number of Δ, λ a damping, E = learned shift − Δ.
 """
 
-from loraone_theory import linalg, methods, metrics, predict, problems
+from loraone_theory import linalg, methods, metrics, predict, problems, theorems
 from loraone_theory.factors import Factors
 from loraone_theory.linalg import SVDOptions
 from loraone_theory.methods import METHODS, Method
@@ -20,6 +20,7 @@ from loraone_theory.problems.sampling import sample_linear, sample_linear_matrix
 from loraone_theory.simulate import simulate
 from loraone_theory.status import Outcome, RunStatus
 from loraone_theory.trajectory import Trajectory
+from loraone_theory.verify import Verdict, verify, verify_all
 
 __version__ = "0.1.0"
 
@@ -36,6 +37,7 @@ __all__ = [
     "RunStatus",
     "SVDOptions",
     "Trajectory",
+    "Verdict",
     "linalg",
     "methods",
     "metrics",
@@ -47,4 +49,7 @@ __all__ = [
     "sample_relu",
     "sample_relu_population",
     "simulate",
+    "theorems",
+    "verify",
+    "verify_all",
 ]
