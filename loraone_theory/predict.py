@@ -55,8 +55,8 @@ def floor(
     >>> floor(problem, "lora-one", rank=2)
     tensor([0.], dtype=torch.float64)
     """
-    chosen = methods.get(method)
-    validate.rank(rank, d=problem.d, k=problem.k)
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    chosen = methods.get(method, rank)
     start = chosen.init(problem, rank, validate.seeds(seeds))
     if chosen.parametrisation.is_pair:
         offset = problem if start.offset is None else problem.with_offset(start.offset)
