@@ -8,8 +8,8 @@ from __future__ import annotations
 from typing import Literal, NamedTuple
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg import lapack
 from torch import Tensor
 
 from loraone_theory import validate
@@ -146,6 +146,7 @@ def principal_angles(P: Tensor, Q: Tensor) -> Tensor:
     """
     cosines = torch.linalg.svdvals(P.mT @ Q).flip(-1).clamp(max=1.0)
     C = residual(P, Q).detach().cpu()
+    lapack = scipy.linalg.lapack
     jacobi = lapack.dgejsv if C.dtype == torch.float64 else lapack.sgejsv
     rows = [_jacobi_values(M.numpy(), jacobi) for M in C.reshape(-1, *C.shape[-2:])]
     sines = torch.from_numpy(np.stack(rows)).reshape(*C.shape[:-2], C.shape[-1])

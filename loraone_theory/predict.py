@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from typing import Literal
 
 import numpy as np
+import scipy
 import torch
-from scipy.sparse.linalg import LinearOperator, eigsh
 from torch import Tensor
 
 from loraone_theory import linalg, methods, validate
@@ -239,9 +239,11 @@ def _lanczos(covariance: object, beta: Tensor, K: Tensor) -> Tensor:
         smooth = covariance.half(covariance.half_transposed(v))  # type: ignore[attr-defined]
         return (beta * smooth.reshape(d, 1) + K @ (K.mT @ v)).reshape(-1).cpu().numpy()
 
-    operator = LinearOperator((d, d), matvec=product, dtype=np.float64)
+    operator = scipy.sparse.linalg.LinearOperator((d, d), matvec=product, dtype=np.float64)
     ends = [
-        eigsh(operator, k=1, which=which, return_eigenvectors=False, tol=1e-8, maxiter=20 * d)[0]
+        scipy.sparse.linalg.eigsh(
+            operator, k=1, which=which, return_eigenvectors=False, tol=1e-8, maxiter=20 * d
+        )[0]
         for which in ("SA", "LA")
     ]
     return torch.tensor(ends).to(K)

@@ -6,7 +6,7 @@ import math
 from typing import NamedTuple
 
 import numpy as np
-from scipy.special import betaincinv
+import scipy
 
 from loraone_theory import validate
 
@@ -37,8 +37,16 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.99) -> In
     if successes > trials:
         raise ValueError(f"successes must be <= trials; got {successes} of {trials}")
     failures = trials - successes
-    low = 0.0 if successes == 0 else float(betaincinv(successes, failures + 1, 1 - confidence))
-    high = 1.0 if failures == 0 else float(betaincinv(successes + 1, failures, confidence))
+    low = (
+        0.0
+        if successes == 0
+        else float(scipy.special.betaincinv(successes, failures + 1, 1 - confidence))
+    )
+    high = (
+        1.0
+        if failures == 0
+        else float(scipy.special.betaincinv(successes + 1, failures, confidence))
+    )
     return Interval(successes / trials, low, high)
 
 

@@ -79,7 +79,8 @@ def in_pairs(
 ) -> Row:
     """Time the two in alternation, so that both see the same machine; ours is run once before.
 
-    The caller warms the baseline up, which is often too long to run for nothing. `scale` multiplies the seconds of each, for example to give them per step.
+    The caller warms the baseline up, which is often too long to run for nothing. `scale`
+    multiplies the seconds of each, for example to give them per step.
     """
     ours()
     times = []

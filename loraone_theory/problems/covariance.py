@@ -16,8 +16,8 @@ from dataclasses import dataclass
 from typing import ClassVar, Literal, Protocol
 
 import numpy as np
+import scipy
 import torch
-from scipy.linalg import eigvalsh_tridiagonal
 from torch import Tensor
 
 Which = Literal["extremes", "all"]
@@ -171,7 +171,7 @@ class Tridiagonal:
         off = self.off.detach().cpu().double().numpy()
         width = main.shape[-1]
         flat = [
-            _extremes(a, b) if which == "extremes" else eigvalsh_tridiagonal(a, b)
+            _extremes(a, b) if which == "extremes" else scipy.linalg.eigvalsh_tridiagonal(a, b)
             for a, b in zip(main.reshape(-1, width), off.reshape(-1, width - 1), strict=True)
         ]
         values = np.stack(flat).reshape(*main.shape[:-1], -1)
@@ -190,7 +190,9 @@ class Tridiagonal:
 def _extremes(main: np.ndarray, off: np.ndarray) -> np.ndarray:
     last = len(main) - 1
     ends = [
-        eigvalsh_tridiagonal(main, off, select="i", select_range=(i, i), lapack_driver="stebz")[0]
+        scipy.linalg.eigvalsh_tridiagonal(
+            main, off, select="i", select_range=(i, i), lapack_driver="stebz"
+        )[0]
         for i in (0, last)
     ]
     return np.array(ends)
