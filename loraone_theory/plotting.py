@@ -83,6 +83,7 @@ METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
     "lora": ("LoRA", VERMILLION, SOLID),
     "lora+": ("LoRA+", VERMILLION, DASHDOT),
     "p-lora": ("P-LoRA", VERMILLION, SHORT),
+    "rslora": ("rsLoRA", ORANGE, SHORT),
     "lora-pro": ("LoRA-Pro", ORANGE, SOLID),
     "adalora": ("AdaLoRA", ORANGE, DASHDOT),
     "lora-one": ("LoRA-One", BLUE, SOLID),
@@ -98,12 +99,25 @@ METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
 }
 
 
-def method_style(name: str, **changes: Any) -> dict[str, Any]:
-    """Keyword arguments of a line for the method `name`: its label, colour and dashes.
+# The same method under another optimiser: its line with markers.
+OPTIMISERS = {
+    "-scaled-adamw": ("scaled AdamW", "s"),
+    "-adamw": ("AdamW", "o"),
+    "-momentum": ("momentum", "^"),
+}
 
-    >>> method_style("lora-one", label="ours")["label"]
-    'ours'
+
+def method_style(name: str, **changes: Any) -> dict[str, Any]:
+    """Keyword arguments of a line for the method `name`: its label, colour, dashes and markers.
+
+    >>> method_style("lora-one-adamw", linewidth=1)["label"]
+    'LoRA-One, AdamW'
     """
+    for ending, (optimiser, marker) in OPTIMISERS.items():
+        if name not in METHOD_STYLES and name.endswith(ending):
+            found = method_style(name.removesuffix(ending))
+            found |= {"label": f"{found['label']}, {optimiser}", "marker": marker}
+            return {**found, "markevery": 0.1, **changes}
     label, colour, dashes = METHOD_STYLES.get(name, (name, GREY, SOLID))
     return {"label": label, "color": colour, "linestyle": dashes, **changes}
 

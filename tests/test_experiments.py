@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
+import loraone_theory as lt
 from loraone_theory import experiment, plotting, records
 from loraone_theory.cli.reproduce import script
 
@@ -80,19 +81,24 @@ def test_every_script_keeps_the_contract(path: Path) -> None:
             assert below.partition("\n")[2].lstrip().startswith('"""'), field.name
 
 
-def test_a_script_runs_alone_and_shows_its_knobs(tmp_path: Path) -> None:
-    def call(*arguments: str) -> str:
-        command = [sys.executable, str(FOLDER / "fig_condition_number.py"), *arguments]
-        done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
-        assert done.stderr == ""
-        return done.stdout
-
-    shown = call("--help")
-    loaded = experiment.load(FOLDER / "fig_condition_number.py")
-    for field in dataclasses.fields(loaded.config):
+def test_a_script_shows_its_knobs(capsys: pytest.CaptureFixture[str]) -> None:
+    path = FOLDER / "fig_condition_number.py"
+    with pytest.raises(SystemExit) as exit_info:
+        script(path, ["--help"])
+    assert exit_info.value.code == 0
+    shown = capsys.readouterr().out
+    for field in dataclasses.fields(experiment.load(path).config):
         assert f"--{field.name.replace('_', '-')} " in shown
-    call("--smoke", "--seeds", "1", "--out", "here")
-    assert json.loads((tmp_path / "here" / "fig_condition_number.json").read_text())["seeds"] == [0]
+    assert "η of gradient descent. (default: 0.25)" in shown
+
+
+def test_a_script_runs_alone(tmp_path: Path) -> None:
+    arguments = ["--smoke", "--seeds", "1", "--out", "here"]
+    command = [sys.executable, str(FOLDER / "fig_condition_number.py"), *arguments]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
+    assert done.stderr == ""
+    about = json.loads((tmp_path / "here" / "fig_condition_number.json").read_text())
+    assert (about["seeds"], about["config"]["d"]) == ([0], 20)
 
 
 def test_plot_only_needs_data_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -105,6 +111,12 @@ def test_plot_only_needs_data_that_fits(tmp_path: Path, capsys: pytest.CaptureFi
     records.save_json(tmp_path / "fig_condition_number.json", {"config": {"seeds": 1, "odd": 2}})
     with pytest.raises(ValueError, match=r"must have the script's fields; .*odd"):
         experiment.redraw(experiment.load(path), tmp_path)
+
+
+def test_every_method_has_a_style_of_its_own() -> None:
+    styles = [plotting.method_style(name) for name in lt.METHODS]
+    looks = {(style["color"], style["linestyle"], style.get("marker")) for style in styles}
+    assert len(looks) == len({style["label"] for style in styles}) == len(lt.METHODS)
 
 
 def test_style_leaves_the_callers_settings_alone() -> None:
@@ -178,7 +190,12 @@ def test_curves_end_on_their_floors() -> None:
     """With a gap in the spectrum at the smaller rank, every method has converged by then."""
     loaded = experiment.load(FOLDER / "fig_rank_regimes.py")
     config = dataclasses.replace(
-        loaded.smoke, spectrum=(1.0, 0.9, 0.3, 0.25), ranks=(2, 4), samples=2400, steps=1500
+        loaded.smoke,
+        spectrum=(1.0, 0.9, 0.3, 0.25),
+        ranks=(2, 4),
+        samples=2400,
+        learning_rate=0.3,
+        steps=600,
     )
     data = loaded.run(config, lambda share: None)
     last, floor = data["loss"][:, :, -1], data["floor"]
