@@ -14,8 +14,8 @@ from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
 
-# Expect: the time to reach an alignment of θ does not depend on α and is affine in
-# ln(√d/θ)/ln(1 + ηλ_{r*}(G)) (the theory leaves the constant open). The slope is a little above 1:
+# Expect: the time to reach an alignment of θ does not depend on α while α√d is small, and is affine
+# in ln(√d/θ)/ln(1 + ηλ_{r*}(G)) (the theory leaves the constant open). The slope is a little above 1:
 # at small d the λ_i(G) differ and the slowest direction alone is behind; at large d they coincide.
 # The best alignment gets worse with d and better with smaller α.
 @dataclass(frozen=True, kw_only=True)
@@ -27,7 +27,7 @@ class Config(experiment.Config):
     smallest: int = 100
     """The least width d = k."""
     largest: int = 10_000
-    """The greatest width; 100000 takes about ten minutes, 1000000 about two hours."""
+    """The greatest width; 100000 takes about a quarter of an hour on one core, 1000000 hours."""
     per_decade: int = 2
     """Widths per factor of ten."""
     samples_per_width: int = 16
