@@ -15,9 +15,9 @@ from loraone_theory.experiment import Data, Progress, part
 
 
 # Expect: the time to reach an alignment of θ does not depend on α while α√d is small, and is affine
-# in ln(√d/θ)/ln(1 + ηλ_{r*}(G)) (the theory leaves the constant open). The slope is a little above 1:
-# at small d the λ_i(G) differ and the slowest direction alone is behind; at large d they coincide.
-# The best alignment gets worse with d and better with smaller α.
+# in ln(√d/θ)/ln(1 + ηλ_{r*}(G)) (the theory leaves the constant open), with a slope a little above
+# 1: at small d the λ_i(G) differ and one direction alone is behind; at large d they coincide. The
+# best alignment gets worse with d and better with smaller α.
 @dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
     """Over-ranked LoRA by gradient descent on instances drawn exactly in law, without X or Σ̂."""
