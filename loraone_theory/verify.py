@@ -11,6 +11,20 @@ from typing import Any
 from loraone_theory import records, validate
 from loraone_theory.theorems import CLAIMS, Claim, Draws, Finding, judge
 
+# What a record says of its claim besides the numbers.
+DESCRIBED = (
+    "title",
+    "reference",
+    "statement",
+    "hypotheses",
+    "how",
+    "kind",
+    "mutant_statement",
+    "explanation",
+    "derivation",
+    "figure",
+)
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -34,6 +48,7 @@ class Verdict:
     requested: int
     seconds: float
     numbers: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.finding.value
@@ -118,7 +133,13 @@ def verify(
         requested=count,
         seconds=time.perf_counter() - start,
         numbers=dict(evidence.numbers),
+        about=_about(claim),
     )
+
+
+def _about(claim: Claim) -> dict[str, Any]:
+    """The claim in words, so that a report needs the record alone."""
+    return {name: getattr(claim, name) for name in DESCRIBED}
 
 
 def verify_all(

@@ -10,10 +10,12 @@ from typing import Annotated, Any, Protocol
 
 import tyro
 
+from loraone_theory.cli.bench import Bench
 from loraone_theory.cli.common import BAD_ARGUMENTS, INTERRUPTED, complain
 from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
+from loraone_theory.cli.verify import Report, Verify
 
 
 class Command(Protocol):
@@ -24,9 +26,12 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, type[Command]] = {
+    "bench": Bench,
     "list": List,
+    "report": Report,
     "reproduce": Reproduce,
     "simulate": Simulate,
+    "verify": Verify,
 }
 
 

@@ -1,0 +1,88 @@
+"""From benchmark rows to docs/performance.md."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from loraone_theory.bench.base import Row
+
+_INTRODUCTION = """\
+# Performance
+
+Written by `loraone bench --json {source} --page docs/performance.md` from the rows of that file.
+Each ratio is the median, over pairs timed in alternation, of baseline seconds by ours; the spread
+gives the smallest and the largest. Machine: {platform}, {cores} cores; torch {torch}.
+
+No GPU was at hand when these rows were made, so there are none for one. On CUDA the step loop of
+rules without state is recorded once as a graph and replayed; that path has not been timed here.
+
+| benchmark | baseline | baseline | ours | ratio | spread |
+| --- | --- | ---: | ---: | ---: | ---: |
+"""
+
+_READING = """
+## How to read the rows
+
+- **notebook**: the reference experiment (d = k = 100, N = 1600, r = 8, r* = 4, five init sizes,
+  1500 steps; loss, risk and alignment at every step) against the loop one would write over X, W
+  and Y with a complete SVD for each alignment. Ours includes the covariance and the reduction.
+- **wide**: seconds per step at d = k = 1000, N = 16,000; the one-off reduction is in the notes.
+- **autograd**: one run of the reference experiment against torch autograd and torch.optim.SGD.
+- **batch**: seconds per run as runs are added to one batch; the ratio is against a single run.
+- **scaling-d**: seconds per step against the memory roofline: the bytes that a step must read and
+  write (A twice, the target, the covariance) divided by the copy bandwidth measured in the same
+  run. A ratio of 0.5 is twice the roofline; above 1 the data stay in cache between steps.
+- **setup**: drawing an instance and the extremes of its covariance's spectrum, in a process of its
+  own: X, Σ̂ and an eigendecomposition against exact-law sampling; peak memory is in the notes.
+- **million**: whole runs in a process of their own, sampling and spectrum included.
+- **relu**, **relu-population**: one gradient of the ReLU model on one thread.
+
+## Notes of the rows
+
+"""
+
+
+def seconds(value: float | None) -> str:
+    """Three digits with a unit."""
+    if value is None:
+        return ""
+    for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+        if value >= size:
+            return f"{value / size:.3g} {unit}"
+    return f"{value / 1e-6:.3g} µs"
+
+
+def ratio(value: float | None) -> str:
+    """Three digits and ×, or nothing."""
+    return "" if value is None else f"{value:.3g}×"
+
+
+def cells(row: Row) -> tuple[str, ...]:
+    """A row of the table."""
+    spread = "" if row.ratio_spread is None else " – ".join(ratio(v) for v in row.ratio_spread)
+    times = (seconds(row.baseline_s), seconds(row.ours_s))
+    return (row.name, row.baseline, *times, ratio(row.ratio), spread)
+
+
+def render(stored: Mapping[str, Any], *, source: str) -> str:
+    """The whole page from what `bench.run` stored."""
+    made = stored["made_with"]
+    text = _INTRODUCTION.format(
+        source=source,
+        platform=made["platform"],
+        cores=made["cores"],
+        torch=made["versions"]["torch"],
+    )
+    rows = [Row(**row) for row in stored["rows"]]
+    text += "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
+    text += _READING
+    for row in rows:
+        notes = ", ".join(f"{name} = {_plain(value)}" for name, value in row.notes.items())
+        text += f"- {row.name}: {notes}\n"
+    return text
+
+
+def _plain(value: Any) -> str:
+    return f"{value:.4g}" if isinstance(value, float) else json.dumps(value, ensure_ascii=False)

@@ -1,0 +1,57 @@
+"""`loraone bench`."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import tyro
+from rich.table import Table
+
+from loraone_theory import bench, records
+from loraone_theory.bench import page
+from loraone_theory.cli.common import DONE, check_target, console
+
+
+@dataclass(frozen=True)
+class Bench:
+    """Time the library against baselines in the same run; ratios with their spread.
+
+    Timings are those of this machine and moment; nothing is asserted.
+    """
+
+    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which benchmarks; all of them (about ten minutes) where none is named."""
+    json: Path | None = None
+    """Write the rows to this file; rows of other benchmarks in it are kept."""
+    page: Path | None = None
+    """Render the rows of --json into this Markdown file."""
+    pairs: int = 5
+    """How often baseline and library are timed in alternation."""
+    tiny: bool = False
+    """Meaningless sizes, to see that everything runs."""
+
+    def run(self) -> int:
+        """Time, print as rows come, write."""
+        check_target(self.json, ".json")
+        check_target(self.page, ".md")
+        if self.page is not None and self.json is None:
+            raise ValueError("--page renders the rows of --json; give both")
+        screen = console()
+        rows = bench.run(
+            self.names,
+            setting=bench.Setting(tiny=self.tiny, pairs=self.pairs),
+            json=self.json,
+            report=lambda row: screen.print(f"{row.name}: {page.ratio(row.ratio)}"),
+        )
+        table = Table(box=None, pad_edge=False)
+        for heading in ("benchmark", "baseline", "baseline s", "ours s", "ratio", "spread"):
+            table.add_column(heading)
+        for row in rows:
+            table.add_row(*page.cells(row))
+        screen.print(table)
+        if self.page is not None and self.json is not None:
+            text = page.render(records.load_json(self.json), source=self.json.as_posix())
+            with records.whole_file(self.page) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        return DONE

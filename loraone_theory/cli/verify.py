@@ -1,0 +1,125 @@
+"""`loraone verify` and `loraone report`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import tyro
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from loraone_theory import records, report
+from loraone_theory.cli.common import DONE, FAILED, check_target, console
+from loraone_theory.theorems import CLAIMS
+from loraone_theory.verify import Verdict, verify_all
+
+VERDICTS = Path("records/verdicts.json")
+REPORT = Path("paper_checks.md")
+
+
+@dataclass(frozen=True)
+class Verify:
+    """Judge the paper's claims by computation; exit code 1 if one comes out unexpectedly.
+
+    A claim that is known to be violated is expected to be: if it stops being violated, that too
+    gives exit code 1. Without names every claim is judged, in tens of minutes; --smoke takes about
+    a minute and may leave a claim INCONCLUSIVE.
+    """
+
+    claims: tyro.conf.Positional[tuple[str, ...]] = ()
+    """Which claims, by id as in paper_checks.md, for example T3.1; all of them without any."""
+    smoke: bool = False
+    """The smallest sizes."""
+    trials: int | None = None
+    """Draws for each claim, in place of its own number."""
+    confidence: float = 0.99
+    """Confidence of intervals and bounds."""
+    seed: int = 0
+    """Master seed; every claim draws its own seeds from it."""
+    device: Literal["cpu"] = "cpu"
+    """Claims are judged on the CPU in float64, where rounding tolerances are known."""
+    json: Path | None = None
+    """Write the verdicts to this JSON file; an interrupted run goes on from where it was."""
+
+    def run(self) -> int:
+        """Judge, print the table, write the file."""
+        check_target(self.json, ".json")
+        screen = console()
+        wanted = self.claims or tuple(CLAIMS)
+        verdicts: list[Verdict] = []
+        with _bar(screen, len(wanted)) as advance:
+
+            def seen(verdict: Verdict) -> None:
+                verdicts.append(verdict)
+                advance(verdict.id)
+
+            verify_all(
+                wanted,
+                trials=self.trials,
+                confidence=self.confidence,
+                seed=self.seed,
+                smoke=self.smoke,
+                progress_file=self.json and self.json.with_suffix(".partial.json"),
+                report=seen,
+            )
+        screen.print(_table(verdicts))
+        if self.json is not None:
+            records.save_json(self.json, [verdict.to_record() for verdict in verdicts])
+        surprises = [verdict for verdict in verdicts if not verdict.as_expected]
+        for verdict in surprises:
+            screen.print(f"{verdict.id}: {verdict.finding}, expected {verdict.expected}")
+            screen.print(f"  {verdict.reason}")
+            screen.print(f"  mutant {verdict.mutant}: {verdict.mutant_reason}")
+        return FAILED if surprises else DONE
+
+
+@contextmanager
+def _bar(screen: Console, total: int) -> Iterator:
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("claims", total=total)
+        yield lambda name: bar.update(task, advance=1, description=f"done: {name}")
+
+
+def _table(verdicts: list[Verdict]) -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("claim", "verdict", "expected", "draws", "mutant", "seconds"):
+        right = heading in ("draws", "seconds")
+        table.add_column(heading, justify="right" if right else "left")
+    for v in verdicts:
+        style = "" if v.as_expected else "bold red"
+        row = (v.id, v.finding, v.expected, str(v.trials), v.mutant, f"{v.seconds:.1f}")
+        table.add_row(*row, style=style)
+    return table
+
+
+@dataclass(frozen=True)
+class Report:
+    """Write paper_checks.md from the verdicts on disk; nothing is measured."""
+
+    json: Path = VERDICTS
+    """The file that `loraone verify --json` wrote."""
+    out: Path = REPORT
+    """Where to write."""
+
+    def run(self) -> int:
+        """Render and write."""
+        check_target(self.out, ".md")
+        text = report.render(records.load_json(self.json), source=self.json.as_posix())
+        with records.whole_file(self.out) as temporary:
+            temporary.write_text(text, encoding="utf-8")
+        console().print(f"wrote {self.out}")
+        return DONE
