@@ -59,6 +59,14 @@ def tall_product(M: Tensor, N: Tensor) -> Tensor:
     return (N.mT @ M.mT).mT
 
 
+def difference(M: Tensor, T: Tensor) -> Tensor:
+    """M − T, written into M wherever T broadcasts to M's shape; M must be a fresh tensor."""
+    fits = M.ndim >= T.ndim and all(
+        t in (1, m) for m, t in zip(M.shape[M.ndim - T.ndim :], T.shape, strict=True)
+    )
+    return M.sub_(T) if fits else M - T
+
+
 def truncated_svd(M: Tensor | Factors, rank: int, options: SVDOptions = EXACT) -> SVD:
     """The leading `rank` singular triplets of M (..., d, k).
 

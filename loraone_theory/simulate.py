@@ -24,6 +24,8 @@ from loraone_theory.trajectory import Trajectory
 
 # Snapshots are gathered up to this size and then measured in one batched call.
 CHUNK_BYTES = 1 << 22
+# Their residuals, which many records need, may take this much.
+RESIDUAL_BYTES = 1 << 25
 # Finiteness is looked at once in so many steps; the exact step is found by repeating those.
 CHECK_STEPS = 128
 
@@ -100,7 +102,8 @@ def simulate(
         )
     recorded = np.unique(np.append(np.arange(0, steps + 1, every), steps))
     entries = max(t.numel() for t in prepared.start.trainable)
-    with threads_for(entries, problem.like.device), torch.no_grad():
+    work = getattr(prepared.problem, "work", 0) * batch.shape.numel()
+    with threads_for(max(entries, work), problem.like.device), torch.no_grad():
         run = _Run(prepared, record, recorded)
         run.advance(steps, progress)
     end = plan.lifted(prepared, run.params)
@@ -163,8 +166,11 @@ class _Run:
         self.diverged_at = torch.zeros(prepared.batch.shape, dtype=torch.int64)
         self.snapshots: list[Params] = []
         self.measured = 0
-        size = sum(t.numel() * t.element_size() for t in self.params)
-        self.capacity = max(1, CHUNK_BYTES // size)
+        like = prepared.problem.like
+        size = sum(t.numel() for t in self.params) * like.element_size()
+        entries = prepared.problem.d * prepared.problem.k * prepared.batch.shape.numel()
+        residual = entries * like.element_size()
+        self.capacity = max(1, min(CHUNK_BYTES // size, RESIDUAL_BYTES // residual))
 
     def step(self, params: Params, state: State) -> tuple[Params, State]:
         """One step of the method from time-t values."""

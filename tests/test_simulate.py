@@ -1,10 +1,16 @@
 """The loop: axes, recording times, statuses, divergence, saving."""
 
+import sys
+
 import numpy as np
 import pytest
 import torch
 
 import loraone_theory as lt
+from loraone_theory import threads
+
+# The package exports the function under the same name.
+LOOP = sys.modules["loraone_theory.simulate"]
 
 
 def problem(**changes):
@@ -186,3 +192,53 @@ def test_dtype_and_device_are_those_of_the_problem(dtype, device):
         assert tensor.device.type == device
     # ½‖E‖² bottoms out near (eps·‖Δ‖)².
     assert float(run["risk"][-1].max()) < (1e-12 if dtype == "float32" else 1e-29)
+
+
+def test_one_pair_of_factors_meets_many_instances():
+    """A batch axis of 1 in the factors broadcasts, also where large problems go by rows."""
+    many = problem()
+    start = lt.simulate(many, "lora", rank=3, learning_rate=0.1, steps=3).final
+    one = lt.Factors(start.A[:1], start.B[:1])
+    whole = lt.Factors(one.A.expand(3, -1, -1), one.B.expand(3, -1, -1))
+    assert torch.equal(many.residual(one), many.residual(whole))
+    assert torch.equal(many.loss(one), many.loss(whole))
+    banded = lt.sample_linear_matrix_free(d=12, k=10, true_rank=2, samples=120, seeds=(0, 1, 2))
+    by_rows = banded._gradients_by_rows(*one, rows=5)
+    for part, other in zip(banded.gradients(whole), by_rows, strict=True):
+        # Sums of at most 12 terms in another order.
+        torch.testing.assert_close(part, other, rtol=0, atol=12 * 2.3e-16 * float(part.abs().max()))
+
+
+def test_long_records_are_measured_in_pieces(monkeypatch):
+    """The residuals of the snapshots held at a time are bounded, and no record changes."""
+    options = {"rank": 2, "learning_rate": 0.1, "steps": 9, "record": ("risk", "error")}
+    whole = lt.simulate(problem(), "lora-one", **options, reduce="never")
+    counts = []
+    measured = lt.LinearProblem.residual
+
+    def residual(self, shift):
+        counts.append(shift.shape[:-2].numel())
+        return measured(self, shift)
+
+    monkeypatch.setattr(lt.LinearProblem, "residual", residual)
+    monkeypatch.setattr(LOOP, "RESIDUAL_BYTES", 4 * 3 * 12 * 10 * 8)
+    pieces = lt.simulate(problem(), "lora-one", **options, reduce="never")
+    assert max(counts) == 4 * 3  # four snapshots of three runs
+    for name in options["record"]:
+        # Batched sums may run in another order: 120 terms.
+        torch.testing.assert_close(whole[name], pieces[name], rtol=120 * 2.3e-16, atol=0)
+
+
+def test_threads_follow_the_work_of_a_step(monkeypatch):
+    """N samples count, not only the factors, which are the same for every N."""
+    seen = []
+
+    def threads_for(entries, device):
+        seen.append(entries)
+        return threads.threads_for(entries, device)
+
+    monkeypatch.setattr(LOOP, "threads_for", threads_for)
+    sizes = {"d": 6, "k": 5, "true_rank": 2, "relative_shift": 0.1, "seeds": (0, 1)}
+    for relu in (lt.sample_relu(**sizes, samples=40), lt.sample_relu_population(**sizes)):
+        lt.simulate(relu, "lora-one", rank=2, learning_rate=[0.1, 0.2, 0.3], steps=1)
+    assert seen[1::2] == [2 * 3 * 40 * 5, 2 * 3 * 6 * 5]

@@ -141,9 +141,7 @@ class LinearProblem:
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), formed explicitly: small residuals keep their digits."""
-        T = self._dense_target
-        product = linalg.tall_product(shift.A, shift.B)
-        return product.sub_(T) if product.ndim >= T.ndim else product - T
+        return linalg.difference(linalg.tall_product(shift.A, shift.B), self._dense_target)
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """L = ½⟨E, Σ̂E⟩, shape (...); E may be handed in where it is already known."""
@@ -172,7 +170,8 @@ class LinearProblem:
         for start in range(0, d, rows):
             stop = min(start + rows, d)
             low, high = max(start - reach, 0), min(stop + reach, d)
-            E = linalg.tall_product(A[..., low:high, :], B).sub_(T[..., low:high, :])
+            AB = linalg.tall_product(A[..., low:high, :], B)
+            E = linalg.difference(AB, T[..., low:high, :])
             M = self.covariance.rows(low, high).apply(E)[..., start - low : stop - low, :]
             grad_A[..., start:stop, :] = linalg.tall_product(M, B.mT)
             grad_B += A[..., start:stop, :].mT @ M

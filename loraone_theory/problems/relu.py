@@ -92,6 +92,11 @@ class ReLUProblem:
         return torch.broadcast_shapes(self.inputs.shape[:-2], self.population.batch_shape)
 
     @property
+    def work(self) -> int:
+        """Entries of the N×k matrix that a step goes through, per instance."""
+        return self.samples * self.k
+
+    @property
     def like(self) -> Tensor:
         """A tensor that carries the problem's dtype and device."""
         return self.population.like

@@ -84,6 +84,11 @@ class ReLUPopulation:
         return torch.broadcast_shapes(*shapes)
 
     @property
+    def work(self) -> int:
+        """Entries of the d×k matrix that a step goes through, per instance."""
+        return self.d * self.k
+
+    @property
     def like(self) -> Tensor:
         """A tensor that carries the problem's dtype and device."""
         return self.shift.A
@@ -119,8 +124,7 @@ class ReLUPopulation:
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), learned minus true shift, formed explicitly."""
-        AB, T = shift.A @ shift.B, self._dense_target
-        return AB.sub_(T) if torch.broadcast_shapes(AB.shape, T.shape) == AB.shape else AB - T
+        return linalg.difference(shift.A @ shift.B, self._dense_target)
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """½ E‖y − ŷ‖² at W_f + AB, shape (...), piece by piece over the batch."""
