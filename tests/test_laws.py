@@ -5,12 +5,12 @@ stays below e^{T η λ}; with T η λ <= 5 here, 1e-10 leaves three digits for c
 """
 
 import pytest
-import strategies
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import loraone_theory as lt
+from loraone_theory import testing
 
 TOL = 1e-10
 seeds = st.integers(0, 10**6)
@@ -32,16 +32,10 @@ def start(problem, rank, seed, size=0.3):
     return lt.Factors(size * A, size * B)
 
 
-def invertible(r, seed):
-    """Singular values in [1/2, 2]."""
-    U, V = (torch.from_numpy(strategies.orthogonal(r, s)) for s in (seed, seed + 1))
-    return U @ torch.diag(torch.linspace(0.5, 2, r, dtype=torch.float64)) @ V
-
-
-@given(strategies.problems(), seeds)
-def test_gauge_of_preconditioned_gd_is_every_invertible_q(problem, seed):
+@given(testing.problems(), seeds, st.data())
+def test_gauge_of_preconditioned_gd_is_every_invertible_q(problem, seed, data):
     rank = problem.true_rank
-    initial, Q = start(problem, rank, seed, size=1.0), invertible(rank, seed)
+    initial, Q = start(problem, rank, seed, size=1.0), data.draw(testing.invertible(rank))
     moved = lt.Factors(initial.A @ Q, torch.linalg.solve(Q, initial.B))
     runs = [
         run(problem, "lora-one-preconditioned", rank, initial=f, steps=15) for f in (initial, moved)
@@ -53,11 +47,11 @@ def test_gauge_of_preconditioned_gd_is_every_invertible_q(problem, seed):
     close(runs[0].final.dense(), runs[1].final.dense(), tol=1e-12 * worst)
 
 
-@given(strategies.problems(), seeds)
-def test_gauge_of_gd_is_orthogonal_only(problem, seed):
+@given(testing.problems(), seeds, st.data())
+def test_gauge_of_gd_is_orthogonal_only(problem, seed, data):
     rank = problem.true_rank
     initial = start(problem, rank, seed)
-    Q = torch.from_numpy(strategies.orthogonal(rank, seed))
+    Q = data.draw(testing.orthogonal(rank))
     moved = lt.Factors(initial.A @ Q, Q.T @ initial.B)
     reference = run(problem, "lora", rank, initial=initial)
     close(reference.final.dense(), run(problem, "lora", rank, initial=moved).final.dense())
@@ -66,16 +60,15 @@ def test_gauge_of_gd_is_orthogonal_only(problem, seed):
     assert float((other - reference.final.dense()).abs().max()) > 1e-6
 
 
-@given(strategies.problems(), seeds, st.sampled_from(sorted(set(lt.METHODS) - {"full"})))
-def test_rotations_of_both_spaces_rotate_the_run(problem, seed, name):
+@given(testing.problems(), seeds, st.sampled_from(sorted(set(lt.METHODS) - {"full"})), st.data())
+def test_rotations_of_both_spaces_rotate_the_run(problem, seed, name, data):
     method = lt.METHODS[name]()
     rule = method.make_rule(0.1, 0.0)
     if not (rule.equivariant and method.parametrisation.is_pair):
         return
     rank = problem.true_rank
     initial = start(problem, rank, seed)
-    O1 = torch.from_numpy(strategies.orthogonal(problem.d, seed))
-    O2 = torch.from_numpy(strategies.orthogonal(problem.k, seed + 1))
+    O1, O2 = (data.draw(testing.orthogonal(n)) for n in (problem.d, problem.k))
     turned = lt.LinearProblem(
         lt.problems.covariance.Dense(O1.T @ problem.covariance.matrix @ O1),
         lt.Factors(O1.T @ problem.shift.A, problem.shift.B @ O2),
@@ -90,7 +83,7 @@ def test_rotations_of_both_spaces_rotate_the_run(problem, seed, name):
     close(there["risk"], here["risk"], tol=1e-8)
 
 
-@given(strategies.problems(), seeds, st.floats(0.01, 0.5))
+@given(testing.problems(), seeds, st.floats(0.01, 0.5))
 def test_one_step_identities(problem, seed, eta):
     """E⁺ of GD and of preconditioned GD, and the balance law, as closed forms in E."""
     rank = problem.true_rank
@@ -115,7 +108,7 @@ def test_one_step_identities(problem, seed, eta):
     close(after[0], before + eta**2 * (grad_A.T @ grad_A - grad_B @ grad_B.T))
 
 
-@given(strategies.problems(), st.integers(0, 3), seeds)
+@given(testing.problems(), st.integers(0, 3), seeds)
 def test_row_space_never_leaves_that_of_the_gradient(problem, extra, seed):
     """T3.1, on the unreduced dynamics."""
     rank = min(problem.true_rank + extra, problem.d, problem.k)
@@ -136,7 +129,7 @@ def start_b1(problem, traj):
     return traj.initial.A[0].T @ problem.one_step_gradient().dense()[0]
 
 
-@given(strategies.problems(), st.integers(0, 3))
+@given(testing.problems(), st.integers(0, 3))
 def test_spectral_start_is_as_close_as_the_covariance(problem, extra):
     """T3.3, first inequality: ‖A₀B₀ − Δ‖_op ≤ ε‖Δ‖_op with ε = ‖Σ̂ − I‖_op; and balance 0."""
     rank = min(problem.true_rank + extra, problem.d, problem.k)
@@ -150,7 +143,7 @@ def test_spectral_start_is_as_close_as_the_covariance(problem, extra):
     close(A.T @ A, B @ B.T, tol=1e-13)
 
 
-@given(strategies.problems(batch=3), st.sampled_from(sorted(lt.METHODS)))
+@given(testing.problems(batch=3), st.sampled_from(sorted(lt.METHODS)))
 def test_a_batch_equals_its_runs_one_by_one(problem, name):
     if name == "lora-ga" and 2 * problem.true_rank > min(problem.d, problem.k):
         return

@@ -4,12 +4,13 @@ import mpmath
 import numpy as np
 import pytest
 import scipy.linalg
-import strategies
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
 import loraone_theory as lt
+from loraone_theory import testing
+from loraone_theory.randomness import generator, haar_frame
 
 SINE, ANGLES = lt.metrics.subspace_sine, lt.metrics.principal_angles
 
@@ -52,7 +53,7 @@ def test_against_scipy_where_scipy_is_safe():
 def test_against_eighty_digits_on_dense_frames():
     """Absolute accuracy is a few eps for any orientation; the oracle uses the rounded inputs."""
     rng = np.random.default_rng(2)
-    basis = strategies.orthogonal(8, 3)
+    basis = haar_frame(generator(3, "basis"), 8, 8)
     for angle in (1.0, 1e-3, 1e-6):
         P, Q = (basis @ M for M in pair_at(np.array([angle]), n=8))
         Q = Q * rng.uniform(0.5, 2)
@@ -64,8 +65,8 @@ def test_against_eighty_digits_on_dense_frames():
         np.testing.assert_allclose(ANGLES(P, Q, rank=1), exact, atol=8 * eps, rtol=8 * eps)
 
 
-@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 3))
-def test_symmetric_and_independent_of_the_basis(seed, p, extra):
+@given(st.integers(0, 10**6), st.integers(1, 4), st.integers(0, 3), st.data())
+def test_symmetric_and_independent_of_the_basis(seed, p, extra, data):
     rng = np.random.default_rng(seed)
     n = 2 * p + extra
     M1, M2 = rng.standard_normal((n, p)), rng.standard_normal((n, p))
@@ -75,8 +76,7 @@ def test_symmetric_and_independent_of_the_basis(seed, p, extra):
     # A frame's rounding is eps times the conditioning of what it was made from.
     tol = 1e-13 * max(np.linalg.cond(M1), np.linalg.cond(M2)) ** 2
     np.testing.assert_allclose(ANGLES(M2, M1, rank=p), angles, atol=tol)
-    Q = strategies.orthogonal(p, seed + 1)
-    O = strategies.orthogonal(n, seed + 2)
+    Q, O = (data.draw(testing.orthogonal(size)).numpy() for size in (p, n))
     np.testing.assert_allclose(ANGLES(M1 @ Q, M2, rank=p), angles, atol=tol)
     np.testing.assert_allclose(ANGLES(O @ M1, O @ M2, rank=p), angles, atol=tol)
     np.testing.assert_allclose(SINE(M1, M2, rank=p), np.sin(angles[0]), atol=tol)

@@ -1,12 +1,12 @@
 """The exact reduction: the same records and the same factors, in fewer coordinates."""
 
 import pytest
-import strategies
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import loraone_theory as lt
+from loraone_theory import testing
 
 EQUIVARIANT = sorted(
     name for name, make in lt.METHODS.items() if make().make_rule(0.1, 0.0).equivariant
@@ -52,7 +52,7 @@ def agree(small, full, problem, name):
 
 
 @pytest.mark.parametrize("name", EQUIVARIANT)
-@given(problem=strategies.problems(batch=2), extra=st.integers(0, 2))
+@given(problem=testing.problems(batch=2), extra=st.integers(0, 2))
 def test_reduced_equals_full(name, problem, extra):
     rank = min(problem.true_rank + extra, problem.d, problem.k)
     small, full = both_ways(problem, name, rank, seeds=(3, 4))
@@ -60,13 +60,13 @@ def test_reduced_equals_full(name, problem, extra):
 
 
 @pytest.mark.parametrize("name", EQUIVARIANT)
-@given(problem=strategies.problems(batch=2, population=True))
+@given(problem=testing.problems(batch=2, population=True))
 def test_population_reduces_on_both_sides(name, problem):
     small, full = both_ways(problem, name, problem.true_rank, seeds=(3, 4))
     agree(small, full, problem, name)
 
 
-@given(strategies.problems(), st.integers(1, 4), st.integers(0, 10**6))
+@given(testing.problems(), st.integers(1, 4), st.integers(0, 10**6))
 def test_given_factors_and_the_way_back(problem, rank, seed):
     rank = min(rank, problem.d, problem.k)
     g = torch.Generator().manual_seed(seed)
