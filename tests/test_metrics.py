@@ -107,3 +107,24 @@ def test_undefined_subspaces_are_nan():
     tied = torch.eye(4, dtype=torch.float64)
     assert bool(SINE(e, tied, rank=2).isnan())
     assert not bool(SINE(e, tied, rank=4).isnan())
+
+
+@pytest.mark.parametrize("rank", [2, 5])
+def test_tall_frames_equal_those_of_the_complete_factorisation(rank, monkeypatch):
+    """The shortcut for tall matrices, at condition numbers up to 1e6, and its undefined cases."""
+    rng = np.random.default_rng(4)
+    for spread in (1.0, 1e-3, 1e-6):
+        V = haar_frame(rng, 5, 5)
+        M = rng.standard_normal((2, 900, 5)) * np.geomspace(1, spread, 5) @ V
+        M[1, :, :] = M[1, :, :1]  # rank one
+        frames = {}
+        for tall in (64, 10**9):
+            monkeypatch.setattr("loraone_theory.linalg.TALL", tall)
+            frames[tall] = lt.linalg.left_frame(torch.from_numpy(M), rank)
+        (fast, defined), (slow, _) = frames[64], frames[10**9]
+        assert defined.tolist() == [True, False]
+        torch.testing.assert_close(
+            fast[0].T @ fast[0], torch.eye(rank).double(), atol=1e-14, rtol=0
+        )
+        # The subspace itself is known to eps times the spread of the singular values.
+        assert float(lt.linalg.largest_sine(fast[0], slow[0])) < 1e-13 / spread

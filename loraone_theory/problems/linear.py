@@ -141,7 +141,8 @@ class LinearProblem:
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), formed explicitly: small residuals keep their digits."""
-        return linalg.difference(linalg.tall_product(shift.A, shift.B), self._dense_target)
+        T = self._dense_target  # refuses what is too large before the product is formed
+        return linalg.difference(linalg.tall_product(shift.A, shift.B), T)
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """L = ½⟨E, Σ̂E⟩, shape (...); E may be handed in where it is already known."""
