@@ -147,8 +147,8 @@ def _frame_of_rows(M: Tensor, S: Tensor, Vh: Tensor, defined: Tensor) -> Tensor:
 
 def residual(P: Tensor, Q: Tensor) -> Tensor:
     """(I − PPᵀ)Q for an orthonormal frame P, orthogonalised twice so that it holds to rounding."""
-    C = Q - P @ (P.mT @ Q)
-    return C - P @ (P.mT @ C)
+    C = Q - tall_product(P, P.mT @ Q)
+    return C - tall_product(P, P.mT @ C)
 
 
 def largest_sine(P: Tensor, Q: Tensor) -> Tensor:

@@ -105,7 +105,7 @@ class Reference(NamedTuple):
 def reference(problem: Problem) -> Reference:
     """The top-r* singular frames of the one-step gradient."""
     U, _, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
-    return Reference(U, V)
+    return Reference(linalg.tall(U), linalg.tall(V))
 
 
 class View:
