@@ -84,7 +84,7 @@ class AlignmentTracker:
         shapes: dict[tuple[Any, ...], list[Pair]] = {}
         for pair in chosen:
             r = pair.down.shape[0]
-            p = min(r, *pair.base_shape) if rank is None else validate.rank_between("rank", rank, r)
+            p = min(r, *pair.base_shape) if rank is None else _rank(rank, r, pair.name)
             key = (pair.down.shape, pair.up.shape, p, pair.down.device)
             shapes.setdefault(key, []).append(pair)
         self._stacks = [_stack(group, key[2], gradients, svd) for key, group in shapes.items()]
@@ -186,6 +186,16 @@ def _stack(
     ]
     U, V = (torch.stack([getattr(f, name) for f in found]).to(like.device) for name in "UV")
     return _Stack(pairs, U, V)
+
+
+def _rank(given: Any, r: int, name: str) -> int:
+    value = validate.integer("rank", given, least=1)
+    if value > r:
+        raise ValueError(
+            f"rank must satisfy 1 <= rank <= r in every module; got rank={value} with r={r} in "
+            f"{name}; lower rank, or leave it out for each module's own"
+        )
+    return value
 
 
 def _sine(M: Tensor, reference: Tensor) -> Tensor:

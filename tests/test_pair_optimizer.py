@@ -1,0 +1,248 @@
+"""This library's rules on PEFT's pairs: against simulate, through schedulers and checkpoints."""
+
+import copy
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+import loraone_theory as lt
+from loraone_theory.rules import RULES, WRAPPERS
+
+peft = pytest.importorskip("peft", reason="needs the extra peft")
+
+from loraone_theory.integrations.peft import PairOptimizer, lora_pairs  # noqa: E402
+
+# Hyper-parameters under which each rule makes steps of a similar size on the layer below.
+SETTINGS: dict[str, dict[str, Any]] = {
+    "adamw": {"lr": 0.01, "weight_decay": 0.1},
+    "gd": {"lr": 0.1},
+    "lora-plus": {"lr": 0.05, "ratio": 4.0},
+    "lora-pro": {"lr": 0.3},
+    "lora-pro-adamw": {"rule": "lora-pro", "lr": 0.01, "betas": (0.9, 0.999)},
+    "momentum": {"lr": 0.03, "beta": 0.8},
+    "preconditioned": {"lr": 0.3, "damping": 1e-2},
+    "scaled-adamw": {"lr": 0.01, "damping": 1e-2, "order": "peft"},
+    "scaled-adamw-released": {
+        "rule": "scaled-adamw",
+        "lr": 0.01,
+        "damping": 1e-2,
+        "order": "released",
+    },
+}
+STEPS = 20
+# In units of rounding: the steps contract, so few of their roundings survive. 9.5e-7 in float32.
+ROUNDINGS = 8
+
+
+def test_every_rule_is_here() -> None:
+    assert {s.get("rule", name) for name, s in SETTINGS.items()} == set(RULES) - WRAPPERS
+
+
+def layer(dtype: torch.dtype) -> tuple[lt.LinearProblem, lt.Factors, nn.Module, Tensor, Tensor]:
+    """A linear problem with a given start, and the same as a layer with a pair and data."""
+    rng = torch.Generator().manual_seed(0)
+
+    def draw(*shape: int) -> Tensor:
+        return torch.randn(*shape, generator=rng, dtype=torch.float64).to(dtype)
+
+    d, k, r, alpha = 8, 6, 2, 3.0
+    X, W = draw(200, d), draw(d, k)
+    shift = lt.Factors(torch.linalg.qr(draw(d, 2)).Q, torch.linalg.qr(draw(k, 2)).Q.mT)
+    problem = lt.LinearProblem.from_data(X, shift=shift, pretrained=W)
+    # Near enough that every rule comes closer, so that roundings are not amplified.
+    start = lt.Factors(shift.A + 0.2 * draw(d, r), shift.B + 0.2 * draw(r, k))
+    model = nn.Sequential(nn.Linear(d, k, bias=False, dtype=dtype))
+    with torch.no_grad():
+        model[0].weight.copy_(W.mT)
+    config = peft.LoraConfig(r=r, lora_alpha=alpha, target_modules=["0"])
+    wrapped = peft.get_peft_model(model, config)
+    (pair,) = lora_pairs(wrapped)
+    with torch.no_grad():
+        pair.down.copy_(start.A.mT)
+        pair.up.copy_(start.B.mT)
+    return problem, start, wrapped, X, X @ (W + shift.dense())
+
+
+def train(model: nn.Module, optimizer: PairOptimizer, X: Tensor, Y: Tensor, steps: int) -> None:
+    for _ in range(steps):
+        optimizer.zero_grad()
+        ((model(X) - Y).square().sum() / (2 * len(X))).backward()
+        optimizer.step()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_one_layer_follows_simulate(name: str, dtype: torch.dtype) -> None:
+    problem, start, model, X, Y = layer(dtype)
+    settings = {"rule": name, **SETTINGS[name]}
+    train(model, PairOptimizer(model, **settings), X, Y, STEPS)
+    rule, rate = settings.pop("rule"), settings.pop("lr")
+    damping = settings.pop("damping", 0.0)
+    method = lt.methods.lora(scale=1.5).trained_by(rule, **settings)
+    run = lt.simulate(
+        problem,
+        method,
+        rank=2,
+        learning_rate=rate,
+        damping=damping,
+        steps=STEPS,
+        initial=start,
+        reduce="never",
+    )
+    (pair,) = lora_pairs(model)
+    for found, expected, before in zip(pair.factors, run.final, start, strict=True):
+        expected = expected.reshape(found.shape)
+        tolerance = ROUNDINGS * torch.finfo(dtype).eps
+        assert (found - expected).norm() <= tolerance * expected.norm()
+        assert (expected - before).norm() > 0.05 * expected.norm()  # it has moved
+
+
+def test_schedulers_and_hand_edits_take_effect() -> None:
+    _, _, model, X, Y = layer(torch.float64)
+    twin = copy.deepcopy(model)
+    optimizer = PairOptimizer(model, "scaled-adamw", lr=0.02, damping=1e-2)
+    scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda t: 1 / (1 + t))
+    by_hand = PairOptimizer(twin, "scaled-adamw", lr=1.0, damping=1.0)
+    (group,) = by_hand.param_groups
+    group["damping"] = 1e-2
+    for t in range(5):
+        train(model, optimizer, X, Y, 1)
+        scheduler.step()
+        group["lr"] = 0.02 * (1 / (1 + t))
+        train(twin, by_hand, X, Y, 1)
+    for mine, other in zip(lora_pairs(model)[0].factors, lora_pairs(twin)[0].factors, strict=True):
+        assert torch.equal(mine, other)
+    cyclic = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, 0.1, total_steps=9, cycle_momentum=False
+    )
+    train(model, optimizer, X, Y, 1)  # schedulers leave keys of their own in the groups
+    cyclic.step()
+    assert optimizer.param_groups[0]["lr"] == pytest.approx(cyclic.get_last_lr()[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("name", SETTINGS)
+def test_a_checkpoint_continues_the_run(name: str, dtype: torch.dtype, tmp_path: Path) -> None:
+    _, _, model, X, Y = layer(torch.float32)
+    model, X, Y = model.to(dtype), X.to(dtype), Y.to(dtype)
+    settings = {"rule": name, **SETTINGS[name]}
+    optimizer = PairOptimizer(model, **settings)
+    train(model, optimizer, X, Y, 3)
+    torch.save(optimizer.state_dict(), tmp_path / "optimizer.pt")
+    twin = copy.deepcopy(model)
+    again = PairOptimizer(twin, **{**settings, "lr": 7.0})
+    again.load_state_dict(torch.load(tmp_path / "optimizer.pt", weights_only=True))
+    train(model, optimizer, X, Y, 3)
+    train(twin, again, X, Y, 3)
+    for mine, other in zip(lora_pairs(model)[0].factors, lora_pairs(twin)[0].factors, strict=True):
+        assert torch.equal(mine, other)
+        assert bool(torch.isfinite(mine).all())
+
+
+class WithHead(nn.Module):
+    """Two adapted layers and a trainable head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.one, self.two, self.head = nn.Linear(6, 8), nn.Linear(8, 8), nn.Linear(8, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.head(self.two(self.one(x).tanh()).tanh())
+
+
+def headed() -> tuple[nn.Module, Tensor, Tensor]:
+    config = peft.LoraConfig(r=2, target_modules=["one", "two"], modules_to_save=["head"])
+    rng = torch.Generator().manual_seed(2)
+    model = peft.get_peft_model(WithHead(), config)
+    return model, torch.randn(64, 6, generator=rng), torch.randn(64, 3, generator=rng)
+
+
+def test_others_train_under_their_own_rule() -> None:
+    model, X, Y = headed()
+    with pytest.raises(ValueError, match=r"the model also trains .*head.*weight.*others="):
+        PairOptimizer(model, "scaled-adamw")
+    optimizer = PairOptimizer(
+        model, "gd", lr=0.0, others={"rule": "adamw", "lr": 1e-2, "weight_decay": 0.1}
+    )
+    head = [p for n, p in model.named_parameters() if p.requires_grad and "head" in n]
+    twin = copy.deepcopy(model)
+    theirs = [p for n, p in twin.named_parameters() if p.requires_grad and "head" in n]
+    reference = torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.1)
+    for _ in range(5):
+        train(model, optimizer, X, Y, 1)
+        reference.zero_grad()
+        ((twin(X) - Y).square().sum() / (2 * len(X))).backward()
+        reference.step()
+    assert len(head) == 2
+    for p, q in zip(head, theirs, strict=True):
+        torch.testing.assert_close(p, q)
+    for pair, start in zip(lora_pairs(model), lora_pairs(twin), strict=True):
+        assert torch.equal(pair.down, start.down)
+
+
+def test_groups_have_their_own_rules_and_rates() -> None:
+    model, X, Y = headed()
+    one, two = lora_pairs(model)
+    head = [p for n, p in model.named_parameters() if p.requires_grad and "head" in n]
+    groups = [
+        {"pairs": [one], "lr": 0.0},
+        {"pairs": [two], "rule": "lora-plus", "ratio": 2.0},
+        {"params": head, "rule": "momentum", "beta": 0.5},
+    ]
+    optimizer = PairOptimizer(groups, "preconditioned", lr=0.05, damping=1e-2)
+    assert [group["lr"] for group in optimizer.param_groups] == [0.0, 0.05, 0.05]
+    assert [group.get("damping") for group in optimizer.param_groups] == [1e-2, None, None]
+    before = [p.detach().clone() for p in (one.down, one.up, two.up, *head)]
+    train(model, optimizer, X, Y, 2)
+    moved = [
+        not torch.equal(p, q)
+        for p, q in zip((one.down, one.up, two.up, *head), before, strict=True)
+    ]
+    assert moved == [False, False, True, True, True]
+
+
+def test_pairs_without_gradients_are_left_alone() -> None:
+    model, X, Y = headed()
+    one, two = lora_pairs(model)
+    optimizer = PairOptimizer([one, two], "gd", lr=0.1)
+    train(model, optimizer, X, Y, 1)
+    before = one.up.detach().clone()
+    optimizer.zero_grad()
+    two.up.grad = torch.ones_like(two.up)
+    held, other = two.up.detach().clone(), two.down.detach().clone()
+    loss = optimizer.step(lambda: torch.tensor(3.0))
+    assert loss == 3.0
+    assert torch.equal(one.up, before)
+    assert torch.equal(two.up, held - 0.1)
+    assert torch.equal(two.down, other)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "precondition"}, "rule must be one of .*; did you mean 'preconditioned'"),
+        ({"rule": "adalora"}, "rule must be one of"),
+        ({"rule": "gd", "damping": 1.0}, "hyper-parameter of 'gd' must be one of"),
+        ({"rule": "lora-pro", "scale": 2.0}, "hyper-parameter of 'lora-pro' must be one of"),
+        ({"lr": -1.0}, "lr must be finite and >= 0"),
+        ({"others": {"rule": "lora-pro"}}, "rule 'lora-pro' needs pairs"),
+        ({"others": {"rule": "adamw", "bets": (0.9, 0.9)}}, "did you mean 'betas'"),
+        ({"adapter_name": "other"}, "adapter_name must be one of default"),
+    ],
+)
+def test_bad_settings_are_refused(settings: dict[str, Any], message: str) -> None:
+    model, _, _ = headed()
+    with pytest.raises(ValueError, match=message):
+        PairOptimizer(model, **{"others": {"rule": "adamw"}, **settings})
+
+
+def test_nothing_to_train_is_refused() -> None:
+    with pytest.raises(ValueError, match="must be something to train"):
+        PairOptimizer([])
+    model, _, _ = headed()
+    with pytest.raises(ValueError, match="others goes with a model"):
+        PairOptimizer(lora_pairs(model), others={"rule": "adamw"})
