@@ -116,9 +116,7 @@ def test_a_smaller_rank_compares_leading_directions() -> None:
     leading.record(0)
     assert min(r["left"] for r in whole.records) > 0.1
     assert max(r["left"] for r in leading.records) < 0.05
-    with pytest.raises(
-        ValueError, match=r"rank must satisfy .*; got rank=4 with r=3 in blocks.0.up"
-    ):
+    with pytest.raises(ValueError, match=r"got rank=4 with r=3 in blocks\.0\.up"):
         AlignmentTracker(model, gradients, rank=4)
 
 
