@@ -1,6 +1,7 @@
 # make reproduce   regenerate every figure into figures/
 # make test        install with the extras and pass lint, types and tests
-# make bench       time every benchmark against its baseline
+# make verify      judge every claim and write paper_checks.md
+# make bench       time every benchmark against its baseline and write docs/performance.md
 # Each creates .venv when absent and installs the versions of constraints.txt.
 
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test bench clean
+.PHONY: reproduce test verify bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -28,10 +29,14 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+verify: $(VENV)/.installed
+	$(BIN)/loraone verify --json records/verdicts.json
+	$(BIN)/loraone report
 
 bench: $(VENV)/.installed
-	$(BIN)/loraone bench $(ARGS)
+	$(BIN)/loraone bench --json benchmarks/results.json --page docs/performance.md $(ARGS)
 
 clean:
 	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
