@@ -69,7 +69,7 @@ class Simulate:
         check_target(self.save, ".npz")
         check_target(self.plot, ".png", ".pdf")
         seeds = range(validate.integer("seeds", self.seeds, least=1))
-        method = methods.get(self.method)
+        method = methods.get(self.method, self.rank)
         problem = sample_linear(
             d=self.d,
             k=self.k,

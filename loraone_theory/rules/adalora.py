@@ -44,6 +44,16 @@ def budget(step: int, start: int, target: int, total: int, initial: int, final: 
     return int(target + (start - target) * left**3)
 
 
+def final_rank(target_rank: int | None, rank: int) -> int:
+    """b_T: the one given, by default two thirds of r.
+
+    >>> final_rank(None, 12), final_rank(5, 12)
+    (8, 5)
+    """
+    found = max(1, 2 * rank // 3) if target_rank is None else target_rank
+    return validate.rank_between("target_rank", found, rank)
+
+
 def triplet_scores(mean: Params, spread: Params) -> Tensor:
     """ĪŪ of λ_i + its average over column i of P + over row i of Q, shape (..., r)."""
     of_P, of_lam, of_Q = (m * u for m, u in zip(mean, spread, strict=True))
@@ -81,12 +91,8 @@ def adalora(
             f"{initial_steps} + {final_steps} with total_steps={total_steps}; raise total_steps"
         )
 
-    def target(r: int) -> int:
-        found = max(1, 2 * r // 3) if target_rank is None else target_rank
-        return validate.rank_between("target_rank", found, r)
-
     def init(params: Params) -> Scores:
-        target(params[1].shape[-1])
+        final_rank(target_rank, params[1].shape[-1])
         zeros = tuple(torch.zeros_like(t) for t in params)
         return Scores(0, base.init(params), zeros, zeros)
 
@@ -109,7 +115,8 @@ def adalora(
             spread = tuple(
                 betas[1] * u + (1 - betas[1]) * o for u, o in zip(spread, off, strict=True)
             )
-        pruned = r - budget(t, r, target(r), total_steps, initial_steps, final_steps)
+        last = final_rank(target_rank, r)
+        pruned = r - budget(t, r, last, total_steps, initial_steps, final_steps)
         if pruned > 0 and (settled or t % interval == 0):
             order = triplet_scores(mean, spread).argsort(dim=-1, stable=True)
             lam = lam.scatter(-1, order[..., None, :pruned], 0.0)

@@ -1,0 +1,42 @@
+"""Closed forms of the linear model: floors, the plateau, linearised dynamics, local rates.
+
+Nothing here looks at a run. `relu` holds the predictions for the ReLU model.
+"""
+
+from loraone_theory import predict_relu as relu
+from loraone_theory.predict.floors import floor, pair_floor, pair_solution
+from loraone_theory.predict.linearised import (
+    alignment_time,
+    linearised,
+    linearised_alignment,
+    plateau,
+)
+from loraone_theory.predict.rates import Contraction, contraction
+from loraone_theory.predict.summary import Summary, summary
+from loraone_theory.predict.tangent import (
+    RuleName,
+    best_step,
+    largest_stable_step,
+    local_rate,
+    tangent_extremes,
+)
+
+__all__ = [
+    "Contraction",
+    "RuleName",
+    "Summary",
+    "alignment_time",
+    "best_step",
+    "contraction",
+    "floor",
+    "largest_stable_step",
+    "linearised",
+    "linearised_alignment",
+    "local_rate",
+    "pair_floor",
+    "pair_solution",
+    "plateau",
+    "relu",
+    "summary",
+    "tangent_extremes",
+]

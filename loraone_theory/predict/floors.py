@@ -1,0 +1,103 @@
+"""The least loss that a parametrisation can reach, and the factors that reach it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from loraone_theory import linalg, methods, validate
+from loraone_theory.factors import Factors
+from loraone_theory.methods import Method
+from loraone_theory.problems.linear import LinearProblem
+from loraone_theory.rules.adalora import final_rank
+
+
+def floor(
+    problem: LinearProblem,
+    method: str | Method,
+    *,
+    rank: int,
+    seeds: int | Sequence[int] = (0,),
+) -> Tensor:
+    """The least training loss that a method's parametrisation can reach.
+
+    A pair AB against the target T = Δ + offset: ½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) (Eckart–Young in the
+    Σ̂ metric). P diag(λ) Q: the same at the rank that AdaLoRA's budget ends with. A R B with A, B
+    frozen: the least-squares value over R. Full fine-tuning: 0.
+
+    Args:
+        problem: batch (...).
+        method: a name in `METHODS` or a Method; its offset or frozen factors come from its own
+            initialisation with these `seeds`.
+        rank: r.
+        seeds: as for `simulate`.
+
+    Returns:
+        Losses (...), exactly 0 where the rank of T is at most r.
+
+    Reference: derivations 3.5; Sec. 5 and Fig. 4 of the paper.
+
+    >>> from loraone_theory.problems.sampling import sample_linear
+    >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=60)
+    >>> floor(problem, "lora-one", rank=2)
+    tensor([0.], dtype=torch.float64)
+    """
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    chosen = methods.get(method, rank)
+    start = chosen.init(problem, rank, validate.seeds(seeds))
+    if chosen.parametrisation.is_pair:
+        offset = problem if start.offset is None else problem.with_offset(start.offset)
+        return pair_floor(offset, rank=rank)
+    if "target_rank" in chosen.hyper:
+        return pair_floor(problem, rank=final_rank(chosen.hyper["target_rank"], rank))
+    if start.frozen:
+        return _core_floor(problem, start.frozen[0], start.frozen[1])
+    return problem.like.new_zeros(problem.batch_shape)
+
+
+def pair_floor(problem: LinearProblem, *, rank: int) -> Tensor:
+    """½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) for the problem's own target T = Δ + offset, shape (...)."""
+    T = problem.target
+    if T.rank <= rank:
+        return problem.like.new_zeros(problem.batch_shape)
+    # T = (L Rᵀ) Qᵀ with Q orthonormal, so Σ̂^{1/2}T has the singular values of a thin matrix.
+    R = torch.linalg.qr(T.B.mT, mode="r").R
+    thin = problem.covariance.half(T.A @ R.mT)
+    values = torch.linalg.svdvals(torch.linalg.qr(thin, mode="r").R)
+    rounding = max(thin.shape[-2:]) * linalg.eps(thin) * values[..., :1]
+    return 0.5 * (torch.where(values > rounding, values, 0.0)[..., rank:] ** 2).sum(-1)
+
+
+def pair_solution(problem: LinearProblem, *, rank: int) -> Factors:
+    """The balanced factors (AᵀA = BBᵀ) of the best fit of rank r to T = Δ + offset.
+
+    That is T V_r V_rᵀ, with V_r the leading right singular vectors of Σ̂^{1/2}T; T itself where its
+    rank is at most r, with as many columns.
+
+    Returns:
+        A (..., d, p), B (..., p, k) with p = min(r, number of columns of T's factors).
+    """
+    T = problem.target
+    p = min(rank, T.rank)
+    found = T
+    if T.rank > rank:
+        Q, R = torch.linalg.qr(T.B.mT)
+        thin = problem.covariance.half(T.A @ R.mT)
+        V = Q @ torch.linalg.svd(thin, full_matrices=False).Vh.mT[..., :rank]
+        found = Factors(T.A @ (T.B @ V), V.mT)
+    U, S, V = linalg.truncated_svd(found, p)
+    root = S.sqrt()
+    return Factors(U * root[..., None, :], root[..., None] * V.mT)
+
+
+def _core_floor(problem: LinearProblem, A: Tensor, B: Tensor) -> Tensor:
+    """min over R of ½‖Σ̂^{1/2}(A R B − Δ)‖_F²: what lies off row(B), and off col(Σ̂^{1/2}A)."""
+    V = torch.linalg.qr(B.mT).Q
+    P = torch.linalg.qr(problem.covariance.half(A)).Q
+    L, R = problem.covariance.half(problem.shift.A), problem.shift.B
+    inside = R @ V
+    off_rows = L @ (R - inside @ V.mT)
+    off_columns = linalg.residual(P, L @ inside)
+    return 0.5 * ((off_rows**2).sum((-2, -1)) + (off_columns**2).sum((-2, -1)))

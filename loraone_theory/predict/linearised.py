@@ -1,0 +1,87 @@
+"""Alignment in closed form: the dynamics without its nonlinear part, and the plateau."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraone_theory import linalg
+from loraone_theory.factors import Factors
+from loraone_theory.problems.linear import LinearProblem
+
+
+def plateau(problem: LinearProblem) -> Tensor:
+    """Where the alignment of an over-ranked run from small LoRA-init settles.
+
+    A_t first aligns with U(G) = span(Σ̂U), then drifts to U(Δ); the alignment ends at
+    sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...). Reference: derivations 3.6.
+    """
+    first, _ = linalg.left_frame(problem.shift.A, problem.true_rank)
+    second, _ = linalg.left_frame(problem.covariance.apply(problem.shift.A), problem.true_rank)
+    return linalg.largest_sine(first, second)
+
+
+def linearised(
+    problem: LinearProblem,
+    initial: Factors,
+    learning_rate: float,
+    steps: Sequence[int] | np.ndarray,
+) -> Factors:
+    """HᵗZ₀, the dynamics of Z = [A; Bᵀ] without its nonlinear part, in closed form.
+
+    H = [[I, ηG], [ηGᵀ, I]]. On singular triplet (λ_i, U_i, V_i) of G, with
+    c_i = ½[(1+ηλ_i)ᵗ + (1−ηλ_i)ᵗ] and s_i = ½[(1+ηλ_i)ᵗ − (1−ηλ_i)ᵗ]:
+    U_iᵀA_t = c_i U_iᵀA₀ + s_i V_iᵀB₀ᵀ and V_iᵀB_tᵀ = c_i V_iᵀB₀ᵀ + s_i U_iᵀA₀; the rest is at rest.
+
+    Args:
+        problem: batch (...).
+        initial: A₀ (..., d, r), B₀ (..., r, k).
+        learning_rate: η.
+        steps: the times t, T of them.
+
+    Returns:
+        Factors of shapes (T, ..., d, r) and (T, ..., r, k).
+
+    Reference: proof of T3.2.
+    """
+    U, S, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
+    A, Bt = initial.A, initial.B.mT
+    a, b = U.mT @ A, V.mT @ Bt
+    t = torch.as_tensor(np.asarray(steps), dtype=S.dtype, device=S.device)
+    t = t.reshape(-1, *[1] * max(a.ndim, 2))
+    rate = learning_rate * S[..., :, None]
+    up, down = (1 + rate) ** t, (1 - rate) ** t
+    c, s = (up + down) / 2, (up - down) / 2
+    return Factors(A + U @ ((c - 1) * a + s * b), (Bt + V @ ((c - 1) * b + s * a)).mT)
+
+
+def linearised_alignment(
+    problem: LinearProblem,
+    initial: Factors,
+    learning_rate: float,
+    steps: Sequence[int] | np.ndarray,
+) -> Tensor:
+    """‖U_{r*,⊥}(G)ᵀU_{r*}(A_t)‖_op along the linearised dynamics, shape (T, ...).
+
+    Reference: proof of T3.2.
+    """
+    U, _, _ = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
+    A = linearised(problem, initial, learning_rate, steps).A
+    frame, defined = linalg.left_frame(A, problem.true_rank)
+    return torch.where(defined, linalg.largest_sine(U, frame), torch.nan)
+
+
+def alignment_time(
+    d: int, theta: float, learning_rate: float, singular_value: float | Tensor
+) -> float | Tensor:
+    """ln(√d/θ)/ln(1 + ηλ), the scale of the time to reach alignment θ (T3.2).
+
+    `singular_value` is λ = λ_{r*}(G); T3.2 leaves the constant in front open.
+    """
+    growth = learning_rate * singular_value
+    down = torch.log1p(growth) if isinstance(growth, Tensor) else math.log1p(growth)
+    return math.log(math.sqrt(d) / theta) / down

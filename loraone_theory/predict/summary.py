@@ -1,0 +1,107 @@
+"""All that is predicted of one method on one problem, in one record."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from loraone_theory import methods, validate
+from loraone_theory.factors import Factors, concatenate
+from loraone_theory.methods import Method
+from loraone_theory.predict.floors import floor
+from loraone_theory.predict.rates import contraction
+from loraone_theory.problems.linear import LinearProblem
+
+
+@dataclass(frozen=True, eq=False)
+class Summary:
+    """What a method is predicted to do; NaN where a number is not defined, with a note why.
+
+    Args:
+        method: its name.
+        rank: r.
+        initial_error: ‖E₀‖_F, (...).
+        floor: the least training loss that it can reach, (...).
+        learning_rate: η of `local_rate`, (...): the one asked for, or `best_step`.
+        local_rate: the factor per step near the solution, (...).
+        largest_stable_step: the η above which the solution is unstable, (...).
+        best_step: the η with the fastest local rate, (...).
+        notes: one line for each thing that is missing or taken for granted.
+    """
+
+    method: str
+    rank: int
+    initial_error: Tensor
+    floor: Tensor
+    learning_rate: Tensor
+    local_rate: Tensor
+    largest_stable_step: Tensor
+    best_step: Tensor
+    notes: tuple[str, ...]
+
+
+def summary(
+    problem: LinearProblem,
+    method: str | Method,
+    rank: int,
+    *,
+    learning_rate: float | None = None,
+    seeds: int | Sequence[int] = (0,),
+    damping: float = 0.0,
+    solution: Factors | None = None,
+) -> Summary:
+    """Initial error, floor, local rate and step sizes of a method.
+
+    Args:
+        problem: batch (...).
+        method: a name in `METHODS` or a Method.
+        rank: r.
+        learning_rate: η of the local rate; None for the best one.
+        seeds: as for `simulate`.
+        damping: λ of preconditioned rules.
+        solution: as for `contraction`.
+
+    Raises:
+        TypeError: the problem is not linear.
+
+    >>> from loraone_theory.problems.sampling import sample_linear
+    >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=10**6)
+    >>> found = summary(problem, "lora-one", 2)
+    >>> found.floor, found.local_rate.round(decimals=1)
+    (tensor([0.], dtype=torch.float64), tensor([0.3000], dtype=torch.float64))
+    """
+    if not isinstance(problem, LinearProblem):
+        raise TypeError(
+            "summaries are those of the linear model; "
+            f"got {type(problem).__name__}; predict.relu holds what is known of the other"
+        )
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    chosen, drawn = methods.get(method, rank), validate.seeds(seeds)
+    near = contraction(problem, chosen, rank=rank, seeds=drawn, damping=damping, solution=solution)
+    best = near.best_step
+    eta = best if learning_rate is None else torch.full_like(best, learning_rate)
+    return Summary(
+        method=chosen.name,
+        rank=rank,
+        initial_error=_initial_error(problem, chosen, rank, drawn),
+        floor=floor(problem, chosen, rank=rank, seeds=drawn),
+        learning_rate=eta,
+        local_rate=near.rate(eta),
+        largest_stable_step=near.largest_stable_step,
+        best_step=best,
+        notes=near.notes,
+    )
+
+
+def _initial_error(
+    problem: LinearProblem, method: Method, rank: int, seeds: tuple[int, ...]
+) -> Tensor:
+    start = method.init(problem, rank, seeds)
+    fitted = problem if start.offset is None else problem.with_offset(start.offset)
+    T = fitted.target
+    E = concatenate(method.parametrisation.shift(start.trainable, start.frozen), T._replace(A=-T.A))
+    left, right = (torch.linalg.qr(part, mode="r").R for part in (E.A, E.B.mT))
+    return torch.linalg.matrix_norm(left @ right.mT)
