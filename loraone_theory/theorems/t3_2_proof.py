@@ -87,7 +87,7 @@ def _bound(draws: Draws, *, lift: float) -> Evidence:
             alpha = THETA ** (1.5 * ratio) * d ** (-0.75 * ratio - 0.5) * S[:, 0].sqrt()
             start = Factors(lift * alpha[:, None, None] * unit.A, unit.B)
             last = (math.log(math.sqrt(d) / THETA) / torch.log1p(ETA * S[:, -1])).ceil()
-            departure = _departure(problem, start, int(1.5 * last.max()))
+            departure = _departure(problem, start, 2 * int(last.max()))
             steps = torch.arange(len(departure))[:, None]
             found.append(departure.masked_fill(steps > last, 0.0).amax(0).numpy())
             first = (departure > 1).int().argmax(0) / last
