@@ -205,6 +205,23 @@ def test_singular_grams_are_reported_and_do_no_harm():
     assert all(status.outcome is lt.Outcome.COMPLETED for status in exact.status)
 
 
+@pytest.mark.parametrize("samples", [None, 400])
+def test_units_do_not_matter(samples):
+    """(W, Δ) → σ(W, Δ) leaves the relative errors of the preconditioned rule as they are."""
+    problem = (
+        lt.sample_relu_population(**SIZES, seeds=SEEDS)
+        if samples is None
+        else lt.sample_relu(**SIZES, samples=samples, seeds=SEEDS)
+    )
+    unit = problem.with_shift_norm(3.0)
+    top = torch.linalg.matrix_norm(unit.shift.dense(), 2)
+    torch.testing.assert_close(top, torch.full_like(top, 3.0), rtol=1e-13, atol=0)
+    torch.testing.assert_close(unit.relative_shift, problem.relative_shift, rtol=1e-13, atol=0)
+    given, scaled = (run(p, steps=30)["error"] for p in (problem, unit))
+    # Rounding of 1e-16 ‖Δ‖ a step, against errors that are still above 1e-4 ‖Δ‖.
+    torch.testing.assert_close(scaled / scaled[0], given / given[0], rtol=1e-9, atol=0)
+
+
 def test_divergence_is_a_status():
     problem = lt.sample_relu_population(**SIZES, seeds=0)
     ended = run(problem, "lora-one", eta=1e3, steps=60)

@@ -3,6 +3,6 @@
 from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run
 
 # Importing the files fills BENCHMARKS.
-from loraone_theory.bench import large, linear  # isort: skip
+from loraone_theory.bench import large, linear, relu  # isort: skip
 
-__all__ = ["BENCHMARKS", "Row", "Setting", "large", "linear", "run"]
+__all__ = ["BENCHMARKS", "Row", "Setting", "large", "linear", "relu", "run"]

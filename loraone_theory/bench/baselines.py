@@ -75,3 +75,29 @@ def autograd_loop(instance: Instance, A: Tensor, B: Tensor, eta: float, steps: i
         optimiser.step()
         log.append(loss.item())
     return log
+
+
+def relu_autograd_loop(
+    X: Tensor,
+    W: Tensor,
+    Y: Tensor,
+    A: Tensor,
+    B: Tensor,
+    eta: float,
+    steps: int,
+    *,
+    tuned: bool,
+) -> list[float]:
+    """The ReLU model by torch autograd and torch.optim.SGD; `tuned` never forms X(W + AB) whole."""
+    A, B = A.clone().requires_grad_(), B.clone().requires_grad_()
+    optimiser = torch.optim.SGD([A, B], lr=eta)
+    XW = X @ W if tuned else None
+    log = []
+    for _ in range(steps):
+        optimiser.zero_grad()
+        Z = X @ (W + A @ B) if XW is None else XW + (X @ A) @ B
+        loss = 0.5 * (torch.relu(Z) - Y).square().sum() / len(X)
+        loss.backward()
+        optimiser.step()
+        log.append(loss.item())
+    return log

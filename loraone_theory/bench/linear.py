@@ -123,7 +123,7 @@ def batch(setting: Setting) -> Iterator[Row]:
 @benchmark("scaling-d")
 def scaling(setting: Setting) -> Iterator[Row]:
     """Seconds per step against d, with the memory roofline measured in the same run."""
-    widths = (100, 1000) if setting.tiny else (100, 1000, 10_000, 100_000, 1_000_000)
+    widths = (50, 100) if setting.tiny else (100, 1000, 10_000, 100_000, 1_000_000)
     found = []
     for d in widths:
         problem = sample_linear_matrix_free(d=d, k=d, true_rank=4, samples=16 * d)

@@ -183,6 +183,10 @@ class ReLUProblem:
         """The same problem with W_f = W − offset."""
         return replace(self, population=self.population.with_offset(offset))
 
+    def with_shift_norm(self, norm: float = 1.0) -> ReLUProblem:
+        """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors."""
+        return replace(self, population=self.population.with_shift_norm(norm))
+
     def _parts(self, shift: Factors) -> tuple[Tensor, ...]:
         return (*shift, self.inputs, self._frozen, self.labels)
 

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg
+from loraone_theory import linalg, validate
 from loraone_theory.factors import Factors, concatenate
 from loraone_theory.problems import relu_math
 from loraone_theory.problems.linear import LinearProblem
@@ -159,6 +159,20 @@ class ReLUPopulation:
         """The same problem with W_f = W − offset."""
         total = offset if self.offset is None else concatenate(self.offset, offset)
         return replace(self, offset=total)
+
+    def with_shift_norm(self, norm: float = 1.0) -> ReLUPopulation:
+        """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors.
+
+        >>> W = torch.eye(3, dtype=torch.float64)
+        >>> problem = ReLUPopulation(pretrained=W, shift=0.1 * W).with_shift_norm(2.0)
+        >>> bool(torch.allclose(problem.shift.dense(), 2 * W))
+        True
+        """
+        norm = validate.number("norm", norm, positive=True)
+        sigma = norm / linalg.truncated_svd(self.shift, 1).S[..., None]
+        offset = self.offset and Factors(self.offset.A, self.offset.B * sigma)
+        shift = Factors(self.shift.A, self.shift.B * sigma)
+        return replace(self, pretrained=self.pretrained * sigma, shift=shift, offset=offset)
 
     def _pieces(self, batch: torch.Size) -> list[tuple[int | slice, ...]]:
         size = DEVICE_PIECE_BYTES if self.like.is_cuda else PIECE_BYTES
