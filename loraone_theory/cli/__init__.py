@@ -12,6 +12,7 @@ import tyro
 
 from loraone_theory.cli.bench import Bench
 from loraone_theory.cli.common import BAD_ARGUMENTS, INTERRUPTED, complain
+from loraone_theory.cli.compare import Compare
 from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
@@ -26,6 +27,7 @@ class Command(Protocol):
 
 
 COMMANDS: dict[str, type[Command]] = {
+    "compare": Compare,
     "bench": Bench,
     "list": List,
     "report": Report,

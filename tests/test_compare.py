@@ -1,0 +1,148 @@
+"""The comparison: step sizes, floors and rates beside runs, what is stored, and the command."""
+
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory import compare as comparing
+from loraone_theory import records
+from loraone_theory.cli import main
+from loraone_theory.compare import TARGET, compare
+
+SEEDS = (0, 1)
+SMALL = ["--d", "12", "--k", "10", "--rank", "2", "--true-rank", "2", "--steps", "60"]
+
+
+def problem() -> lt.LinearProblem:
+    return lt.sample_linear(d=16, k=12, true_rank=2, samples=320, spectrum=(1.0, 0.6), seeds=SEEDS)
+
+
+@pytest.fixture(scope="module")
+def everything() -> comparing.Comparison:
+    return compare(problem(), rank=2, steps=300, seeds=SEEDS)
+
+
+def test_one_row_for_every_method(everything: comparing.Comparison) -> None:
+    assert [row.method for row in everything.rows] == list(lt.METHODS)
+    for row in everything.rows:
+        assert row.loss.shape == (301, 2)
+        assert row.learning_rate > 0
+        assert row.status
+        for name in ("initial_error", "floor", "reached", "predicted_rate", "rate", "steps"):
+            assert getattr(row, name).shape == (2,)
+
+
+def test_predictions_choose_where_there_are_any(everything: comparing.Comparison) -> None:
+    for row in everything.rows:
+        best = lt.predict.summary(problem(), row.method, 2, seeds=SEEDS).best_step
+        if row.chosen_by == "prediction":
+            assert row.learning_rate == float(best.min())
+        else:
+            assert row.learning_rate in comparing.GRID
+            failed = any("fails at the predicted best step" in note for note in row.notes)
+            assert failed or torch.isnan(best).all()
+
+
+def test_gd_type_methods_reach_their_floors_at_their_rates(
+    everything: comparing.Comparison,
+) -> None:
+    """From a generic start the tail is faster than the slowest mode, so the rate is an upper end.
+
+    A finite step unbalances the factors by O(η²), which moves the modes of pairs a little.
+    """
+    known = [row for row in everything.rows if row.chosen_by == "prediction"]
+    assert len(known) >= 12
+    for row in known:
+        assert row.status == "converged", row.method
+        distance = np.abs(row.reached - row.floor)
+        assert (distance <= 1e-6 * row.floor + 1e-12).all(), row.method
+        assert (row.rate < 1 - 0.8 * (1 - row.predicted_rate)).all(), row.method
+        # Steps are counted on the curve that is stored.
+        curve = comparing.distance(row.loss, row.floor)
+        for seed, steps in enumerate(row.steps.astype(int)):
+            assert curve[steps, seed] <= TARGET < curve[:steps, seed].min()
+
+
+def test_tuning_finds_the_best_of_the_grid() -> None:
+    """Against one run for each value: fewest steps, and never one that diverges."""
+    grid = (0.05, 0.2, 0.6, 8.0)
+    row = compare(
+        problem(), rank=2, steps=120, seeds=SEEDS, names=["lora-one"], tune=True, grid=grid
+    ).rows[0]
+    counted = {}
+    for eta in grid[:3]:
+        run = lt.simulate(problem(), "lora-one", rank=2, learning_rate=eta, steps=120, seeds=SEEDS)
+        curve = (run["loss"] / run["loss"][0]).sqrt().numpy()
+        inside = curve <= TARGET
+        counted[eta] = inside.argmax(0).mean() if inside[-1].all() else math.inf
+    assert row.chosen_by == "grid"
+    assert row.learning_rate == min(counted, key=counted.get)
+    assert row.steps.mean() == counted[row.learning_rate]
+
+
+def test_a_failing_prediction_falls_back_to_the_grid() -> None:
+    """Momentum's best step near the solution is too large for the way there from LoRA-init."""
+    row = compare(problem(), rank=2, steps=300, seeds=SEEDS, names=["lora-momentum"]).rows[0]
+    assert row.chosen_by == "grid"
+    assert any("fails at the predicted best step" in note for note in row.notes)
+    assert row.status == "converged"
+
+
+def test_what_a_method_cannot_do_is_a_row_that_says_so() -> None:
+    row = compare(problem(), rank=8, steps=5, seeds=SEEDS, names=["lora-ga"]).rows[0]
+    assert row.status.startswith("undefined: lora-ga takes 2r singular directions")
+    assert np.isnan(row.reached).all()
+
+
+def test_relu_predictions_at_infinitely_many_samples() -> None:
+    given = lt.sample_relu_population(d=12, k=10, true_rank=2, relative_shift=0.1, seeds=SEEDS)
+    names = ["lora-one-preconditioned", "lora-ga", "full"]
+    one, ga, full = compare(given, rank=2, steps=40, seeds=SEEDS, names=names).rows
+    assert (one.learning_rate, one.chosen_by) == (pytest.approx(4 / 3), "prediction")
+    # The rate holds as the relative shift goes to 0; here it is 0.1.
+    assert one.rate == pytest.approx(one.predicted_rate, abs=0.02)
+    assert np.isnan(ga.floor).all()
+    assert np.isnan(ga.steps).all()
+    assert (full.floor == 0).all()
+    assert full.status == "converged"
+
+
+def test_unknown_names_are_refused() -> None:
+    with pytest.raises(ValueError, match="did you mean 'lora-one'"):
+        compare(problem(), rank=2, steps=5, names=["lora-on"])
+    with pytest.raises(ValueError, match="steps must be >= 2"):
+        compare(problem(), rank=2, steps=1)
+
+
+def test_the_command_prints_saves_and_draws(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, picture = tmp_path / "all.npz", tmp_path / "all.png"
+    saved = ["--save", str(data), "--plot", str(picture)]
+    names = ["lora-one", "lora-ga", "lora-one-adamw"]
+    assert main(["compare", *names, *SMALL, "--seeds", "2", *saved]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    assert all(name in printed.out for name in names)
+    assert "Adam's kind" in printed.out
+    arrays = records.load_arrays(data)
+    assert arrays["lora-one.loss"].shape == (61, 2)
+    about = json.loads(data.with_suffix(".json").read_text())
+    assert about["config"]["seeds"] == [0, 1]
+    assert [row["method"] for row in about["rows"]] == names
+    assert f"{about['rows'][0]['learning_rate']:.3g}" in printed.out
+    assert f"{arrays['lora-one.rate'].mean():.3g}" in printed.out
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_command_compares_relu_and_tunes(capsys: pytest.CaptureFixture[str]) -> None:
+    relu = ["--model", "relu", "--samples", "240", "--seeds", "1", "--tune"]
+    assert main(["compare", "lora-one-preconditioned", *SMALL, *relu]) == 0
+    assert "grid" in capsys.readouterr().out
+    assert main(["compare", "lora-on", *SMALL]) == 2
+    assert "did you mean 'lora-one'" in capsys.readouterr().err
