@@ -1,7 +1,20 @@
 """The claims, one file each. `CLAIMS` maps every id to its Claim."""
 
 from loraone_theory.theorems import (
+    alg1,
+    app_c2,
+    app_c3,
+    d4_1,
+    d4_2,
+    d4_3,
+    d4_4,
+    d4_5,
+    d4_6,
+    d4_7,
+    d4_8,
     eq8,
+    fig3,
+    fig4,
     p3_1,
     p3_2,
     p3_3,
@@ -11,7 +24,11 @@ from loraone_theory.theorems import (
     p3_7,
     p3_8,
     p3_9,
+    sec2_3,
     t3_1,
+    t3_2,
+    t3_2_best,
+    t3_2_proof,
     t3_3,
 )
 from loraone_theory.theorems.base import Claim, Draws, Evidence, Finding, Judgement, judge
@@ -19,8 +36,17 @@ from loraone_theory.theorems.base import Claim, Draws, Evidence, Finding, Judgem
 # In the order of the report.
 _FILES = (
     t3_1,
+    t3_2,
+    t3_2_best,
+    t3_2_proof,
     eq8,
     t3_3,
+    app_c2,
+    app_c3,
+    sec2_3,
+    fig3,
+    fig4,
+    alg1,
     p3_1,
     p3_2,
     p3_3,
@@ -30,6 +56,14 @@ _FILES = (
     p3_7,
     p3_8,
     p3_9,
+    d4_1,
+    d4_2,
+    d4_3,
+    d4_4,
+    d4_5,
+    d4_6,
+    d4_7,
+    d4_8,
 )
 
 CLAIMS: dict[str, Claim] = {claim.id: claim for file in _FILES for claim in file.CLAIMS}
