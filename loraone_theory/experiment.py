@@ -1,7 +1,8 @@
 """Experiment scripts: found by file name, run from a config, stored, drawn from what was stored.
 
 A script holds a frozen dataclass `Config` (a subclass of the one here), a smaller `SMOKE` config,
-`run(config, progress) -> dict of arrays` and `plot(data, config) -> dict of figures`.
+`run(config, progress) -> dict of arrays` and `plot(data, config) -> dict of figures`; one with a
+table also holds `tables(data, config) -> dict of rows`, which become Markdown and JSON.
 """
 
 from __future__ import annotations
@@ -23,7 +24,10 @@ from loraone_theory import plotting, records, validate
 # Told the share of the work that is done, from 0 to 1.
 Progress = Callable[[float], None]
 Data = dict[str, np.ndarray]
+# A table: one dict for each row, all with the same keys.
+Rows = list[dict[str, Any]]
 
+SCRIPTS = ("fig_*.py", "table_*.py")
 PARTS = ("Config", "SMOKE", "run", "plot")
 
 
@@ -59,6 +63,7 @@ class Experiment:
         smoke: the smallest size that exercises everything.
         run: (config, progress) -> arrays by name.
         plot: (arrays, config) -> figures by name.
+        tables: (arrays, config) -> rows by name; None where there is no table.
     """
 
     name: str
@@ -66,22 +71,24 @@ class Experiment:
     smoke: Config
     run: Callable[[Any, Progress], Data]
     plot: Callable[[Data, Any], Mapping[str, plotting.Figure]]
+    tables: Callable[[Data, Any], Mapping[str, Rows]] | None = None
 
 
 def find() -> dict[str, Path]:
-    """The scripts fig_*.py of ./experiments, or else of the checkout that the package is in.
+    """The scripts of ./experiments, or else of the checkout that the package is in.
 
     Raises:
         FileNotFoundError: neither folder has any.
     """
     beside = Path(__file__).resolve().parent.parent / "experiments"
     for folder in (Path("experiments"), beside):
-        scripts = {path.stem: path for path in sorted(folder.glob("fig_*.py"))}
+        found = (path for pattern in SCRIPTS for path in folder.glob(pattern))
+        scripts = {path.stem: path for path in sorted(found)}
         if scripts:
             return scripts
     raise FileNotFoundError(
         "experiments are scripts of the repository, not of the installed package: looked for "
-        f"fig_*.py in {Path('experiments').resolve()} and {beside} and found none; "
+        f"{' and '.join(SCRIPTS)} in {Path('experiments').resolve()} and {beside} and found none; "
         "run from a clone of the repository"
     )
 
@@ -111,7 +118,8 @@ def load(path: str | Path) -> Experiment:
         raise AttributeError(
             f"an experiment must define {', '.join(PARTS)}; {path.name} lacks {', '.join(missing)}"
         )
-    return Experiment(path.stem, module.Config, module.SMOKE, module.run, module.plot)
+    parts = (module.Config, module.SMOKE, module.run, module.plot)
+    return Experiment(path.stem, *parts, tables=getattr(module, "tables", None))
 
 
 def produce(
@@ -120,7 +128,7 @@ def produce(
     out: Path,
     progress: Progress = lambda share: None,
 ) -> list[Path]:
-    """Run, store <out>/<name>.npz and .json, and draw from what was stored.
+    """Run, store <out>/<name>.npz and .json, and draw and tabulate from what was stored.
 
     Returns:
         The figures' files.
@@ -168,7 +176,25 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
     with plotting.style():
         for name, figure in experiment.plot(data, config).items():
             paths += plotting.save(figure, out / name)
+    if experiment.tables is not None:
+        for name, rows in experiment.tables(data, config).items():
+            records.save_json(out / f"{name}.rows.json", rows)
+            with records.whole_file(out / f"{name}.md") as temporary:
+                temporary.write_text(markdown(rows), encoding="utf-8")
     return paths
+
+
+def markdown(rows: Rows) -> str:
+    """A table in Markdown.
+
+    >>> print(markdown([{"r": 4, "loss": 0.5}, {"r": 8, "loss": 0.25}]), end="")
+    | r | loss |
+    | --- | --- |
+    | 4 | 0.5 |
+    | 8 | 0.25 |
+    """
+    lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
+    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
 
 
 def _tuples(value: Any) -> Any:
