@@ -22,8 +22,9 @@ REQUIRED = 1 / 20
 
 # Expect: (a) where every Δ_m is orthogonal to w_m and of equal relative size the error lies on
 # c/π; where the sizes differ it is below, by a factor that does not depend on c. On N samples it
-# cannot fall below the dotted noise level. (b) ρ₀ falls as √(d/N) on the dashed
-# prediction, then below it, as its bias is the largest possible one, and meets 1/20 only for N/d of order 500F², F = ‖Δ‖_F/λ*_{r*}.
+# cannot fall below the dotted noise level. (b) ρ₀ falls as √(d/N) on the dashed prediction, then
+# below it, as that takes the largest possible bias, and meets 1/20 only for N/d of order 500F²,
+# F = ‖Δ‖_F/λ*_{r*}.
 @dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
     """The negative gradient G at W, in expectation and on N samples."""

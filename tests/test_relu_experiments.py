@@ -1,0 +1,87 @@
+"""The experiments of the ReLU model at their smallest size: files, and what their data shows."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loraone_theory import experiment, predict, records
+
+FOLDER = Path(__file__).resolve().parent.parent / "experiments"
+RELU = ("fig_damping", "fig_one_step_relu", "fig_relu_convergence", "fig_relu_rank_regimes")
+
+
+def loaded(name: str) -> experiment.Experiment:
+    return experiment.load(FOLDER / f"{name}.py")
+
+
+@pytest.mark.parametrize("name", RELU)
+def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
+    script = loaded(name)
+    shares: list[float] = []
+    drawn = experiment.produce(script, script.smoke, tmp_path, shares.append)
+    assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
+    assert shares == sorted(shares)
+    assert shares[-1] == pytest.approx(1, rel=1e-12)
+    assert records.load_arrays(tmp_path / f"{name}.npz")
+
+
+def test_the_one_step_laws() -> None:
+    script = loaded("fig_one_step_relu")
+    data = script.run(dataclasses.replace(script.smoke, shifts=(1e-3, 1e-2)), lambda share: None)
+    law = np.array([1e-3, 1e-2])[:, None] / math.pi
+    tangent, *others = data["population"]
+    # Corrections are of second order in c.
+    np.testing.assert_allclose(tangent, np.broadcast_to(law, tangent.shape), rtol=1e-4)
+    assert all((other < law).all() for other in others)
+    # One Gaussian sample mean of d·k = 144 entries per seed: a relative spread of √(2/144)
+    # between seeds where entries are independent, and three times that where columns are not.
+    noise = math.sqrt(27 / (16 * 12))
+    assert np.all(abs(data["sampled"] / noise - 1) < 3 * 3 * math.sqrt(2 / 144))
+
+
+def test_curves_end_on_their_floors() -> None:
+    script = loaded("fig_relu_rank_regimes")
+    config = dataclasses.replace(script.smoke, ranks=(1,), steps=300)
+    data = script.run(config, lambda share: None)
+    last, floor = data["error"][0, :, -1], data["floor"][0]
+    names = ["full", "lora", "lora+", "milora", "lora-ga", "lora-sb", "lora-one"]
+    for j in (1, 2, 4, 5, 6):
+        # The floor of the linear model holds up to the squared bias (c/π)² of the gradient.
+        assert np.all(abs(last[j] / floor[j] - 1) < (0.1 / math.pi) ** 2), names[j]
+    assert np.all(last[0] < 1e-10)
+    assert np.all(floor[0] == 0)
+
+
+def test_the_adaptive_damping_restores_the_rate() -> None:
+    script = loaded("fig_damping")
+    config = dataclasses.replace(script.smoke, steps=400, records=400)
+    data = script.run(config, lambda share: None)
+    steps = data["steps"]
+    end = steps[-1]
+    for model in ("relu", "linear"):
+        assert (data[f"{model}.adaptive 0"][-1] < 1e-13).all()
+    # In the linear model imbalance ends the slow phase, at this size within these steps.
+    assert (data["relu.fixed"][-1] > 1e-6).all()
+    law = [
+        predict.relu.sublinear(0.5, damping=value, rank=4, true_rank=2, t=int(end))
+        for value in config.dampings
+    ]
+    # λ = 0.01 has long been on its line; corrections are of size ln(t)/t.
+    measured = data["relu.fixed"][-1, 1] * data["relu.size"]
+    np.testing.assert_allclose(measured, np.full_like(measured, law[1]), rtol=0.1)
+
+
+def test_contraction_in_the_population() -> None:
+    script = loaded("fig_relu_convergence")
+    config = dataclasses.replace(script.smoke, ratios=(), steps=120, steps_per_kappa=60)
+    data = script.run(config, lambda share: None)
+    expected = predict.relu.population_rate(config.learning_rate)
+    # A finite window sees a mixture of modes: the tail is within 0.002 of its slowest.
+    assert np.all(abs(data["lora-one-preconditioned.rate"] - expected) < 0.002)
+    plain = [predict.relu.gd_rate(0.5, condition_number=kappa) for kappa in (1.0, 3.0)]
+    assert np.all(abs(data["lora-one.rate"][0] - np.array(plain)[:, None]) < 0.005)
