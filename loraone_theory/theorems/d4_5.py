@@ -67,8 +67,8 @@ CLAIMS = (
         smoke_trials=6,
         expected=Finding.VIOLATED,
         explanation=(
-            "Stability needs η < 2/λ_max((I + P_A)Σ̂): 1 for Σ̂ = I, and about 0.87 at N = 16d, where "
-            "‖Σ̂ − I‖_op is above 1/2 and Eq. 8 fails too. The range (c, 1) presupposes small ε."
+            "Stability needs η < 2/λ_max((I + P_A)Σ̂): 1 for Σ̂ = I, about 0.87 at N = 16d, where "
+            "‖Σ̂ − I‖_op is near 1/2 and Eq. 8 fails too. The range (c, 1) presupposes small ε."
         ),
         derivation="3.7",
     ),
