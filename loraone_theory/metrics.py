@@ -38,7 +38,7 @@ def principal_angles(M1: Array, M2: Array, *, rank: int, side: Side = "left") ->
     Raises:
         TypeError, ValueError: inputs that are not matrices of one float dtype, a rank out of range.
 
-    Reference: THEORY 6; T3.1 and T3.2 use the largest of these angles.
+    Reference: derivations 6; T3.1 and T3.2 use the largest of these angles.
 
     >>> import numpy as np
     >>> e = np.eye(3)

@@ -27,7 +27,7 @@ DENSE_LIMIT = 1 << 31
 class LinearProblem:
     """Fit W + Δ by W_f + AB under the loss ½⟨E, Σ̂E⟩, E = W_f + AB − W − Δ.
 
-    Gradients: J = −Σ̂E, ∇_A = −J Bᵀ, ∇_B = −Aᵀ J (THEORY 1). Make one with `from_data`,
+    Gradients: J = −Σ̂E, ∇_A = −J Bᵀ, ∇_B = −Aᵀ J. Make one with `from_data`,
     `population`, `sample_linear` or `sample_linear_matrix_free`.
 
     Args:

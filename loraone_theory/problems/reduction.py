@@ -1,4 +1,4 @@
-"""Exact reduction of the linear problem: the same dynamics in fewer coordinates (THEORY 3.2).
+"""Exact reduction of the linear problem: the same dynamics in fewer coordinates (derivations 3.2).
 
 Replacing (X, Δ, A, B) by (XO₁, O₁ᵀΔO₂, O₁ᵀA, BO₂) with orthogonal O₁, O₂ rotates the trajectory
 of every rotation-equivariant rule. On the left, O₁ is the eigenbasis of Σ̂, so that Σ̂ becomes
@@ -79,7 +79,7 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
     The reduced problem has a diagonal (population: identity; exact-law: tridiagonal) covariance
     and k' = dim span(V, rows of B₀, offset), which is r* for LoRA-init and Spectral-init. For
     the population problem d' = dim span(U, A₀, offset). Instances of one batch share these
-    widths. Reference: THEORY 3.1(b), 3.2.
+    widths. Reference: derivations 3.1, 3.2.
 
     Args:
         problem: a linear problem, with its offset if the method has one.
