@@ -58,8 +58,8 @@ CLAIMS = (
         statement="LoRA-init, GD: ‖V_{r*,⊥}(G)ᵀ V_{r*}(B_t)‖_op = 0 for every t ≥ 1.",
         hypotheses=("linear model", "LoRA-init, B₀ = 0", "gradient descent"),
         how=(
-            f"Unreduced runs of {STEPS} steps at d = {D}, k = {K}, r* = {TRUE_RANK}, r = {RANK}, the "
-            "largest sine over all steps against the rounding of B accumulated over them."
+            f"Unreduced runs of {STEPS} steps at d = {D}, k = {K}, r* = {TRUE_RANK}, r = {RANK}; "
+            "the largest sine over all steps against the rounding of B accumulated over them."
         ),
         kind="identity",
         measure=lambda draws: _measure(draws, leak=0.0),
