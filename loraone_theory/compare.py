@@ -291,7 +291,7 @@ def _best(loss: np.ndarray, floor: np.ndarray) -> int:
     excess = distance(loss, np.nan_to_num(floor))
     reached = _reached(excess)
     with np.errstate(divide="ignore"):
-        last = np.log(np.nan_to_num(excess[-1], nan=math.inf)).mean(-1)
+        last = np.log(excess[-1].max(-1))  # infinite where a seed has diverged
     keys = [
         (np.isposinf(end), np.isnan(steps).sum(), np.nan_to_num(steps).mean(), end)
         for steps, end in zip(reached, last, strict=True)

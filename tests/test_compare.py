@@ -85,6 +85,14 @@ def test_tuning_finds_the_best_of_the_grid() -> None:
     assert row.steps.mean() == counted[row.learning_rate]
 
 
+def test_no_run_that_diverges_is_chosen() -> None:
+    """Even where it passed the floor on its way."""
+    steps = np.arange(5.0)[:, None, None]
+    loss = np.concatenate([0.9**steps, 0.8**steps, 1e-9**steps], axis=1).repeat(2, axis=2)
+    loss[3:, 2] = math.nan
+    assert comparing._best(loss, np.zeros(2)) == 1
+
+
 def test_a_failing_prediction_falls_back_to_the_grid() -> None:
     """Momentum's best step near the solution is too large for the way there from LoRA-init."""
     row = compare(problem(), rank=2, steps=300, seeds=SEEDS, names=["lora-momentum"]).rows[0]

@@ -20,7 +20,9 @@ LINEAR = (
     "fig_alignment",
     "fig_condition_number",
     "fig_dimension_scaling",
+    "fig_methods",
     "fig_rank_regimes",
+    "fig_step_size",
     "fig_trajectories",
 )
 

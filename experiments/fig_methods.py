@@ -1,0 +1,182 @@
+"""Every method over its predicted floor and rate, below, at and above the true rank."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass
+
+import numpy as np
+
+import loraone_theory as lt
+from loraone_theory import experiment, plotting
+from loraone_theory.cli.reproduce import script
+from loraone_theory.compare import compare
+from loraone_theory.experiment import Data, Progress
+
+COLUMNS = 5
+
+
+# Expect: every method trained by gradient descent or a relative of it lands on its own floor
+# along the dashed line of its predicted rate, each at its own best step. Methods that keep W_f = W
+# and train both factors reach 0 for r >= r*; those with an offset (PiSSA, OLoRA, MiLoRA, LoRA-GA)
+# and frozen frames (LoRA-SB, LoRA-XS) stop above it at every r, except the early LoRA-One, whose
+# offset has the row space of Δ. A large step unbalances the factors of LoRA-GA and moves its rate
+# a little. Adam's kind has no rate: at a fixed η some runs return from the floor.
+@dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+    """All methods at three ranks, at their own best step sizes."""
+
+    seeds: int = 2
+    """Number of trials; trial i has seed i. Grids are tuned on the same seeds."""
+    d: int = 40
+    """Input and output width, d = k."""
+    samples: int = 640
+    """N."""
+    spectrum: tuple[float, ...] = (1.0, 0.9, 0.6, 0.5)
+    """Singular values λ* of the shift; their number is r*."""
+    ranks: tuple[int, ...] = (2, 4, 8)
+    """r below, at and above r*."""
+    steps: int = 500
+    """How many steps."""
+    tune: bool = False
+    """Take the grid also where the best step size is predicted."""
+    methods: tuple[str, ...] = tuple(lt.METHODS)
+    """Which methods."""
+    records: int = 150
+    """About how many points of each curve to store, evenly spaced in ln t."""
+
+
+SMOKE = Config(
+    seeds=1,
+    d=16,
+    samples=240,
+    spectrum=(1.0, 0.6),
+    ranks=(1, 2, 3),
+    steps=60,
+    methods=("full", "lora", "lora-adamw", "p-lora", "lora-ga", "lora-sb", "lora-one"),
+)
+
+
+def run(config: Config, progress: Progress) -> Data:
+    """Losses (rank, method, t, seed), floors and rates (rank, method, seed), step sizes."""
+    seeds = range(config.seeds)
+    problem = lt.sample_linear(
+        d=config.d,
+        k=config.d,
+        true_rank=len(config.spectrum),
+        samples=config.samples,
+        spectrum=config.spectrum,
+        seeds=seeds,
+        **config.where,
+    )
+    thin = plotting.thinned(config.steps + 1, config.records)
+    stages, rows = len(config.ranks) * len(config.methods), []
+    for i, rank in enumerate(config.ranks):
+
+        def report(name: str, done: int, before: int = i * len(config.methods)) -> None:
+            progress((before + config.methods.index(name) + done / config.steps) / stages)
+
+        rows += compare(
+            problem,
+            rank=rank,
+            steps=config.steps,
+            seeds=seeds,
+            names=config.methods,
+            tune=config.tune,
+            report=report,
+        ).rows
+    shape = (len(config.ranks), len(config.methods))
+
+    def gathered(parts: list[np.ndarray]) -> np.ndarray:
+        return np.stack(parts).reshape(*shape, *np.shape(parts[0]))
+
+    return {
+        "steps": thin,
+        "loss": gathered([row.loss[thin] for row in rows]),
+        "floor": gathered([row.floor for row in rows]),
+        "rate": gathered([row.predicted_rate for row in rows]),
+        "learning_rate": gathered([np.array(row.learning_rate) for row in rows]),
+        "predicted": gathered([np.array(row.chosen_by == "prediction") for row in rows]),
+    }
+
+
+LEAST = 1e-14  # nothing below this is drawn
+ANCHOR = 1e-2  # the predicted rate is drawn from where the distance to the floor is this
+
+
+def predicted_tail(
+    steps: np.ndarray, excess: np.ndarray, rate: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Steps and e_s·rate^{2(t−s)} from the s where √(e_s/e_0) first is `ANCHOR`.
+
+    Args:
+        steps: (T,).
+        excess: (T,), e_t = L_t − floor of one run.
+        rate: of √e; nothing is drawn where it is not known.
+    """
+    near = np.nonzero(excess <= ANCHOR**2 * excess[0])[0]
+    if not len(near) or not np.isfinite(rate):
+        return steps[:0].astype(float), excess[:0]
+    start = near[0]
+    t = np.geomspace(max(steps[start], 1), steps[-1], 60)
+    return t, excess[start] * rate ** (2 * (t - steps[start]))
+
+
+def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
+    """One panel per method, one colour per rank, predictions in grey; the first seed."""
+    count = len(config.methods)
+    rows = -(-count // COLUMNS)
+    figure, axes = plotting.figure(
+        rows, COLUMNS, height=0.8 + 1.2 * rows, width=7.2, sharex=True, sharey=True
+    )
+    for j, ax in enumerate(axes.flat):
+        if j >= count:
+            ax.set_axis_off()
+            continue
+        _panel(ax, data, config, j)
+        label = plotting.method_style(config.methods[j])["label"]
+        ax.set_title(label.replace("scaled", "sc."), fontsize=7)
+        ax.set(yscale="log", ylim=(LEAST, 30), yticks=(1e-12, 1e-8, 1e-4, 1))
+        plotting.log_time(ax)
+        ax.set(xticks=(0, 1, 10, 100))
+        if j + COLUMNS < count:
+            ax.set(xlabel="")
+        ax.tick_params(labelsize=6)
+    figure.supylabel("training loss", fontsize=9)
+    colours = plotting.sequence(len(config.ranks))
+    true_rank = len(config.spectrum)
+    relation = ["<" if r < true_rank else "=" if r == true_rank else ">" for r in config.ranks]
+    handles = [
+        plotting.key(f"$r={r}{sign}r^*$", color=colour, linewidth=2)
+        for r, sign, colour in zip(config.ranks, relation, colours, strict=True)
+    ]
+    grey = {"color": plotting.THEORY}
+    handles += [
+        plotting.key("loss", linewidth=0.8, **grey),
+        plotting.key("loss above the predicted floor", linewidth=2.4, **grey),
+        plotting.key("predicted floor", linestyle=":", linewidth=0.9, **grey),
+        plotting.key("predicted rate", linestyle="--", linewidth=0.9, **grey),
+    ]
+    figure.legend(handles=handles, loc="outside lower center", ncols=4)
+    return {"fig_methods": figure}
+
+
+def _panel(ax: plotting.Axes, data: Data, config: Config, j: int) -> None:
+    steps = data["steps"]
+    for i, colour in enumerate(plotting.sequence(len(config.ranks))):
+        if not np.isfinite(data["learning_rate"][i, j]):
+            continue
+        loss, floor = data["loss"][i, j, :, 0], data["floor"][i, j, 0]
+        excess = np.clip(loss - floor, LEAST / 100, None)
+        width = 3.4 - 1.1 * i  # where ranks coincide, each still shows
+        ax.plot(steps, excess, color=colour, linewidth=width, alpha=0.5)
+        grey = {"color": plotting.THEORY, "linewidth": 0.8, "zorder": 3}
+        if floor > 0:
+            ax.plot(steps, loss, color=colour, linewidth=0.8)
+            ax.plot([0, steps[-1]], [floor] * 2, linestyle=":", **grey)
+        t, tail = predicted_tail(steps, excess, data["rate"][i, j, 0])
+        ax.plot(t, np.clip(tail, LEAST / 100, None), linestyle="--", **grey)
+
+
+if __name__ == "__main__":
+    sys.exit(script(__file__))
