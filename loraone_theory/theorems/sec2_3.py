@@ -66,7 +66,8 @@ def _linear(draws: Draws, *, stretch: float) -> Evidence:
 
 def _relu(draws: Draws, *, factor: float) -> Evidence:
     """E‖y − ŷ‖² over ‖AB − Δ‖_F² in closed form, and sampled as a check of the closed form."""
-    ratios, scores = [], []
+    ratios: list[float] = []
+    scores: list[float] = []
     for size in (0.01, 1.0, 100.0):
         for seed in draws.seeds():
             rng = generator(seed, f"ReLU {size}")
@@ -74,7 +75,8 @@ def _relu(draws: Draws, *, factor: float) -> Evidence:
             W[:, 0] = -A @ B[:, 0]  # a dead column: w' = 0
             shift = size * normal(rng, D, TRUE_RANK) @ normal(rng, TRUE_RANK, K)
             shift[:, 1] = -2 * W[:, 1]  # opposite to w
-            problem = ReLUPopulation(pretrained=torch.from_numpy(W), shift=torch.from_numpy(shift))
+            target = Factors(torch.from_numpy(shift), torch.eye(K, dtype=torch.float64))  # type: ignore[arg-type]
+            problem = ReLUPopulation(pretrained=torch.from_numpy(W), shift=target)
             learned = Factors(torch.from_numpy(A), torch.from_numpy(B))
             whole = float(np.linalg.norm(A @ B - shift) ** 2)
             ratios.append(2 * float(problem.risk(learned)) / whole)
