@@ -213,7 +213,7 @@ CLAIMS = (
             replace(draws, trials=min(draws.trials, 40)),
             (Regime(d=20, k=15, true_rank=2, ratio=4, shift=0.05, steps=150),),
         ),
-        trials=540,
+        trials=600,
         smoke_trials=72,
         explanation=(
             "Supported with room: at N = ∞ the rate is max(1 − η/2, |1 − η|), twice the exponent "
