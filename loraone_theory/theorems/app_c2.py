@@ -85,6 +85,7 @@ CLAIMS = (
         trials=12,
         smoke_trials=6,
         derivation="3.7",
+        figure="fig_condition_number.png",
     ),
     Claim(
         id="App. C.2/local rate",
@@ -103,5 +104,6 @@ CLAIMS = (
         trials=12,
         smoke_trials=6,
         derivation="3.7",
+        figure="fig_condition_number.png",
     ),
 )

@@ -110,6 +110,7 @@ CLAIMS = (
         smoke_trials=10,
         explanation="Stronger than the claim: not the rate alone but every step is free of κ.",
         derivation="3.7",
+        figure="fig_condition_number.png",
     ),
     Claim(
         id="App. C.3/rate",
@@ -128,5 +129,6 @@ CLAIMS = (
         trials=12,
         smoke_trials=6,
         derivation="3.7",
+        figure="fig_condition_number.png",
     ),
 )

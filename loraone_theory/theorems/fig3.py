@@ -104,5 +104,6 @@ CLAIMS = (
             "With few samples Σ̂ is far from I on some draws, where LoRA-init may be luckier; the "
             "figure is statistical, not a statement about every draw."
         ),
+        figure="fig_trajectories.png",
     ),
 )

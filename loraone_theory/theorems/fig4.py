@@ -34,7 +34,7 @@ def _final_loss(problem: LinearProblem, method: Method, rank: int, steps: int) -
 def _reached(draws: Draws, ranks: tuple[int, ...]) -> Evidence:
     """Final loss of LoRA-One against 1e-12 of the least of LoRA-GA's and LoRA-SB's."""
     problem, steps = _problem(draws.seeds()), 400
-    ours, others, floors, numbers = [], [], [], {}
+    ours, others, numbers = [], [], {}
     rivals = {"LoRA-GA": methods.lora_ga(gamma=GAMMA), "LoRA-SB": methods.lora_sb()}
     for rank in ranks:
         ours.append(_final_loss(problem, methods.lora_one(), rank, steps))

@@ -75,7 +75,7 @@ def _relu(draws: Draws, *, factor: float) -> Evidence:
             W[:, 0] = -A @ B[:, 0]  # a dead column: w' = 0
             shift = size * normal(rng, D, TRUE_RANK) @ normal(rng, TRUE_RANK, K)
             shift[:, 1] = -2 * W[:, 1]  # opposite to w
-            target = Factors(torch.from_numpy(shift), torch.eye(K, dtype=torch.float64))  # type: ignore[arg-type]
+            target = Factors(torch.from_numpy(shift), torch.eye(K, dtype=torch.float64))
             problem = ReLUPopulation(pretrained=torch.from_numpy(W), shift=target)
             learned = Factors(torch.from_numpy(A), torch.from_numpy(B))
             whole = float(np.linalg.norm(A @ B - shift) ** 2)

@@ -31,7 +31,7 @@ def _growth_ratio(problem: LinearProblem) -> np.ndarray:
 
 
 def _best(
-    problem: LinearProblem, stds: Sequence[float], seeds: tuple[int, ...], steps: int
+    problem: LinearProblem, stds: Sequence[float] | np.ndarray, seeds: tuple[int, ...], steps: int
 ) -> np.ndarray:
     """Least alignment over t, shape (α, seeds)."""
     run = simulate(
@@ -174,6 +174,7 @@ CLAIMS = (
         smoke_trials=12,
         explanation="Larger d aligns later and worse, as the figure says; less than T3.2 allows.",
         derivation="3.6",
+        figure="fig_dimension_scaling.png",
     ),
     Claim(
         id="T3.2/smaller α",
@@ -189,6 +190,7 @@ CLAIMS = (
         trials=40,
         smoke_trials=6,
         derivation="3.6",
+        figure="fig_alignment_scaling.png",
     ),
     Claim(
         id="T3.2/risk",
@@ -210,5 +212,6 @@ CLAIMS = (
             "same rate: after a given number of steps the risk is higher. All runs go to 0."
         ),
         derivation="3.6",
+        figure="fig_alignment.png",
     ),
 )
