@@ -1,0 +1,100 @@
+"""What derivations 3.1 to 3.9 prove: each claim at its smallest size, and what it rests on."""
+
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.theorems import CLAIMS, Draws, Finding, p3_5, p3_7, p3_8, p3_9
+
+NAMES = [name for name in CLAIMS if re.match(r"3\.\d", name)]
+DERIVATIONS = Path(__file__).resolve().parent.parent / "docs" / "derivations.md"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_small_draws_already_decide(name):
+    verdict = lt.verify(name, smoke=True, seed=3)
+    assert verdict.finding is verdict.expected is Finding.SUPPORTED, verdict.reason
+    assert verdict.mutant is Finding.VIOLATED, verdict.mutant_reason
+    assert verdict.inside == verdict.trials
+    assert all(np.isfinite(list(verdict.numbers.values())))
+    assert len(verdict.numbers) <= 12
+
+
+def sections():
+    """Heading number -> text, for the level-2 headings of the derivations."""
+    parts = re.split(r"^## (\d\.\d) ", DERIVATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    return dict(zip(parts[1::2], parts[2::2], strict=True))
+
+
+@pytest.mark.parametrize("number", [f"3.{i}" for i in range(1, 10)])
+def test_derivations_and_claims_name_each_other(number):
+    tested = re.findall(r"^Tested by: (.*)\.$", sections()[number], flags=re.MULTILINE)
+    assert len(tested) == 1
+    named = set(re.split(r"[,;] |used by ", tested[0].replace(" (on the unreduced dynamics)", "")))
+    own = {name for name in NAMES if name.split("/")[0] == number}
+    assert own <= named
+    assert {CLAIMS[name].derivation for name in own} == {number}
+    # Whoever else leans on the section is named by it, at least by the claim's main id.
+    leaning = {claim.id for claim in CLAIMS.values() if claim.derivation == number} - own
+    assert {re.split(r"/| at ", name)[0] for name in leaning} <= named
+    assert named - {""} <= set(CLAIMS)
+
+
+def test_least_squares_of_the_optimum_is_that_of_numpy():
+    g = torch.Generator().manual_seed(0)
+    A, B, full = (torch.randn(*s, generator=g).double() for s in ((6, 2), (2, 5), (6, 5)))
+    system = np.hstack([np.kron(A.numpy(), np.eye(5)), np.kron(np.eye(6), B.numpy().T)])
+    x, *_ = np.linalg.lstsq(system, full.numpy().ravel(), rcond=None)
+    expected = np.linalg.norm(system @ x - full.numpy().ravel())
+    assert float(p3_9._least_squares(A, B, full)) == pytest.approx(expected, rel=1e-12)
+
+
+def test_slow_modes_are_eigenvectors_of_the_linearised_step():
+    """E ↦ Σ̂E BᵀB + AAᵀΣ̂E and its preconditioned form, applied to v wᵀ in full."""
+    problem = p3_7._instances(Draws(2), 3.0)
+    Sigma = problem.covariance.matrix
+    for rule in ("gd", "preconditioned"):
+        ends = lt.predict.tangent_extremes(problem, rule)
+        for column, fastest in enumerate((False, True)):
+            A, B, v, w = p3_7._slow_mode(problem, rule, fastest)
+            E = v @ w.mT
+            P_A, P_B = A @ torch.linalg.pinv(A), torch.linalg.pinv(B) @ B
+            right, left = (B.mT @ B, A @ A.mT) if rule == "gd" else (P_B, P_A)
+            image = Sigma @ E @ right + left @ Sigma @ E
+            # eig of a matrix with condition number below 30 in a basis no worse than Σ̂^{1/2}.
+            torch.testing.assert_close(image, ends[:, column, None, None] * E, rtol=0, atol=1e-11)
+
+
+def test_geometric_tails_are_exact_for_geometric_losses():
+    """Half of twice the remaining fall of 1 + 0.5^j, j = 3, 4, 5, is 0.5^5."""
+    losses = 1 + 0.5 ** torch.arange(3.0, 6.0, dtype=torch.float64)[:, None]
+    assert float(p3_5._still_to_fall(losses)) / 2 == pytest.approx(0.5**5, rel=1e-12)
+
+
+def test_samples_needed_agree_with_the_edge():
+    assert p3_8._needed(1.0) == pytest.approx(19.798, abs=5e-4)
+    for kappa in (1.0, 3.0, 50.0):
+        assert p3_8._edge(p3_8._needed(kappa)) == pytest.approx(1 / (2 * kappa), rel=1e-12)
+    assert p3_8._needed(1e3) == pytest.approx(16e6 + 4e3, rel=1e-6)
+
+
+def test_the_offset_as_extra_rank_has_the_closed_form_of_its_blocks():
+    """Σ̂ = I, 2r = r*: LoRA-GA's floor is ½Σσ₋² of [[λ_i, ζ²], [0, λ_{r+i}]], below LoRA-One's."""
+    rank, spectrum = 2, np.array([1.0, 0.8, 0.5, 0.3])
+    sampled = lt.sample_linear(d=12, k=9, true_rank=4, samples=12, spectrum=spectrum.tolist())
+    problem = lt.LinearProblem.population(shift=sampled.shift)
+    one = float(lt.predict.floor(problem, "lora-one", rank=rank))
+    for gamma in (1.0, 16.0, 1e4):
+        zeta2 = 9**0.5 / gamma
+        smallest = []
+        # A₀ and B₀ take U_i and V_{r+i} up to sign, which the singular values do not see.
+        for i in range(rank):
+            block = np.array([[spectrum[i], zeta2], [0.0, spectrum[rank + i]]])
+            smallest.append(np.linalg.svd(block, compute_uv=False)[1])
+        found = float(lt.predict.floor(problem, lt.methods.lora_ga(gamma=gamma), rank=rank))
+        assert found == pytest.approx(0.5 * np.sum(np.square(smallest)), rel=1e-10)
+        assert found < one
