@@ -221,6 +221,35 @@ def test_pairs_without_gradients_are_left_alone() -> None:
     assert torch.equal(two.down, other)
 
 
+@pytest.mark.parametrize("name", SETTINGS)
+def test_layers_of_one_shape_are_advanced_as_if_alone(name: str) -> None:
+    """Also where one of them joins a step late, so that their step numbers differ."""
+    torch.manual_seed(0)
+    model = nn.Sequential(*(nn.Linear(6, 6) for _ in range(3)), nn.Linear(6, 4)).double()
+    config = peft.LoraConfig(r=2, target_modules=["0", "1", "2", "3"], init_lora_weights=False)
+    model = peft.get_peft_model(model, config)
+    twin = copy.deepcopy(model)
+    settings = {"rule": name, **SETTINGS[name]}
+    settings["lr"] /= 10
+    together = PairOptimizer(model, **settings)
+    alone = [PairOptimizer([pair], **settings) for pair in lora_pairs(twin)]
+    X, Y = torch.randn(64, 6).double(), torch.randn(64, 4).double()
+    for t in range(4):
+        for each, optimizers in ((model, [together]), (twin, alone)):
+            for p in each.parameters():
+                p.grad = None
+            (each(X) - Y).square().mean().backward()
+            if t == 0:
+                for p in (lora_pairs(each)[1].down, lora_pairs(each)[1].up):
+                    p.grad = None
+            for optimizer in optimizers:
+                optimizer.step()
+    # Batched products and eigendecompositions round in another order.
+    for mine, other in zip(lora_pairs(model), lora_pairs(twin), strict=True):
+        torch.testing.assert_close(mine.down, other.down, rtol=1e-10, atol=1e-12)
+        torch.testing.assert_close(mine.up, other.up, rtol=1e-10, atol=1e-12)
+
+
 @pytest.mark.parametrize(
     ("settings", "message"),
     [

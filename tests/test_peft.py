@@ -1,6 +1,7 @@
 """LoRA-One for PEFT models: gradients, initialisation, files, several processes."""
 
 import copy
+import datetime
 import itertools
 import warnings
 from collections.abc import Callable
@@ -503,6 +504,8 @@ def test_gradients_that_lead_nowhere_are_refused() -> None:
         get_lora_one_gradients(model, config(), step_on(model, (X, Y * torch.inf)))
     with pytest.raises(ValueError, match="must not be zero"):
         get_lora_one_gradients(model, config(), step_on(model, (X, model(X).detach())))
+    with pytest.raises(FileNotFoundError, match=r"the folder of cache_file .* must exist"):
+        get_lora_one_gradients(model, config(), nothing, cache_file="nowhere/gradients")
     with pytest.raises(ValueError, match="num_batches must be >= 1; got num_batches=0"):
         get_lora_one_gradients(model, config(), nothing, num_batches=0)
 
@@ -534,10 +537,18 @@ def test_bad_configs_are_refused(options: dict[str, object], message: str) -> No
 # --- several processes
 
 
-def on_a_process(rank: int, folder: str) -> None:
+def the_other_process(index: int, folder: str) -> None:
     torch.set_num_threads(1)
+    on_a_process(1 + index, folder)
+
+
+def on_a_process(rank: int, folder: str) -> None:
     torch.distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meeting", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{folder}/meeting",
+        rank=rank,
+        world_size=2,
+        timeout=datetime.timedelta(minutes=3),
     )
     model = nn.parallel.DistributedDataParallel(net(8, 10, 6))
     X, Y = batch(8, 6)
@@ -554,18 +565,26 @@ def on_a_process(rank: int, folder: str) -> None:
         nn.parallel.DistributedDataParallel(wrapped), gradients, LoRAOneConfig("spectral")
     )
     pairs = {pair.name: tuple(pair.factors) for pair in lora_pairs(wrapped)}
-    complaint = ""
+    complaints = []
     try:
         initialize_lora_one_weights(wrapped, gradients if rank == 0 else {})
     except ValueError as error:
-        complaint = str(error)
-    found = (gradients, pairs, {n: tuple(r) for n, r in reports.items()}, complaint)
+        complaints.append(str(error))
+    other = net(8, 10, 6)
+    try:
+        get_lora_one_gradients(other, config(), [step_on(other, (X, Y)), lambda: 1 // 0][rank])
+    except ValueError as error:
+        complaints.append(str(error))
+    found = (gradients, pairs, {n: tuple(r) for n, r in reports.items()}, complaints)
     torch.save(found, f"{folder}/{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_average_and_agree(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_a_process, (str(tmp_path),), nprocs=2)
+    other = torch.multiprocessing.spawn(the_other_process, (str(tmp_path),), join=False)
+    on_a_process(0, str(tmp_path))
+    while not other.join():
+        pass
     first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
     model = net(8, 10, 6)
     whole = get_lora_one_gradients(model, config(), step_on(model, batch(8, 6)))
@@ -576,6 +595,7 @@ def test_two_processes_average_and_agree(tmp_path: Path) -> None:
         A, B = first[1][name]
         assert close(4.0 * (A @ B).double(), best(-G.mT, 3))
     assert first[2] == second[2]
-    assert "process 1: every module of the adapter needs a gradient" in first[3]
+    assert first[3][0].startswith("process 1: every module of the adapter needs a gradient")
+    assert first[3][1].startswith("process 1: ZeroDivisionError")
     assert first[3] == second[3]
     assert (tmp_path / "cache.safetensors").is_file()

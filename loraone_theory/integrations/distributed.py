@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -24,17 +26,24 @@ def everyone(holds: bool) -> bool:
     return all(_gather(holds))
 
 
-def raise_together(complaint: str) -> None:
-    """Raise ValueError on every process as soon as one has a complaint, so that none waits.
+@contextmanager
+def together() -> Iterator[None]:
+    """A block that fails on every process as soon as it fails on one, so that none waits.
 
-    Args:
-        complaint: this process's, or an empty string.
+    Raises:
+        ValueError: some process's error, with its number; with one process, whatever it was.
     """
-    complaints = _gather(complaint)
-    for rank, found in enumerate(complaints):
+    complaint = ""
+    try:
+        yield
+    except Exception as error:
+        if not active():
+            raise
+        kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
+        complaint = f"{kind}{error}"
+    for rank, found in enumerate(_gather(complaint)):
         if found:
-            where = f"process {rank}: " if len(complaints) > 1 else ""
-            raise ValueError(where + found)
+            raise ValueError(f"process {rank}: {found}")
 
 
 def mean_(tensor: Tensor) -> Tensor:

@@ -69,23 +69,37 @@ class PairOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         for group in self.param_groups:
-            for tensors, scale in _units(group):
-                if any(p.grad is not None for p in tensors):
-                    self._advance(tensors, _make(group, scale))
+            for (_, scale, *_), units in self._alike(group).items():
+                self._advance(units, _make(group, scale))
         return loss
 
-    def _advance(self, tensors: Sequence[Tensor], rule: Rule) -> None:
-        params = tuple(_working(p) for p in tensors)
-        gradients = tuple(
-            torch.zeros_like(_working(p)) if p.grad is None else _working(p.grad) for p in tensors
-        )
-        held = self.state[tensors[0]]
-        fresh = rule.init(params)
-        state = _filled(fresh, iter(held["leaves"])) if "leaves" in held else fresh
+    def _alike(self, group: Group) -> dict[tuple[Any, ...], list[list[Tensor]]]:
+        """Units that one batched call can advance: of one shape, scale and step number."""
+        found: dict[tuple[Any, ...], list[list[Tensor]]] = {}
+        for tensors, scale in _units(group):
+            if all(p.grad is None for p in tensors):
+                continue
+            kind = tuple((p.shape, p.dtype, p.device) for p in tensors)
+            leaves = self.state[tensors[0]].get("leaves", [None])
+            numbers = tuple(x for x in leaves if not isinstance(x, Tensor))
+            found.setdefault((kind, scale, numbers), []).append(tensors)
+        return found
+
+    def _advance(self, units: Sequence[Sequence[Tensor]], rule: Rule) -> None:
+        columns = list(zip(*units, strict=True))
+        params = tuple(torch.stack([_working(p) for p in column]) for column in columns)
+        gradients = tuple(torch.stack([_gradient(p) for p in column]) for column in columns)
+        held = [self.state[tensors[0]] for tensors in units]
+        state = rule.init(params)
+        if "leaves" in held[0]:
+            together = zip(*(each["leaves"] for each in held), strict=True)
+            state = _filled(state, iter([_stacked(leaf) for leaf in together]))
         new, state = rule.update(params, gradients, state)
-        held["leaves"] = list(_leaves(state))
-        for p, value in zip(tensors, new, strict=True):
-            p.copy_(value.mT if p.ndim == 2 else value.reshape(p.shape))
+        leaves = list(_leaves(state))
+        for i, (tensors, each) in enumerate(zip(units, held, strict=True)):
+            each["leaves"] = [x[i] if isinstance(x, Tensor) else x for x in leaves]
+            for p, value in zip(tensors, new, strict=True):
+                p.copy_(value[i].mT if p.ndim == 2 else value[i].reshape(p.shape))
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch does it, but the rules' state keeps its own dtypes.
@@ -183,6 +197,15 @@ def _working(tensor: Tensor) -> Tensor:
     tensor = tensor.detach()
     wide = tensor if tensor.dtype == torch.float64 else tensor.float()
     return wide.mT if wide.ndim == 2 else wide.reshape(-1, 1)
+
+
+def _gradient(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(_working(tensor)) if tensor.grad is None else _working(tensor.grad)
+
+
+def _stacked(leaf: tuple[Any, ...]) -> Any:
+    """The same leaf of several units; numbers are equal in all of them."""
+    return torch.stack(leaf) if isinstance(leaf[0], Tensor) else leaf[0]
 
 
 def _leaves(state: Any) -> Iterable[Any]:

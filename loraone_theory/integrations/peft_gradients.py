@@ -66,9 +66,13 @@ def get_lora_one_gradients(
     cache = None if cache_file is None else Path(cache_file)
     if cache is not None and distributed.everyone(cache.is_file()):
         return _cached(cache, found)
-    sums, passes = _accumulate(model, found, train_step, num_batches or 1)
-    complaint = "" if sums else _NO_GRADIENT
-    distributed.raise_together(complaint or _complaint(found, sums))
+    if cache is not None and not cache.parent.is_dir():
+        raise FileNotFoundError(f"the folder of cache_file {cache} must exist; create it first")
+    with distributed.together():
+        sums, passes = _accumulate(model, found, train_step, num_batches or 1)
+        if not sums:
+            raise ValueError(_NO_GRADIENT)
+        check(sums, {name: weight_shape(m) for name, m in found.items()})
     gradients = {name: distributed.mean_(sums[name] / passes) for name in found}
     if cache is not None and distributed.leads():
         with records.whole_file(cache) as temporary:
@@ -159,15 +163,6 @@ def _leaves(model: nn.Module, found: dict[str, nn.Module]) -> Iterator[dict[str,
 def _put(model: nn.Module, name: str, module: nn.Module) -> None:
     parent, _, child = name.rpartition(".")
     setattr(model.get_submodule(parent), child, module)
-
-
-def _complaint(found: dict[str, nn.Module], gradients: Gradients) -> str:
-    """What is wrong with the gradients, or an empty string."""
-    try:
-        check(gradients, {name: weight_shape(m) for name, m in found.items()})
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def check(gradients: Gradients, shapes: dict[str, tuple[int, ...]]) -> None:

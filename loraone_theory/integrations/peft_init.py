@@ -114,13 +114,19 @@ def initialize_lora_one_weights(
     Reference: Algorithm 1 ("released"); Spectral-init of the analysis ("spectral").
     """
     pairs = lora_pairs(peft_model, adapter_name)
-    distributed.raise_together(_complaint(pairs, gradients))
+    with distributed.together():
+        refuse(
+            "the adapter must not be merged into the base weights",
+            [pair.name for pair in pairs if pair.layer.merged],
+            "call unmerge_adapter() first",
+        )
+        check(dict(gradients), {pair.name: pair.base_shape for pair in pairs})
     if config.svd == "lowrank":
         _warn_of_clamping(pairs, config.q)
     made: dict[str, Factors] = {}
     reports: dict[str, ModuleReport] = {}
-    if distributed.leads():
-        for pair in pairs:
+    with distributed.together():
+        for pair in pairs if distributed.leads() else ():
             made[pair.name], reports[pair.name] = _initialise(pair, gradients[pair.name], config)
     for pair in pairs:
         if pair.name in made:
@@ -130,19 +136,6 @@ def initialize_lora_one_weights(
         distributed.broadcast_(pair.down)
         distributed.broadcast_(pair.up)
     return distributed.broadcast_object(reports)
-
-
-def _complaint(pairs: list[Pair], gradients: Mapping[str, Tensor]) -> str:
-    try:
-        refuse(
-            "the adapter must not be merged into the base weights",
-            [pair.name for pair in pairs if pair.layer.merged],
-            "call unmerge_adapter() first",
-        )
-        check(dict(gradients), {pair.name: pair.base_shape for pair in pairs})
-    except ValueError as error:
-        return str(error)
-    return ""
 
 
 def _warn_of_clamping(pairs: list[Pair], q: int) -> None:
