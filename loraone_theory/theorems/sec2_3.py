@@ -112,7 +112,6 @@ CLAIMS = (
         trials=200,
         smoke_trials=20,
         explanation="Only E xxᵀ = I matters, which is why three different laws agree.",
-        derivation="3.2",
     ),
     Claim(
         id="Sec. 2.3/ReLU",
