@@ -26,8 +26,9 @@ def distance(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> np.ndarray:
         b: (n,).
         shift: Δ (n, 2).
 
-    >>> float(distance(np.array([[2.0, 0.0]]), np.array([2.0]), np.array([[1.0, 0.0]])).round(12))
-    1.414213562373
+    >>> point, shift = np.array([[1.0, 0.0]]), np.array([[4.0, 0.0]])
+    >>> distance(point, np.array([1.0]), shift).round(12)
+    array([1.41421356])
     """
     found = []
     for a_i, b_i, s in zip(a, b, shift, strict=True):
