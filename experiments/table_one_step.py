@@ -251,7 +251,7 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
             color=plotting.sequence(2)[0],
         )
     ax.set_yticks(places, names)
-    ax.set(xlabel="test accuracy on even digits, mean ± standard deviation over networks")
+    ax.set(xlabel="test accuracy on even digits (mean ± deviation)")
     return {"table_one_step": figure}
 
 
