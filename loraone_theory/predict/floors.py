@@ -98,6 +98,6 @@ def _core_floor(problem: LinearProblem, A: Tensor, B: Tensor) -> Tensor:
     P = torch.linalg.qr(problem.covariance.half(A)).Q
     L, R = problem.covariance.half(problem.shift.A), problem.shift.B
     inside = R @ V
-    off_rows = L @ (R - inside @ V.mT)
+    off_rows = L @ torch.linalg.qr((R - inside @ V.mT).mT, mode="r").R.mT
     off_columns = linalg.residual(P, L @ inside)
     return 0.5 * ((off_rows**2).sum((-2, -1)) + (off_columns**2).sum((-2, -1)))

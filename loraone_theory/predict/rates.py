@@ -53,8 +53,10 @@ class Contraction:
         >>> Contraction(torch.tensor([1.0, 2.0])).rate(0.5)
         tensor(0.5000)
         """
-        eta = learning_rate
-        eta = eta[..., None] if isinstance(eta, Tensor) else validate.number("learning_rate", eta)
+        if isinstance(learning_rate, Tensor):
+            eta: float | Tensor = learning_rate[..., None]
+        else:
+            eta = validate.number("learning_rate", learning_rate, positive=True)
         x = (1 + self.momentum - eta * self.extremes).abs()
         beats = x**2 < 4 * self.momentum
         real = (x + (x**2 - 4 * self.momentum).clamp_min(0).sqrt()) / 2

@@ -101,7 +101,9 @@ def _initial_error(
 ) -> Tensor:
     start = method.init(problem, rank, seeds)
     fitted = problem if start.offset is None else problem.with_offset(start.offset)
-    T = fitted.target
-    E = concatenate(method.parametrisation.shift(start.trainable, start.frozen), T._replace(A=-T.A))
+    E = fitted.target
+    if method.parametrisation.name != "full":  # which starts at 0, and d×k entries are many
+        learned = method.parametrisation.shift(start.trainable, start.frozen)
+        E = concatenate(learned, E._replace(A=-E.A))
     left, right = (torch.linalg.qr(part, mode="r").R for part in (E.A, E.B.mT))
     return torch.linalg.matrix_norm(left @ right.mT)
