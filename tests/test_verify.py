@@ -1,0 +1,205 @@
+"""`verify` and `verify_all`: what is covered, what is kept, and what no master seed turns over."""
+
+import dataclasses
+import importlib
+import json
+import re
+
+import numpy as np
+import pytest
+
+import loraone_theory as lt
+from loraone_theory.theorems import CLAIMS, Claim, Draws, Evidence, Finding, judge
+
+# `loraone_theory.verify` is the function of that name.
+verify = importlib.import_module("loraone_theory.verify")
+
+# Every row of the paper's claims, of what is proved beyond them, and of the discrepancies.
+ROWS = (
+    "T3.1", "T3.2", "T3.2-proof", "Eq. 8", "T3.3", "App. C.2", "App. C.3", "Sec. 2.3", "L-D.2",
+    "L-D.5", "T4.2", "Fig. 3", "Fig. 4", "Alg. 1",
+    *(f"3.{i}" for i in range(1, 10)),
+    *(f"4.{i}" for i in range(1, 9)),
+    *(f"5.{i}" for i in range(1, 9)),
+)  # fmt: skip
+
+# Identities and bounds that take too long for twenty runs here; the claims' own tests run them.
+SLOW = {
+    "T3.1", "T3.2/smaller α", "T3.2-proof/bound", "T3.3", "Sec. 2.3/ReLU", "Fig. 4",
+    "Fig. 4/r = r*/2", "Fig. 4/r = r* − 1", "3.1", "3.1/rotation", "3.2", "3.2/population", "3.3",
+    "3.5", "3.6", "3.6/dip", "3.7", "3.7/GD", "3.8/samples", "4.5", "4.5/stable", "4.6", "5.4",
+    "T3.2/risk", "App. C.3", "5.5/undamped", "5.6", "5.7", "5.8/operations", "T4.2",
+}  # fmt: skip
+MASTER_SEEDS = range(20)
+
+
+@pytest.mark.parametrize("row", ROWS)
+def test_every_row_has_a_claim(row):
+    assert row in CLAIMS
+
+
+@pytest.mark.parametrize("name", list(CLAIMS))
+def test_every_claim_is_complete(name):
+    claim = CLAIMS[name]
+    assert claim.id == name
+    assert re.split(r"/| at ", name)[0] in ROWS
+    for text in (claim.title, claim.reference, claim.statement, claim.how, claim.mutant_statement):
+        assert text.strip()
+    assert all(text.strip() for text in claim.hypotheses)
+    assert callable(claim.mutant)
+    assert claim.mutant is not claim.measure
+    assert min(claim.trials, claim.smoke_trials) >= 1
+    assert claim.explanation or claim.expected is Finding.SUPPORTED
+
+
+@pytest.mark.parametrize(
+    "name", [n for n, c in CLAIMS.items() if c.kind in ("identity", "bound") and n not in SLOW]
+)
+def test_no_master_seed_flips_an_identity_or_a_bound(name):
+    claim = CLAIMS[name]
+    trials = max(1, claim.smoke_trials // 2)
+    found = {
+        seed: judge(claim.measure(Draws(trials, seed, smoke=True)), claim.kind).finding
+        for seed in MASTER_SEEDS
+    }
+    assert set(found.values()) == {claim.expected}, found
+
+
+def test_master_seeds_draw_different_instances():
+    drawn = [Draws(50, seed).seeds(block=block) for seed in MASTER_SEEDS for block in range(3)]
+    assert len(set().union(*drawn)) == 50 * len(drawn)
+    assert Draws(3, 1).seeds(2) == Draws(2, 1).seeds()
+
+
+def test_verdicts_repeat_and_depend_on_the_master_seed():
+    first, again, other = (lt.verify("3.4", smoke=True, seed=seed) for seed in (0, 0, 1))
+    assert without_time(first) == without_time(again)
+    assert first.numbers != other.numbers
+
+
+def test_arguments_are_passed_on():
+    verdict = lt.verify("3.4", trials=7, confidence=0.9, seed=5)
+    # Two step sizes for each of the seven instances.
+    assert (verdict.requested, verdict.trials, verdict.inside) == (7, 14, 14)
+    assert (verdict.confidence, verdict.seed, verdict.smoke) == (0.9, 5, False)
+    assert str(verdict) == "SUPPORTED"
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: lt.verify("T3.11"), ValueError, r"claim must be one of .*did you mean 'T3.1'\?"),
+        (lambda: lt.verify_all(["T3.1", "nothing"]), ValueError, "got 'nothing'"),
+        (lambda: lt.verify("T3.1", trials=0), ValueError, "trials must be >= 1"),
+        (lambda: lt.verify("T3.1", trials=2.5), TypeError, "trials must be an integer"),
+        (lambda: lt.verify("T3.1", seed=-1), ValueError, "seed must be >= 0"),
+    ],
+)
+def test_bad_arguments_are_named(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
+
+
+def test_unknown_ids_are_refused_before_anything_is_measured(monkeypatch):
+    def never(*_args, **_options):
+        raise AssertionError("measured")
+
+    monkeypatch.setattr(verify, "verify", never)
+    with pytest.raises(ValueError, match="claim must be one of"):
+        lt.verify_all(["3.4", "3.44444"])
+
+
+def made(lhs, *, mutant=2.0, expected=Finding.SUPPORTED, kind="bound", probability=None):
+    """A claim that measures `lhs` against 1."""
+
+    def measure(value):
+        return lambda draws: Evidence(
+            np.full(draws.trials, value), 1.0, probability=probability, numbers={"lhs": value}
+        )
+
+    return Claim(
+        id="made", title="-", reference="-", statement="-", hypotheses=("-",), how="-", kind=kind,
+        measure=measure(lhs), mutant_statement="-", mutant=measure(mutant), trials=1000,
+        smoke_trials=10, expected=expected,
+    )  # fmt: skip
+
+
+def test_expected_violations_and_undiscovered_mutants():
+    assert lt.verify(made(0.5)).as_expected
+    assert not lt.verify(made(1.5)).as_expected
+    assert lt.verify(made(1.5, expected=Finding.VIOLATED)).as_expected
+    # A violation that has gone is not as expected either, and neither is a mutant that passes.
+    assert not lt.verify(made(0.5, expected=Finding.VIOLATED)).as_expected
+    assert not lt.verify(made(0.5, mutant=0.5)).as_expected
+
+
+def test_a_smoke_run_may_leave_a_probability_open_but_a_full_one_may_not():
+    claim = made(0.5, kind="probability", probability=0.99)
+    smoke, short = lt.verify(claim, smoke=True), lt.verify(claim, trials=10)
+    assert smoke.finding is short.finding is Finding.INCONCLUSIVE
+    assert smoke.as_expected
+    assert not short.as_expected
+    assert lt.verify(claim).finding is Finding.SUPPORTED
+
+
+def without_time(verdict):
+    # As it is written to disk; text, so that NaN equals NaN.
+    return json.dumps(dataclasses.replace(verdict, seconds=0.0).to_record())
+
+
+QUICK = ["3.4", "3.4/balance", "3.9", "T3.3/second at N = 16d", "3.5/scale"]
+
+
+def test_an_interrupted_run_continues_and_ends_with_the_same_records(tmp_path, monkeypatch):
+    whole = [without_time(v) for v in lt.verify_all(QUICK, smoke=True)]
+    progress, measured, real = tmp_path / "progress.json", [], verify.verify
+
+    def counting(name, **options):
+        if name == "3.9" and name not in measured:
+            measured.append(name)
+            raise KeyboardInterrupt
+        measured.append(name)
+        return real(name, **options)
+
+    monkeypatch.setattr(verify, "verify", counting)
+    reported = []
+    with pytest.raises(KeyboardInterrupt):
+        lt.verify_all(QUICK, smoke=True, progress_file=progress, report=reported.append)
+    assert [v.id for v in reported] == QUICK[:2]
+    assert progress.exists()
+
+    resumed = lt.verify_all(QUICK, smoke=True, progress_file=progress, report=reported.append)
+    assert [without_time(v) for v in resumed] == whole
+    assert measured == [*QUICK[:3], *QUICK[2:]]
+    # All of them are reported again, those taken over included, in the order asked for.
+    assert [v.id for v in reported[2:]] == QUICK
+    assert not progress.exists()
+
+
+@pytest.mark.parametrize("changed", [{"seed": 1}, {"trials": 4}, {"smoke": False, "trials": 3}])
+def test_progress_of_another_run_is_not_taken_over(tmp_path, changed, monkeypatch):
+    progress, real, stopped = tmp_path / "progress.json", verify.verify, []
+
+    def stop_once(name, **options):
+        if name == "3.9" and not stopped:
+            stopped.append(name)
+            raise KeyboardInterrupt
+        return real(name, **options)
+
+    monkeypatch.setattr(verify, "verify", stop_once)
+    with pytest.raises(KeyboardInterrupt):
+        lt.verify_all(["3.4", "3.9"], smoke=True, progress_file=progress)
+    options = {"smoke": True} | changed
+    found = lt.verify_all(["3.4", "3.9"], progress_file=progress, **options)
+    expected = [real(name, **options) for name in ("3.4", "3.9")]
+    assert [without_time(v) for v in found] == [without_time(v) for v in expected]
+
+
+@pytest.mark.parametrize("name", ["3.4", "T3.3/second at N = 16d"])
+def test_records_and_verdicts_convert_both_ways(name):
+    verdict = lt.verify(name, smoke=True)
+    record = verdict.to_record()
+    assert record["id"] == name
+    assert record["verdict"] == verdict.finding.value
+    assert record["mutant_verdict"] == "VIOLATED"
+    assert repr(lt.Verdict.from_record(record)) == repr(verdict)
