@@ -30,10 +30,10 @@ TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")
 SIDES = ("left", "right")
 
 
-# Expect: LoRA-One at zero when it starts, and drifting away under AdamW: sines of 0.5 to 0.9 at step
-# 40, of 0.7 to 0.97 at the end, below LoRA's in most classes. Vanilla LoRA's leading direction on
-# the left comes down from 0.98 to between 0.74 and 0.89 by step 40 and then mostly turns back; its
-# four leading ones stay above 0.98.
+# Expect: LoRA-One at zero when it starts, and drifting away under AdamW: sines of 0.5 to 0.9 at
+# step 40, of 0.7 to 0.97 at the end, below LoRA's in most classes. Vanilla LoRA's leading direction
+# on the left comes down from 0.98 to between 0.74 and 0.89 by step 40 and then mostly turns back;
+# its four leading ones stay above 0.98.
 @dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
     """A transformer pre-trained on odd digits, adapters trained by AdamW on even ones."""
