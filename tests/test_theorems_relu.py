@@ -9,6 +9,7 @@ import pytest
 import torch
 
 import loraone_theory as lt
+from loraone_theory import experiment, records
 from loraone_theory.problems import relu_math
 from loraone_theory.theorems import (
     Draws,
@@ -105,3 +106,19 @@ def test_a_run_is_judged_down_to_the_level_and_no_further() -> None:
             evidence = claim.measure(Draws(4, smoke=True))
             assert np.isfinite(evidence.lhs).all()
     assert (1 - 0.5 / 4) ** t4_2.GENERIC.steps <= t4_2.LEVEL
+
+
+def test_the_map_separates_few_samples_from_many(tmp_path: Path) -> None:
+    folder = Path(__file__).parent.parent / "experiments"
+    script = experiment.load(folder / "fig_t42_map.py")
+    experiment.produce(script, script.smoke, tmp_path)
+    assert (tmp_path / "fig_t42_map.png").read_bytes().startswith(b"\x89PNG")
+    data = records.load_arrays(tmp_path / "fig_t42_map.npz")
+    for name in ("kappa", "eta", "rank", "shift"):
+        few, many = data[f"share.{name}"]
+        assert (few == 0).all(), name
+        assert (many == 1).all(), name
+    # The same edge as in the claim: slower for Δ in one column, and slower for fewer samples.
+    generic, column = data["rate.generic"].mean(-1), data["rate.column"].mean(-1)
+    assert generic[0] > generic[1]
+    assert not column[1] < generic[1]
