@@ -29,6 +29,7 @@ COLUMNS = {
     "rate measured": "rate",
     "steps to 1e-6": "steps",
 }
+STATUS = {"converged": "all"}
 LEAST = 1e-7  # no distance below this is drawn
 
 
@@ -118,9 +119,11 @@ class Compare:
 def _table(found: Comparison) -> Table:
     table = Table(box=None, pad_edge=False)
     table.add_column("method", no_wrap=True)
-    for heading in ("η", "from", *COLUMNS):
-        table.add_column(heading, justify="left" if heading == "from" else "right", min_width=9)
-    table.add_column("status", no_wrap=True)
+    table.add_column("η", justify="right", min_width=8)
+    table.add_column("from")
+    for heading in COLUMNS:
+        table.add_column(heading, justify="right", min_width=9)
+    table.add_column("converged", no_wrap=True)
     for row in found.rows:
         means = [_cell(getattr(row, name)) for name in COLUMNS.values()]
         table.add_row(
@@ -128,7 +131,7 @@ def _table(found: Comparison) -> Table:
             _cell(np.array([row.learning_rate])),
             "theory" if row.chosen_by == "prediction" else row.chosen_by,
             *means,
-            row.status.partition(":")[0].replace(" converged", ""),
+            STATUS.get(row.status, row.status.partition(":")[0].removesuffix(" converged")),
         )
     return table
 
