@@ -16,6 +16,8 @@ SPECTRUM = tuple(np.linspace(1.0, 0.25, 4).tolist())
 TRUE_RANK = len(SPECTRUM)
 # LoRA-GA's A₀B₀ has the singular values √k/γ = 1.05, Δ has some between 0.25 and 1.
 GAMMA = 6.0
+# "Ends lower" is judged as: on at least this share of instances.
+SHARE = 0.9
 
 
 def _problem(seeds: tuple[int, ...]) -> LinearProblem:
@@ -59,26 +61,32 @@ def _below(draws: Draws, rank: int) -> Evidence:
         "mean final loss, LoRA-GA": float(other.mean()),
         "mean floor, LoRA-GA": float(predict.floor(problem, rival, rank=rank).mean()),
     }
-    return Evidence(ours, other, numbers=numbers)
+    numbers["share of draws below"] = float((ours < other).mean())
+    return Evidence(ours, other, probability=SHARE, numbers=numbers)
 
 
 _SIZES = f"d = k = {D}, N = {SAMPLES}, λ* from 1 to 0.25, r* = {TRUE_RANK}"
 
 
-def _deficient(id: str, rank: int, mutant_rank: int, expected: Finding, explanation: str) -> Claim:
+def _deficient(
+    id: str, rank: int, mutant_rank: int, trials: int, expected: Finding, explanation: str
+) -> Claim:
     return Claim(
         id=id,
         title="Below r* LoRA-One ends lower than LoRA-GA",
         reference="Section 5, Figure 4, rank-deficient panel",
-        statement="For r < r* GD on LoRA-One ends with a lower loss than GD on LoRA-GA.",
+        statement=(
+            "For r < r* GD on LoRA-One ends with a lower loss than GD on LoRA-GA; judged as: on "
+            f"at least {SHARE:.0%} of instances."
+        ),
         hypotheses=("linear model", f"r = {rank} < r*", "gradient descent"),
         how=f"{_SIZES}, γ = {GAMMA:g} for LoRA-GA; losses after 3000 steps, floors beside them.",
-        kind="bound",
+        kind="probability",
         measure=lambda draws: _below(draws, rank),
         mutant_statement=f"the same with r = {mutant_rank}",
         mutant=lambda draws: _below(draws, mutant_rank),
-        trials=16,
-        smoke_trials=3,
+        trials=trials,
+        smoke_trials=min(trials, 250),
         expected=expected,
         explanation=explanation,
         derivation="3.5",
@@ -111,6 +119,7 @@ CLAIMS = (
         "Fig. 4/r = r*/2",
         TRUE_RANK // 2,
         1,
+        16,
         Finding.VIOLATED,
         "LoRA-GA's offset acts as extra rank: well below r* its floor is below LoRA-One's, the "
         "Eckart–Young one, and the more so the larger its scale. The figure's order is reversed.",
@@ -119,7 +128,9 @@ CLAIMS = (
         "Fig. 4/r = r* − 1",
         TRUE_RANK - 1,
         TRUE_RANK // 2,
+        400,
         Finding.SUPPORTED,
-        "One rank short of r* the offset costs more than it lends: the order is the figure's.",
+        "One rank short of r* the offset mostly costs more than it lends: the order is the "
+        "figure's, but on a few instances in a hundred it is reversed.",
     ),
 )
