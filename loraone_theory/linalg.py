@@ -70,6 +70,19 @@ def difference(M: Tensor, T: Tensor) -> Tensor:
     return M.sub_(T) if fits else M - T
 
 
+def tall_inner(M: Tensor, N: Tensor) -> Tensor:
+    """MᵀN for tall M (..., d, p) and N (..., d, q), in two halves that run side by side.
+
+    BLAS gives a product with a small result and a long inner dimension to one thread.
+    """
+    half = M.shape[-2] // 2
+    if M.shape[-2] % 2:
+        return M.mT @ N
+    halves = (X.mT.unflatten(-1, (2, half)).transpose(-3, -2) for X in (M, N))
+    first, second = halves
+    return (first @ second.mT).sum(-3)
+
+
 def truncated_svd(M: Tensor | Factors, rank: int, options: SVDOptions = EXACT) -> SVD:
     """The leading `rank` singular triplets of M (..., d, k).
 

@@ -18,7 +18,7 @@ from loraone_theory.problems.covariance import Covariance, Dense, Identity, Whic
 from loraone_theory.validate import Array
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
-BLOCK_BYTES = 1 << 22
+BLOCK_BYTES = 1 << 23
 # Residuals of more entries than this are refused: such a problem is meant to be reduced.
 DENSE_LIMIT = 1 << 31
 
@@ -155,10 +155,10 @@ class LinearProblem:
         return 0.5 * (E * E).sum((-2, -1))
 
     def gradients(self, shift: Factors) -> Factors:
-        """(Σ̂E Bᵀ, AᵀΣ̂E); large problems in row blocks, so that E never leaves the cache."""
+        """(Σ̂E Bᵀ, AᵀΣ̂E); large problems in blocks of rows, so that E stays in cache."""
         A, B = shift
         rows = BLOCK_BYTES // (8 * (A.shape[-1] + 2 * self.k))
-        if self.covariance.reach is not None and self.d > 2 * rows:
+        if self.covariance.reach is not None and self.d > rows:
             return self._gradients_by_rows(A, B, max(rows, 256))
         M = self.covariance.apply(self.residual(shift))
         return Factors(linalg.tall_product(M, B.mT), A.mT @ M)
@@ -166,17 +166,17 @@ class LinearProblem:
     def _gradients_by_rows(self, A: Tensor, B: Tensor, rows: int) -> Factors:
         reach, d, T = self.covariance.reach or 0, self.d, self._dense_target
         batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], self.batch_shape)
-        grad_A = A.new_empty(*batch, A.shape[-1], d).mT
+        grad_A = A.new_empty(*batch, A.shape[-1], d)
         grad_B = B.new_zeros(*batch, *B.shape[-2:])
         for start in range(0, d, rows):
             stop = min(start + rows, d)
             low, high = max(start - reach, 0), min(stop + reach, d)
-            AB = linalg.tall_product(A[..., low:high, :], B)
-            E = linalg.difference(AB, T[..., low:high, :])
+            E = linalg.tall_product(A[..., low:high, :], B)
+            E = linalg.difference(E, T[..., low:high, :])
             M = self.covariance.rows(low, high).apply(E)[..., start - low : stop - low, :]
-            grad_A[..., start:stop, :] = linalg.tall_product(M, B.mT)
-            grad_B += A[..., start:stop, :].mT @ M
-        return Factors(grad_A, grad_B)
+            torch.matmul(B, M.mT, out=grad_A[..., start:stop])
+            grad_B += linalg.tall_inner(A[..., start:stop, :], M)
+        return Factors(grad_A.mT, grad_B)
 
     def one_step_gradient(self) -> Factors:
         """G = Σ̂Δ as Factors of rank r*: the negative full gradient at W."""
