@@ -42,6 +42,10 @@ EXACT = SVDOptions()
 # From this many times as tall as wide, a frame is cheaper from M and its R factor than from Q.
 TALL = 64
 
+# Gap between the squares of singular values `rank` and `rank` + 1, relative to the largest square,
+# from which the Gram matrix gives a frame to 100 eps; below it the R factor does.
+GRAM_GAP = 1e-2
+
 
 def eps(M: Tensor) -> float:
     """Machine epsilon of the dtype of `M`."""
@@ -129,9 +133,38 @@ def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         return M.new_zeros(*M.shape[:-1], rank), torch.zeros(
             M.shape[:-2], dtype=torch.bool, device=M.device
         )
+    if rank == r or d < 2 * r:
+        return _frame_by_qr(M, rank)
+    values, V = torch.linalg.eigh(_finite(M.mT @ M))
+    top, low, below = values[..., -1], values[..., -rank], values[..., -rank - 1]
+    # Eigenvectors of the Gram matrix are good to eps over this relative gap.
+    clear = low - below > GRAM_GAP * top
+    S = low.new_ones((*values.shape[:-1], rank))
+    S = torch.where(clear[..., None], values[..., -rank:], S).sqrt().flip(-1)
+    frame = tall_product(M, V[..., -rank:].flip(-1) / S[..., None, :])
+    if bool(clear.all()):
+        return frame, clear
+    hard = ~clear
+    exact, defined = _frame_by_qr(M[hard], rank)
+    frame[hard] = exact
+    clear = clear.clone()
+    clear[hard] = defined
+    return frame, clear
+
+
+def _finite(M: Tensor) -> Tensor:
+    """M, with zeros in place of matrices that are not finite, which LAPACK refuses."""
     finite = torch.isfinite(M).flatten(-2).all(-1)
-    if not bool(finite.all()):
-        M = torch.where(finite[..., None, None], M, torch.zeros_like(M))
+    if bool(finite.all()):
+        return M
+    return torch.where(finite[..., None, None], M, torch.zeros_like(M))
+
+
+def _frame_by_qr(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """`left_frame` from the SVD of the R factor, whatever the spread of the singular values."""
+    d, r = M.shape[-2:]
+    finite = torch.isfinite(M).flatten(-2).all(-1)
+    M = _finite(M)
     tall_one = d > TALL * r
     # With as many columns as `rank` the span is Q's own: no rotation, no rounding from one.
     Q, R = torch.linalg.qr(M, mode="r" if tall_one else "reduced")
