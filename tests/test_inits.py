@@ -201,7 +201,9 @@ def test_starts_from_W_need_it(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "method", [lt.methods.lora(init_std="kaiming"), lt.methods.lora_sb(signed=True)], ids=str
+    "method",
+    [lt.methods.lora(init_std="kaiming"), lt.methods.lora_sb(signed=True)],
+    ids=lambda method: method.name,
 )
 def test_entrywise_starts_need_the_coordinates(method: lt.Method) -> None:
     problem = lt.sample_linear_matrix_free(d=12, k=10, true_rank=2, samples=50)
