@@ -4,6 +4,8 @@ import doctest
 import re
 from pathlib import Path
 
+from loraone_theory import records
+
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
 
@@ -19,3 +21,10 @@ def test_links_and_pictures_exist():
     targets = re.findall(r"\]\(([^)#]+)\)", README.read_text(encoding="utf-8"))
     missing = [t for t in targets if not t.startswith("http") and not (ROOT / t).exists()]
     assert missing == []
+
+
+def test_verdicts_are_those_of_the_records():
+    found = {r["id"]: r["verdict"] for r in records.load_json(ROOT / "records" / "verdicts.json")}
+    rows = re.findall(r"^\| (.+?) \| .+ \| \[.+\.py\]\(.+\) \| (.+) \|$", README.read_text(), re.M)
+    assert len(rows) > 10
+    assert [(name, found[name]) for name, _ in rows] == rows
