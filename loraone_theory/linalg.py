@@ -42,6 +42,9 @@ EXACT = SVDOptions()
 # From this many times as tall as wide, a frame is cheaper from M and its R factor than from Q.
 TALL = 64
 
+# From this many rows an inner product of tall matrices is split in two.
+HALVES = 8192
+
 # Gap between the squares of singular values `rank` and `rank` + 1, relative to the largest square,
 # from which the Gram matrix gives a frame to 100 eps; below it the R factor does.
 GRAM_GAP = 1e-2
@@ -75,15 +78,15 @@ def difference(M: Tensor, T: Tensor) -> Tensor:
 
 
 def tall_inner(M: Tensor, N: Tensor) -> Tensor:
-    """MᵀN for tall M (..., d, p) and N (..., d, q), in two halves that run side by side.
+    """MᵀN for tall M (..., d, p) and N (..., d, q); where d is large and even, in two halves.
 
-    BLAS gives a product with a small result and a long inner dimension to one thread.
+    BLAS gives a product with a small result and a long inner dimension to one thread; the halves
+    run side by side.
     """
-    half = M.shape[-2] // 2
-    if M.shape[-2] % 2:
+    d = M.shape[-2]
+    if d % 2 or d < HALVES:
         return M.mT @ N
-    halves = (X.mT.unflatten(-1, (2, half)).transpose(-3, -2) for X in (M, N))
-    first, second = halves
+    first, second = (X.mT.unflatten(-1, (2, d // 2)).transpose(-3, -2) for X in (M, N))
     return (first @ second.mT).sum(-3)
 
 

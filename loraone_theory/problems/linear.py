@@ -18,7 +18,7 @@ from loraone_theory.problems.covariance import Covariance, Dense, Identity, Whic
 from loraone_theory.validate import Array
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
-BLOCK_BYTES = 1 << 23
+BLOCK_BYTES = 1 << 24
 # Residuals of more entries than this are refused: such a problem is meant to be reduced.
 DENSE_LIMIT = 1 << 31
 
@@ -161,7 +161,7 @@ class LinearProblem:
         if self.covariance.reach is not None and self.d > rows:
             return self._gradients_by_rows(A, B, max(rows, 256))
         M = self.covariance.apply(self.residual(shift))
-        return Factors(linalg.tall_product(M, B.mT), A.mT @ M)
+        return Factors(linalg.tall_product(M, B.mT), linalg.tall_inner(A, M))
 
     def _gradients_by_rows(self, A: Tensor, B: Tensor, rows: int) -> Factors:
         reach, d, T = self.covariance.reach or 0, self.d, self._dense_target
