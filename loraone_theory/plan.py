@@ -72,7 +72,7 @@ def make_batch(
     return Batch(axes, coordinates, shape, tensors)
 
 
-def check_records(record: Sequence[str], method: Method, problem: Problem) -> tuple[str, ...]:
+def check_records(record: Sequence[str], method: Method) -> tuple[str, ...]:
     """The record names, each known and defined for the method."""
     if isinstance(record, str):
         raise TypeError(f"record must be a sequence of names; got the string {record!r}")

@@ -90,7 +90,7 @@ def simulate(
     steps = validate.integer("steps", steps, least=1)
     every = validate.integer("every", every, least=1)
     seeds = validate.seeds(seeds)
-    record = plan.check_records(record, chosen, problem)
+    record = plan.check_records(record, chosen)
     validate.choice("reduce", reduce, plan.REDUCE)
     hyper = _hyper(chosen, learning_rate, init_std, damping, initial)
     if initial is not None:
