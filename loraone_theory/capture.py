@@ -1,48 +1,46 @@
 """On CUDA, record one step as a graph and replay it: launching small kernels is what costs there.
 
-The replayed step runs the same kernels on the same values as the eager one. Rules that keep a
-state, or whose kernels cannot be recorded (eigendecompositions synchronise), stay eager.
+The replayed step runs the same kernels on the same values as the eager one.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 
 from loraone_theory.factors import Params
 
-Step = Callable[[Params, Any], tuple[Params, Any]]
+WARM_UP = 3  # calls before recording, so that libraries have set themselves up
 
 
-def captured(step: Step, params: Params, state: Any) -> Step:
-    """`step` itself on the CPU or where it cannot be recorded, else its replay."""
-    if not params[0].is_cuda or state is not None:
-        return step
+def recorded(work: Callable[[], None], mutated: Params) -> torch.cuda.CUDAGraph | None:
+    """`work` as a graph to replay; None on the CPU, or where it cannot be recorded.
+
+    Args:
+        work: reads and writes tensors that stay where they are, and keeps no other state.
+        mutated: those whose values the next call depends on; they are as before on return.
+    """
+    if not mutated[0].is_cuda:
+        return None
+    before = [tensor.clone() for tensor in mutated]
     try:
-        return _Replay(step, params)
-    except RuntimeError:
-        return step
+        return _record(work)
+    except RuntimeError:  # for example a kernel that synchronises, as eigendecompositions do
+        return None
+    finally:
+        for tensor, value in zip(mutated, before, strict=True):
+            tensor.copy_(value)
 
 
-class _Replay:
-    """A CUDA graph of one step over buffers of its own; its answers are fresh tensors."""
-
-    def __init__(self, step: Step, params: Params) -> None:
-        self.buffers = tuple(p.clone() for p in params)
-        side = torch.cuda.Stream()
-        side.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(side):  # warm-up, as recording asks for
-            for _ in range(3):
-                step(self.buffers, None)
-        torch.cuda.current_stream().wait_stream(side)
-        self.graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(self.graph):
-            self.answers, _ = step(self.buffers, None)
-
-    def __call__(self, params: Params, state: Any) -> tuple[Params, Any]:
-        for buffer, value in zip(self.buffers, params, strict=True):
-            buffer.copy_(value)
-        self.graph.replay()
-        return tuple(answer.clone() for answer in self.answers), state
+def _record(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+    side = torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(side):
+        for _ in range(WARM_UP):
+            work()
+    torch.cuda.current_stream().wait_stream(side)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        work()
+    return graph

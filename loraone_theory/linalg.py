@@ -12,7 +12,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory import validate
+from loraone_theory import tall, validate
 from loraone_theory.factors import Factors
 
 
@@ -42,9 +42,6 @@ EXACT = SVDOptions()
 # From this many times as tall as wide, a frame is cheaper from M and its R factor than from Q.
 TALL = 64
 
-# From this many rows an inner product of tall matrices is split in two.
-HALVES = 8192
-
 # Gap between the squares of singular values `rank` and `rank` + 1, relative to the largest square,
 # from which the Gram matrix gives a frame to 100 eps; below it the R factor does.
 GRAM_GAP = 1e-2
@@ -53,41 +50,6 @@ GRAM_GAP = 1e-2
 def eps(M: Tensor) -> float:
     """Machine epsilon of the dtype of `M`."""
     return torch.finfo(M.dtype).eps
-
-
-def tall(M: Tensor) -> Tensor:
-    """The same matrices with the long axis d of (..., d, r) contiguous in memory.
-
-    With rows of a few entries contiguous instead, BLAS and elementwise kernels run several times
-    slower. Elementwise operations preserve the layout, and so does `tall_product`.
-    """
-    return M.mT.contiguous().mT
-
-
-def tall_product(M: Tensor, N: Tensor) -> Tensor:
-    """MN for a tall M (..., d, p) and a small N, laid out as by `tall`."""
-    return (N.mT @ M.mT).mT
-
-
-def difference(M: Tensor, T: Tensor) -> Tensor:
-    """M − T, written into M wherever T broadcasts to M's shape; M must be a fresh tensor."""
-    fits = M.ndim >= T.ndim and all(
-        t in (1, m) for m, t in zip(M.shape[M.ndim - T.ndim :], T.shape, strict=True)
-    )
-    return M.sub_(T) if fits else M - T
-
-
-def tall_inner(M: Tensor, N: Tensor) -> Tensor:
-    """MᵀN for tall M (..., d, p) and N (..., d, q); where d is large and even, in two halves.
-
-    BLAS gives a product with a small result and a long inner dimension to one thread; the halves
-    run side by side.
-    """
-    d = M.shape[-2]
-    if d % 2 or d < HALVES:
-        return M.mT @ N
-    first, second = (X.mT.unflatten(-1, (2, d // 2)).transpose(-3, -2) for X in (M, N))
-    return (first @ second.mT).sum(-3)
 
 
 def truncated_svd(M: Tensor | Factors, rank: int, options: SVDOptions = EXACT) -> SVD:
@@ -144,7 +106,7 @@ def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     clear = low - below > GRAM_GAP * top
     S = low.new_ones((*values.shape[:-1], rank))
     S = torch.where(clear[..., None], values[..., -rank:], S).sqrt().flip(-1)
-    frame = tall_product(M, V[..., -rank:].flip(-1) / S[..., None, :])
+    frame = tall.product(M, V[..., -rank:].flip(-1) / S[..., None, :])
     if bool(clear.all()):
         return frame, clear
     hard = ~clear
@@ -168,14 +130,14 @@ def _frame_by_qr(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     d, r = M.shape[-2:]
     finite = torch.isfinite(M).flatten(-2).all(-1)
     M = _finite(M)
-    tall_one = d > TALL * r
+    slender = d > TALL * r
     # With as many columns as `rank` the span is Q's own: no rotation, no rounding from one.
-    Q, R = torch.linalg.qr(M, mode="r" if tall_one else "reduced")
+    Q, R = torch.linalg.qr(M, mode="r" if slender else "reduced")
     U, S, Vh = torch.linalg.svd(R, full_matrices=False)
     rounding = max(d, r) * eps(M) * S[..., 0]
     below = S[..., rank] if rank < S.shape[-1] else torch.zeros_like(rounding)
     defined = finite & (S[..., rank - 1] - below > rounding)
-    if tall_one:
+    if slender:
         return _frame_of_rows(M, S[..., :rank], Vh[..., :rank, :], defined), defined
     return Q if min(d, r) == rank else Q @ U[..., :rank], defined
 
@@ -188,16 +150,20 @@ def _frame_of_rows(M: Tensor, S: Tensor, Vh: Tensor, defined: Tensor) -> Tensor:
     """
     mask = defined[..., None, None]
     S = torch.where(defined[..., None], S, torch.ones_like(S))
-    F = tall_product(M, Vh.mT / S[..., None, :])
+    F = tall.product(M, Vh.mT / S[..., None, :])
     gram = torch.where(mask, F.mT @ F, torch.eye(S.shape[-1]).to(S))
     L = torch.linalg.cholesky_ex(gram).L
-    return tall_product(F, torch.linalg.inv(L).mT)
+    return tall.product(F, torch.linalg.inv(L).mT)
 
 
 def residual(P: Tensor, Q: Tensor) -> Tensor:
     """(I − PPᵀ)Q for an orthonormal frame P, orthogonalised twice so that it holds to rounding."""
-    C = Q - tall_product(P, P.mT @ Q)
-    return C - tall_product(P, P.mT @ C)
+    if P.ndim > 2 and P.shape[:-2].numel() == 1 and Q.ndim >= P.ndim:
+        P = P.reshape(P.shape[-2:])  # one frame for the whole batch: its products are one product
+    C = Q.mT
+    for _ in range(2):
+        C = C - (C @ P) @ P.mT
+    return C.mT
 
 
 def largest_sine(P: Tensor, Q: Tensor) -> Tensor:

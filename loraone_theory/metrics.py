@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, validate
+from loraone_theory import linalg, tall, validate
 from loraone_theory.factors import Factors, Params
 from loraone_theory.problems.base import Problem
 from loraone_theory.validate import Array
@@ -105,7 +105,7 @@ class Reference(NamedTuple):
 def reference(problem: Problem) -> Reference:
     """The top-r* singular frames of the one-step gradient."""
     U, _, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
-    return Reference(linalg.tall(U), linalg.tall(V))
+    return Reference(tall.layout(U), tall.layout(V))
 
 
 class View:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, validate
+from loraone_theory import tall, validate
 from loraone_theory.factors import Factors, Params, Scalar
 from loraone_theory.methods import Method
 from loraone_theory.metrics import ALIGNMENTS, RECORDS
@@ -141,7 +141,7 @@ def make_plan(
         count = len(original.trainable)
         start = Start(tuple(lowered[:count]), tuple(lowered[count:]))
         problem = reduction.problem
-    trainable = tuple(_expanded(linalg.tall(tensor), batch) for tensor in start.trainable)
+    trainable = tuple(_expanded(tall.layout(tensor), batch) for tensor in start.trainable)
     return Plan(problem, method, rule, Start(trainable, start.frozen), batch, reduction, original)
 
 

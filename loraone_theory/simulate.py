@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory import methods, metrics, plan, validate
-from loraone_theory.capture import captured
+from loraone_theory import methods, metrics, plan, steppers, validate
 from loraone_theory.factors import Factors, Params
 from loraone_theory.methods import Method
 from loraone_theory.metrics import RECORDS, View
@@ -19,11 +19,13 @@ from loraone_theory.plan import Plan
 from loraone_theory.problems.base import Problem
 from loraone_theory.rules.base import State
 from loraone_theory.status import Outcome, RunStatus
-from loraone_theory.threads import threads_for
+from loraone_theory.threads import side_by_side, threads_for
 from loraone_theory.trajectory import Trajectory
 
 # Snapshots are gathered up to this size and then measured in one batched call.
 CHUNK_BYTES = 1 << 22
+# From this many snapshots on, threads share those instead of the work on each.
+MANY = 8
 # Their residuals, which many records need, may take this much.
 RESIDUAL_BYTES = 1 << 25
 # Finiteness is looked at once in so many steps; the exact step is found by repeating those.
@@ -103,10 +105,12 @@ def simulate(
     recorded = np.unique(np.append(np.arange(0, steps + 1, every), steps))
     entries = max(t.numel() for t in prepared.start.trainable)
     work = getattr(prepared.problem, "work", 0) * batch.shape.numel()
-    with threads_for(max(entries, work), problem.like.device), torch.no_grad():
-        run = _Run(prepared, record, recorded)
+    threads = torch.get_num_threads()
+    pool = ThreadPoolExecutor(max(1, threads - 1))
+    with pool, threads_for(max(entries, work), problem.like.device), torch.no_grad():
+        run = _Run(prepared, record, recorded, threads, pool)
         run.advance(steps, progress)
-    end = plan.lifted(prepared, run.params)
+    end = plan.lifted(prepared, run.stepper.params)
     config = {"method": chosen.name, "hyper": _plain(chosen.hyper), "rank": rank, "steps": steps}
     config |= {"every": every, "damping": damping, "learning_rate": learning_rate}
     return Trajectory(
@@ -153,44 +157,49 @@ def _plain(hyper: dict[str, Any]) -> dict[str, Any]:
 
 
 class _Run:
-    """The state of a batch of runs between chunks of steps."""
+    """A batch of runs on its way: the stepper, and what is recorded of it."""
 
-    def __init__(self, prepared: Plan, record: tuple[str, ...], recorded: np.ndarray) -> None:
+    def __init__(
+        self,
+        prepared: Plan,
+        record: tuple[str, ...],
+        recorded: np.ndarray,
+        threads: int,
+        pool: ThreadPoolExecutor,
+    ) -> None:
         self.plan, self.record, self.recorded = prepared, record, recorded
-        self.params: Params = prepared.start.trainable
-        self.state: State = prepared.rule.init(self.params)
+        self.threads, self.pool = threads, pool  # for measuring; the steps may have fewer
+        self.stepper = steppers.make(prepared)
         shape = (len(recorded), *prepared.batch.shape)
         self.store = {name: prepared.problem.like.new_full(shape, math.nan) for name in record}
         wanted = plan.needs_reference(record)
         self.against = metrics.reference(prepared.problem) if wanted else None
         self.diverged_at = torch.zeros(prepared.batch.shape, dtype=torch.int64)
-        self.snapshots: list[Params] = []
-        self.measured = 0
-        like = prepared.problem.like
-        size = sum(t.numel() for t in self.params) * like.element_size()
-        entries = prepared.problem.d * prepared.problem.k * prepared.batch.shape.numel()
-        residual = entries * like.element_size()
-        self.capacity = max(1, min(CHUNK_BYTES // size, RESIDUAL_BYTES // residual))
+        self.measured = self.waiting = 0
+        self.snapshots = self._room() if record else ()
 
-    def step(self, params: Params, state: State) -> tuple[Params, State]:
-        """One step of the method from time-t values."""
-        method, frozen = self.plan.method.parametrisation, self.plan.start.frozen
-        gradients = self.plan.problem.gradients(method.shift(params, frozen))
-        return self.plan.rule.update(params, method.pullback(params, frozen, gradients), state)
+    def _room(self) -> Params:
+        """Space for the snapshots that are measured together, (count, *batch, ...) each."""
+        params, like = self.stepper.params, self.plan.problem.like
+        size = sum(t.numel() for t in params) * like.element_size()
+        entries = self.plan.problem.d * self.plan.problem.k * self.plan.batch.shape.numel()
+        residual = entries * like.element_size()
+        count = max(1, min(CHUNK_BYTES // size, RESIDUAL_BYTES // residual, len(self.recorded)))
+        return tuple(t.new_empty(count, *t.mT.shape).mT for t in params)
 
     def advance(self, steps: int, progress: Callable[[int], object] | None) -> None:
         """All steps, in chunks; stops early once every run has diverged."""
         wanted = set(self.recorded.tolist()) if self.record else set()
+        stepper = self.stepper
         self._keep(0, wanted)
-        step = captured(self.step, self.params, self.state)
         done = 0
         while done < steps:
             stop = min(done + CHECK_STEPS, steps)
-            params, state = self.params, self.state
+            before = stepper.saved()
             for t in range(done + 1, stop + 1):
-                self.params, self.state = step(self.params, self.state)
+                stepper.step()
                 self._keep(t, wanted)
-            self._find_divergence(params, state, done, stop)
+            self._find_divergence(before, done, stop)
             done = stop
             if progress is not None:
                 progress(done)
@@ -200,38 +209,49 @@ class _Run:
 
     def _keep(self, t: int, wanted: set[int]) -> None:
         if t in wanted:
-            self.snapshots.append(self.params)
-            if len(self.snapshots) >= self.capacity:
+            for space, value in zip(self.snapshots, self.stepper.params, strict=True):
+                space[self.waiting].copy_(value)
+            self.waiting += 1
+            if self.waiting == len(self.snapshots[0]):
                 self._measure()
 
     def _measure(self) -> None:
-        """Every record of the snapshots in one batched call."""
-        if not self.snapshots:
+        """Every record of the snapshots, in one batched call for each thread."""
+        if not self.waiting:
             return
-        count = len(self.snapshots)
-        # Stacked through the transposes, which keeps the long axis contiguous.
-        stacked = tuple(
-            torch.stack([part.mT for part in parts]).mT
-            for parts in zip(*self.snapshots, strict=True)
-        )
+        entries = self.snapshots[0][: self.waiting].numel()
+        device = self.plan.problem.like.device
+        with threads_for(entries, device, self.threads):
+            if torch.get_num_threads() > 1 and device.type == "cpu" and self.waiting >= MANY:
+                side_by_side(self.pool, self._measure_rows, self.waiting, self.threads)
+            else:
+                self._measure_rows(slice(0, self.waiting))
+        self.measured, self.waiting = self.measured + self.waiting, 0
+
+    def _measure_rows(self, rows: slice) -> None:
+        stacked = tuple(space[rows] for space in self.snapshots)
         method, frozen = self.plan.method.parametrisation, self.plan.start.frozen
         shift, sides = method.shift(stacked, frozen), method.sides(stacked, frozen)
         view = View(self.plan.problem, self.against, shift, sides, stacked)
         for name in self.record:
-            self.store[name][self.measured : self.measured + count] = RECORDS[name](view)
-        self.measured += count
-        self.snapshots.clear()
+            target = self.store[name][self.measured + rows.start : self.measured + rows.stop]
+            target.copy_(RECORDS[name](view))
 
-    def _find_divergence(self, params: Params, state: State, done: int, stop: int) -> None:
+    def _find_divergence(self, before: tuple[Params, State], done: int, stop: int) -> None:
         """Date the runs that stopped being finite between two checks, by repeating the steps."""
-        new = ~self._finite(self.params) & (self.diverged_at == 0)
+        new = ~self._finite(self.stepper.params) & (self.diverged_at == 0)
+        if not bool(new.any()):
+            return
+        present = self.stepper.saved()
+        self.stepper.load(*before)
         for t in range(done + 1, stop + 1):
-            if not bool(new.any()):
-                return
-            params, state = self.step(params, state)
-            now = new & ~self._finite(params)
+            self.stepper.step()
+            now = new & ~self._finite(self.stepper.params)
             self.diverged_at[now] = t
             new = new & ~now
+            if not bool(new.any()):
+                break
+        self.stepper.load(*present)
 
     def _finite(self, params: Params) -> Tensor:
         finite = [torch.isfinite(t).flatten(-2).all(-1) for t in params]
@@ -250,7 +270,7 @@ class _Run:
         """One RunStatus per run."""
         dropped = self.plan.rule.dropped
         zero = torch.zeros_like(self.diverged_at)
-        counts = [zero, zero] if dropped is None else [c.cpu() for c in dropped(self.state)]
+        counts = [zero, zero] if dropped is None else [c.cpu() for c in dropped(self.stepper.state)]
         answer = np.empty(tuple(self.diverged_at.shape), dtype=object)
         for index in np.ndindex(answer.shape):
             count, last = (int(c.expand_as(zero)[index]) for c in counts)

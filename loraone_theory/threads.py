@@ -1,8 +1,10 @@
-"""How many CPU threads a batch of small matrices deserves."""
+"""How many CPU threads a batch of small matrices deserves, and how they share it."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import itertools
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
@@ -13,14 +15,41 @@ ENTRIES_PER_THREAD = 1 << 15
 
 
 @contextmanager
-def threads_for(entries: int, device: torch.device) -> Iterator[None]:
-    """Run the block on one thread if its tensors are small, on torch's own count otherwise."""
+def threads_for(entries: int, device: torch.device, most: int | None = None) -> Iterator[None]:
+    """Run the block on one thread if its tensors are small, else on `most` (torch's own count)."""
     before = torch.get_num_threads()
-    if device.type != "cpu" or before == 1 or entries > ENTRIES_PER_THREAD:
+    wanted = 1 if entries <= ENTRIES_PER_THREAD else most or before
+    if device.type != "cpu" or wanted == before:
         yield
         return
-    torch.set_num_threads(1)
+    torch.set_num_threads(wanted)
     try:
         yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def side_by_side(
+    pool: ThreadPoolExecutor, work: Callable[[slice], None], count: int, threads: int
+) -> None:
+    """Call `work` on `threads` slices that make up range(count), all but one of them in the pool.
+
+    For batches of small matrices: LAPACK goes through them one by one, so their number is what
+    there is to share. Torch is single-threaded meanwhile.
+    """
+    cuts = [count * i // threads for i in range(threads + 1)]
+    first, *rest = [slice(a, b) for a, b in itertools.pairwise(cuts) if a < b]
+
+    def alone(rows: slice) -> None:
+        torch.set_num_threads(1)
+        with torch.no_grad():
+            work(rows)
+
+    before = torch.get_num_threads()
+    others = [pool.submit(alone, rows) for rows in rest]
+    try:
+        alone(first)
+        for other in others:
+            other.result()
     finally:
         torch.set_num_threads(before)

@@ -14,14 +14,14 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import those of its own and of lower levels. The first match of a name counts.
 LEVELS = [
-    (r"(factors|validate|threads)", 0),
+    (r"(factors|validate|threads|tall)", 0),
     (r"(linalg|randomness|records|status|stats)", 1),
     (r"(trajectory|capture|parametrisations)", 4),
     (r"problems", 2),
     (r"(inits|rules)", 5),
     (r"methods", 6),
     (r"(metrics|predict|predict_relu)", 7),
-    (r"(plan|simulate)", 8),
+    (r"(plan|steppers|simulate)", 8),
     (r"testing", 8),
     (r"theorems", 9),
     (r"(verify|compare|bench|report|plotting|experiment|integrations)", 10),

@@ -2,7 +2,7 @@
 
 Each form offers the same few methods, so that a problem never asks which one it holds:
 
-- `apply(M)`: Σ̂M for M (..., d, m), a new tensor.
+- `apply(M)`: Σ̂M for M (..., d, m), a new tensor, or written into `out`.
 - `half(M)`: CM for one fixed C with Σ̂ = CᵀC, so that floors keep full relative accuracy.
 - `half_transposed(M)`: CᵀM for the same C.
 - `spectrum(which)`: eigenvalues ascending, `"extremes"` (..., 2) or `"all"` (..., d).
@@ -34,8 +34,8 @@ class Covariance(Protocol):
     def batch_shape(self) -> torch.Size:
         """Leading batch dimensions."""
 
-    def apply(self, M: Tensor) -> Tensor:
-        """Σ̂M, shape (..., d, m)."""
+    def apply(self, M: Tensor, out: Tensor | None = None) -> Tensor:
+        """Σ̂M, shape (..., d, m); `out` must not overlap M."""
 
     def half(self, M: Tensor) -> Tensor:
         """CM with Σ̂ = CᵀC, shape (..., d, m)."""
@@ -63,9 +63,9 @@ class Identity:
         """No batch dimensions."""
         return torch.Size()
 
-    def apply(self, M: Tensor) -> Tensor:
+    def apply(self, M: Tensor, out: Tensor | None = None) -> Tensor:
         """M itself."""
-        return M
+        return M if out is None else out.copy_(M)
 
     def half(self, M: Tensor) -> Tensor:
         """M itself."""
@@ -97,9 +97,9 @@ class Diagonal:
         """Leading dimensions of `values`."""
         return self.values.shape[:-1]
 
-    def apply(self, M: Tensor) -> Tensor:
+    def apply(self, M: Tensor, out: Tensor | None = None) -> Tensor:
         """Rows of M scaled by `values`."""
-        return self.values[..., None] * M
+        return torch.mul(self.values[..., None], M, out=out)
 
     def half(self, M: Tensor) -> Tensor:
         """Rows of M scaled by the square roots."""
@@ -146,9 +146,9 @@ class Tridiagonal:
         """Leading dimensions of the diagonals."""
         return self.main.shape[:-1]
 
-    def apply(self, M: Tensor) -> Tensor:
+    def apply(self, M: Tensor, out: Tensor | None = None) -> Tensor:
         """The three-term product, O(d·m)."""
-        out = self.main[..., None] * M
+        out = torch.mul(self.main[..., None], M, out=out)
         out[..., 1:, :].addcmul_(self.off[..., None], M[..., :-1, :])
         out[..., :-1, :].addcmul_(self.off[..., None], M[..., 1:, :])
         return out
@@ -211,9 +211,10 @@ class Dense:
         """Leading dimensions of `matrix`."""
         return self.matrix.shape[:-2]
 
-    def apply(self, M: Tensor) -> Tensor:
+    def apply(self, M: Tensor, out: Tensor | None = None) -> Tensor:
         """The matrix product."""
-        return self.matrix @ M
+        product = self.matrix @ M
+        return product if out is None else out.copy_(product)
 
     def half(self, M: Tensor) -> Tensor:
         """Λ^{1/2}QᵀM from Σ̂ = QΛQᵀ."""

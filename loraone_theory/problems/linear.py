@@ -12,7 +12,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, validate
+from loraone_theory import linalg, tall, validate
 from loraone_theory.factors import Factors, concatenate
 from loraone_theory.problems.covariance import Covariance, Dense, Identity, Which
 from loraone_theory.validate import Array
@@ -131,18 +131,23 @@ class LinearProblem:
         return self.shift if self.offset is None else concatenate(self.shift, self.offset)
 
     @cached_property
-    def _dense_target(self) -> Tensor:
+    def dense_target(self) -> Tensor:
+        """T (..., d, k) in full.
+
+        Raises:
+            ValueError: it has more than DENSE_LIMIT entries.
+        """
         if self.d * self.k > DENSE_LIMIT:
             raise ValueError(
                 f"a residual of d x k = {self.d} x {self.k} entries is too large to hold; "
                 "simulate with reduce='auto', which works in a few columns"
             )
-        return linalg.tall_product(*self.target)
+        return tall.product(*self.target)
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), formed explicitly: small residuals keep their digits."""
-        T = self._dense_target  # refuses what is too large before the product is formed
-        return linalg.difference(linalg.tall_product(shift.A, shift.B), T)
+        T = self.dense_target  # refuses what is too large before the product is formed
+        return tall.difference(tall.product(shift.A, shift.B), T)
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """L = ½⟨E, Σ̂E⟩, shape (...); E may be handed in where it is already known."""
@@ -161,21 +166,21 @@ class LinearProblem:
         if self.covariance.reach is not None and self.d > rows:
             return self._gradients_by_rows(A, B, max(rows, 256))
         M = self.covariance.apply(self.residual(shift))
-        return Factors(linalg.tall_product(M, B.mT), linalg.tall_inner(A, M))
+        return Factors(tall.product(M, B.mT), tall.inner(A, M))
 
     def _gradients_by_rows(self, A: Tensor, B: Tensor, rows: int) -> Factors:
-        reach, d, T = self.covariance.reach or 0, self.d, self._dense_target
+        reach, d, T = self.covariance.reach or 0, self.d, self.dense_target
         batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], self.batch_shape)
         grad_A = A.new_empty(*batch, A.shape[-1], d)
         grad_B = B.new_zeros(*batch, *B.shape[-2:])
         for start in range(0, d, rows):
             stop = min(start + rows, d)
             low, high = max(start - reach, 0), min(stop + reach, d)
-            E = linalg.tall_product(A[..., low:high, :], B)
-            E = linalg.difference(E, T[..., low:high, :])
+            E = tall.product(A[..., low:high, :], B)
+            E = tall.difference(E, T[..., low:high, :])
             M = self.covariance.rows(low, high).apply(E)[..., start - low : stop - low, :]
             torch.matmul(B, M.mT, out=grad_A[..., start:stop])
-            grad_B += linalg.tall_inner(A[..., start:stop, :], M)
+            grad_B += tall.inner(A[..., start:stop, :], M)
         return Factors(grad_A.mT, grad_B)
 
     def one_step_gradient(self) -> Factors:

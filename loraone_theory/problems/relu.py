@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, validate
+from loraone_theory import tall, validate
 from loraone_theory.factors import Factors
 from loraone_theory.problems import relu_math
 from loraone_theory.problems.relu_population import ReLUPopulation
@@ -125,7 +125,7 @@ class ReLUProblem:
     def labels(self) -> Tensor:
         """Y = relu(XW + (XΔ_A)Δ_B), shape (..., N, k)."""
         shift = self.population.shift
-        pre = linalg.tall_product(self.inputs, shift.A) @ shift.B
+        pre = tall.product(self.inputs, shift.A) @ shift.B
         return pre.add_(self.inputs @ self.pretrained).relu_()
 
     @cached_property
@@ -147,7 +147,7 @@ class ReLUProblem:
         views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
         for index, rows in self._blocks(batch):
             A, B, X, frozen, labels = (M[index] for M in views)
-            miss = linalg.tall_product(X[..., rows, :], A) @ B
+            miss = tall.product(X[..., rows, :], A) @ B
             miss = miss.add_(frozen[..., rows, :]).relu_().sub_(labels[..., rows, :])
             out[index] += (miss * miss).sum((-2, -1))
         return out.div_(2 * self.samples)

@@ -8,7 +8,7 @@ from functools import cached_property
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, validate
+from loraone_theory import linalg, tall, validate
 from loraone_theory.factors import Factors, concatenate
 from loraone_theory.problems import relu_math
 from loraone_theory.problems.linear import LinearProblem
@@ -124,7 +124,7 @@ class ReLUPopulation:
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k), learned minus true shift, formed explicitly."""
-        return linalg.difference(shift.A @ shift.B, self._dense_target)
+        return tall.difference(shift.A @ shift.B, self._dense_target)
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """½ E‖y − ŷ‖² at W_f + AB, shape (...), piece by piece over the batch."""
@@ -204,7 +204,7 @@ def _dense(W: Tensor, A: Tensor, B: Tensor, target: Tensor) -> Factors:
     E, weight = target - AB, AB.add_(W)
     first, second = relu_math.gradient_weights(relu_math.columns(E, weight))
     J = E.mul_(first[..., None, :]).addcmul_(weight, second[..., None, :])
-    return Factors(linalg.tall_product(J, B.mT).neg_(), (A.mT @ J).neg_())
+    return Factors(tall.product(J, B.mT).neg_(), (A.mT @ J).neg_())
 
 
 def _thin(
@@ -244,5 +244,5 @@ def _thin(
     J_in = scaled + inside * second[..., None, :]
     basis = torch.cat([Q, P], dim=-1)
     inner = scaled @ B.mT + A_in @ (B @ weighted.mT)
-    grad_A = linalg.tall_product(W, weighted.mT) + basis @ inner
+    grad_A = tall.product(W, weighted.mT) + basis @ inner
     return Factors(grad_A.neg_(), (A_in.mT @ J_in).neg_())

@@ -15,6 +15,22 @@ State = Any
 Betas = tuple[float, float]
 
 
+class Descent(NamedTuple):
+    """A rule for pairs whose step is linear in the gradients: A ← A − η∇_A R, B ← B − ρη L∇_B.
+
+    On the linear problem such a step is made in place, without temporaries.
+
+    Args:
+        learning_rate: η.
+        ratio: ρ.
+        inverses: (A, B), state -> symmetric L and R (..., r, r), new state; None for identities.
+    """
+
+    learning_rate: Scalar
+    ratio: float = 1.0
+    inverses: Callable[[Params, State], tuple[Tensor, Tensor, State]] | None = None
+
+
 class Rule(NamedTuple):
     """An update rule.
 
@@ -25,12 +41,14 @@ class Rule(NamedTuple):
             reduction applies. Entrywise rules such as Adam are not equivariant.
         dropped: state -> per run, the number of steps in which a pseudo-inverse dropped
             directions, and the last such step; None for rules that invert nothing.
+        descent: the same step of a pair (A, B) in the form that can be made in place, if it has it.
     """
 
     init: Callable[[Params], State]
     update: Callable[[Params, Params, State], tuple[Params, State]]
     equivariant: bool
     dropped: Callable[[State], tuple[Tensor, Tensor]] | None = None
+    descent: Descent | None = None
 
 
 def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:

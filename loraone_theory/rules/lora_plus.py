@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraone_theory.factors import Params, Scalar
-from loraone_theory.rules.base import Rule, State, descend
+from loraone_theory.rules.base import Descent, Rule, State, descend
 
 
 def lora_plus(learning_rate: Scalar, ratio: float) -> Rule:
@@ -14,4 +14,5 @@ def lora_plus(learning_rate: Scalar, ratio: float) -> Rule:
         new = (descend(A, grad_A, learning_rate), descend(B, grad_B, ratio * learning_rate))
         return new, state
 
-    return Rule(init=lambda params: None, update=update, equivariant=True)
+    descent = Descent(learning_rate, ratio)
+    return Rule(lambda params: None, update, equivariant=True, descent=descent)

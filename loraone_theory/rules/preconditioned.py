@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor
 
+from loraone_theory import tall
 from loraone_theory.factors import Params, Scalar
 from loraone_theory.linalg import inverse_psd
-from loraone_theory.rules.base import Drops, Rule, descend
+from loraone_theory.rules.base import Descent, Drops, Rule, descend
 
 
 def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float = 0.0) -> Rule:
@@ -19,20 +20,31 @@ def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float
     not move.
     """
 
+    def inverses(
+        params: Params, state: Drops, lam: Scalar = damping
+    ) -> tuple[Tensor, Tensor, Drops]:
+        A, B = params
+        left, right = inverse_psd(tall.inner(A, A), lam), inverse_psd(B @ B.mT, lam)
+        return left.matrix, right.matrix, state.after(left, right)
+
     def update(params: Params, gradients: Params, state: Drops) -> tuple[Params, Drops]:
         (A, B), (grad_A, grad_B) = params, gradients
-        M, N, lam = A.mT @ A, B @ B.mT, damping
+        lam = damping
         if adaptive > 0:
-            lam = damping + adaptive * _residual_size(M, N, grad_A, grad_B)
-        left, right = inverse_psd(M, lam), inverse_psd(N, lam)
+            lam = damping + adaptive * _residual_size(A.mT @ A, B @ B.mT, grad_A, grad_B)
+        left, right, state = inverses(params, state, lam)
         new = (
-            descend(A, grad_A @ right.matrix, learning_rate),
-            descend(B, left.matrix @ grad_B, learning_rate),
+            descend(A, grad_A @ right, learning_rate),
+            descend(B, left @ grad_B, learning_rate),
         )
-        return new, state.after(left, right)
+        return new, state
 
     return Rule(
-        Drops.none, update, equivariant=True, dropped=lambda state: (state.steps, state.last)
+        Drops.none,
+        update,
+        equivariant=True,
+        dropped=lambda state: (state.steps, state.last),
+        descent=None if adaptive > 0 else Descent(learning_rate, inverses=inverses),
     )
 
 

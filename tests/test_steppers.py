@@ -1,0 +1,190 @@
+"""Steps in place against steps by gradient and rule, and measuring on several threads."""
+
+import sys
+
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory import metrics, plan, steppers, threads
+from loraone_theory.rules import gd
+from loraone_theory.status import Outcome
+
+LOOP = sys.modules["loraone_theory.simulate"]
+RECORDED = ("loss", "risk", "error", "left_alignment", "right_alignment", "balance")
+# Every method whose rule is plain descent of a pair, a scale other than 1 and an offset among them.
+IN_PLACE = {
+    "lora": lt.methods.lora(scale=2.0, init_std=0.3),
+    "lora+": lt.methods.lora_plus(ratio=3.0, init_std=0.3),
+    "lora-one": lt.METHODS["lora-one"](),
+    "lora-ga": lt.METHODS["lora-ga"](),
+    "lora-one-preconditioned": lt.METHODS["lora-one-preconditioned"](),
+    "p-lora": lt.METHODS["p-lora"](init_std=0.3, scale=0.5),
+}
+
+
+def problems(d):
+    sizes = {"d": d, "k": 7, "true_rank": 2, "samples": 20 * d, "seeds": (0, 1, 2)}
+    free = lt.sample_linear_matrix_free(**sizes)
+    dense = lt.sample_linear(**sizes)
+    return {
+        "tridiagonal": free,
+        "diagonal": dense,
+        "identity": lt.LinearProblem.population(shift=dense.shift, pretrained=dense.pretrained),
+    }
+
+
+def both(monkeypatch, problem, method, **options):
+    """The same run in place and by rule; each is seen to be what it says."""
+    made = []
+
+    def recording(kind):
+        def make(prepared):
+            made.append(kind(prepared))
+            return made[-1]
+
+        return make
+
+    def in_place(prepared):
+        stepper = MAKE(prepared)
+        assert isinstance(stepper, steppers.InPlace)
+        return stepper
+
+    known = {"rank": 3, "steps": 40, "record": RECORDED, "seeds": (0, 1, 2), "learning_rate": 0.05}
+    runs = []
+    for kind in (in_place, steppers.ByRule):
+        monkeypatch.setattr(steppers, "make", recording(kind))
+        runs.append(lt.simulate(problem, method, **(known | options)))
+    return (*runs, made[0])
+
+
+MAKE = steppers.make
+
+
+def assert_agree(found, expected):
+    for name in expected.records:
+        # Where singular values of A cross, its leading subspace moves by rounding over their gap.
+        slack = 1e4 if name.endswith("alignment") else 1.0
+        torch.testing.assert_close(
+            found[name], expected[name], rtol=1e-9, atol=slack * 1e-11, equal_nan=True
+        )
+    for tensor, other in zip(found.final, expected.final, strict=True):
+        torch.testing.assert_close(tensor, other, rtol=1e-10, atol=1e-12)
+
+
+@pytest.mark.parametrize("covariance", ["tridiagonal", "diagonal", "identity"])
+@pytest.mark.parametrize("name", IN_PLACE)
+def test_in_place_equals_by_rule(monkeypatch, name, covariance):
+    damping = 1e-2 if IN_PLACE[name].takes_damping else 0.0
+    problem = problems(30)[covariance]
+    for rate in (0.05, [0.02, 0.05]):
+        found, expected, _ = both(
+            monkeypatch, problem, IN_PLACE[name], learning_rate=rate, damping=damping
+        )
+        assert_agree(found, expected)
+
+
+def test_a_dense_covariance_is_stepped_in_place_too(monkeypatch):
+    problem = problems(20)["diagonal"]
+    found, expected, _ = both(monkeypatch, problem, "lora-one", reduce="never")
+    assert_agree(found, expected)
+
+
+@pytest.mark.parametrize("covariance", ["tridiagonal", "diagonal"])
+@pytest.mark.parametrize("name", ["lora", "p-lora"])
+def test_pieces_hand_on_what_they_share(monkeypatch, name, covariance):
+    """Three pieces of unequal height, whose neighbours' rows have been overwritten."""
+    monkeypatch.setattr(steppers, "BLOCK_BYTES", 1)
+    damping = 1e-2 if IN_PLACE[name].takes_damping else 0.0
+    found, expected, stepper = both(
+        monkeypatch,
+        problems(641)[covariance],
+        IN_PLACE[name],
+        damping=damping,
+        learning_rate=0.005,
+    )
+    assert torch.isfinite(found["risk"]).all()
+    assert [piece.A.shape[-1] for piece in stepper._pieces] == [214, 214, 213]
+    assert_agree(found, expected)
+
+
+def test_long_inner_products_in_halves(monkeypatch):
+    wide = lt.sample_linear_matrix_free(d=8192, k=9, true_rank=2, samples=100_000)
+    found, expected, _ = both(monkeypatch, wide, "lora-one", seeds=(0,), steps=10)
+    assert_agree(found, expected)
+
+
+def test_divergence_in_place_is_dated_as_by_rule(monkeypatch):
+    problem = problems(30)["diagonal"]
+    found, expected, _ = both(
+        monkeypatch, problem, "lora-one", learning_rate=[0.05, 30.0], steps=300
+    )
+    assert found.status[1, 0].outcome is Outcome.DIVERGED
+    assert [s.step for s in found.status.flat] == [s.step for s in expected.status.flat]
+    torch.testing.assert_close(found["risk"][:, 0], expected["risk"][:, 0], rtol=1e-8, atol=1e-20)
+
+
+def test_stepping_leaves_initial_factors_alone():
+    problem = problems(30)["diagonal"]
+    start = lt.simulate(problem, "lora-one", rank=2, learning_rate=0.1, steps=1).initial
+    kept = lt.Factors(*(tensor.clone() for tensor in start))
+    run = lt.simulate(problem, "lora-one", rank=2, learning_rate=0.1, steps=50, initial=start)
+    for tensor, before, again in zip(start, kept, run.initial, strict=True):
+        assert torch.equal(tensor, before)
+        assert torch.equal(again, before)
+
+
+def test_other_rules_and_problems_go_by_rule():
+    problem = lt.sample_relu(d=6, k=5, true_rank=2, samples=40, relative_shift=0.1)
+    batch = plan.make_batch(problem, (0,), {"learning_rate": 0.1, "damping": 0.0}, problem.like)
+    options = {"rank": 2, "batch": batch, "seeds": (0,), "initial": None, "reduce": "auto"}
+    relu = plan.make_plan(problem, lt.methods.get("lora", 2), **options)
+    assert relu.rule.descent is not None
+    assert isinstance(MAKE(relu), steppers.ByRule)
+    linear = lt.sample_linear(d=6, k=5, true_rank=2, samples=40)
+    for name in ("lora-momentum", "lora-adamw", "lora-sb", "full"):
+        prepared = plan.make_plan(linear, lt.methods.get(name, 2), **options)
+        assert isinstance(MAKE(prepared), steppers.ByRule)
+    assert gd(0.1).descent is not None
+
+
+def test_records_do_not_depend_on_the_threads(monkeypatch):
+    """Snapshots measured on three threads against all of them on one."""
+    problem = problems(30)["diagonal"]
+    options = {"rank": 3, "learning_rate": 0.05, "steps": 60, "record": RECORDED}
+    monkeypatch.setattr(threads, "ENTRIES_PER_THREAD", 100)
+    alone = lt.simulate(problem, "lora", **options)
+    slices = []
+    measure = LOOP._Run._measure_rows
+    monkeypatch.setattr(
+        LOOP._Run, "_measure_rows", lambda run, rows: (slices.append(rows), measure(run, rows))
+    )
+    before = torch.get_num_threads()
+    torch.set_num_threads(3)
+    try:
+        shared = lt.simulate(problem, "lora", **options)
+        assert torch.get_num_threads() == 3
+    finally:
+        torch.set_num_threads(before)
+    assert sorted((s.start, s.stop) for s in slices) == [(0, 20), (20, 40), (40, 61)]
+    for name in RECORDED:
+        torch.testing.assert_close(
+            shared[name], alone[name], rtol=1e-12, atol=1e-14, equal_nan=True
+        )
+
+
+def test_an_error_in_a_measuring_thread_is_raised(monkeypatch):
+    def fail(view):
+        raise ArithmeticError("no such record")
+
+    monkeypatch.setattr(threads, "ENTRIES_PER_THREAD", 1)
+    monkeypatch.setitem(metrics.RECORDS, "risk", fail)
+    problem = problems(10)["diagonal"]
+    before = torch.get_num_threads()
+    torch.set_num_threads(2)
+    try:
+        with pytest.raises(ArithmeticError, match="no such record"):
+            lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=40)
+        assert torch.get_num_threads() == 2
+    finally:
+        torch.set_num_threads(before)
