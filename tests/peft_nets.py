@@ -1,0 +1,49 @@
+"""Small networks, batches and configurations for the tests of the PEFT route."""
+
+import itertools
+from collections.abc import Callable
+
+import peft
+import torch
+from torch import Tensor, nn
+
+# The gradient is kept in float32: products of factors made from it carry a few of its roundings.
+FLOAT32 = 1e-6
+
+
+def net(*widths: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:
+    torch.manual_seed(0)
+    layers: list[nn.Module] = []
+    for d, k in itertools.pairwise(widths):
+        layers += [nn.Linear(d, k), nn.Tanh()]
+    return nn.Sequential(*layers[:-1]).to(dtype)
+
+
+def batch(d: int, k: int, seed: int = 1, n: int = 64) -> tuple[Tensor, Tensor]:
+    rng = torch.Generator().manual_seed(seed)
+    return torch.randn(n, d, generator=rng), torch.randn(n, k, generator=rng)
+
+
+def squared(model: nn.Module, X: Tensor, Y: Tensor) -> Tensor:
+    return (model(X) - Y).square().sum() / (2 * len(X))
+
+
+def step_on(model: nn.Module, *batches: tuple[Tensor, Tensor]) -> Callable[[], None]:
+    def train_step() -> None:
+        for X, Y in batches:
+            squared(model, X, Y).backward()
+
+    return train_step
+
+
+def config(*names: str, r: int = 3, **more: object) -> peft.LoraConfig:
+    return peft.LoraConfig(r=r, lora_alpha=12, target_modules=list(names) or ["0", "2"], **more)
+
+
+def close(found: Tensor, expected: Tensor, tolerance: float = FLOAT32) -> bool:
+    return bool((found - expected).norm() <= tolerance * expected.norm())
+
+
+def best(G: Tensor, rank: int) -> Tensor:
+    U, S, Vh = torch.linalg.svd(G.double(), full_matrices=False)
+    return (U[:, :rank] * S[:rank]) @ Vh[:rank]
