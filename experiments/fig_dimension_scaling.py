@@ -27,7 +27,7 @@ class Config(experiment.Config):
     smallest: int = 100
     """The least width d = k."""
     largest: int = 10_000
-    """The greatest width; 100000 takes about five minutes on two cores, 1000000 an hour or more."""
+    """The greatest width; 100000 takes about five minutes on two cores; work grows like d."""
     per_decade: int = 2
     """Widths per factor of ten."""
     samples_per_width: int = 16

@@ -1,11 +1,21 @@
-"""Small networks, batches and configurations for the tests of the PEFT route."""
+"""What the tests of the PEFT route share: the packages, small networks, batches, configurations.
+
+Importing this skips the importing module where the extra is not installed, so it comes before
+anything that needs it.
+"""
 
 import itertools
 from collections.abc import Callable
 
-import peft
+import pytest
 import torch
 from torch import Tensor, nn
+
+peft = pytest.importorskip("peft", reason="needs the extra peft")
+transformers = pytest.importorskip("transformers", reason="needs the extra peft")
+
+# PEFT asks transformers for an attribute under its former name.
+QUIET = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 # The gradient is kept in float32: products of factors made from it carry a few of its roundings.
 FLOAT32 = 1e-6

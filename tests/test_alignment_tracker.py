@@ -5,15 +5,12 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft_nets import peft, transformers
 from torch import Tensor, nn
 
 from loraone_theory import metrics, plotting
-
-peft = pytest.importorskip("peft", reason="needs the extra peft")
-transformers = pytest.importorskip("transformers", reason="needs the extra peft")
-
-from loraone_theory.integrations.alignment import AlignmentTracker, layer_class  # noqa: E402
-from loraone_theory.integrations.peft import (  # noqa: E402
+from loraone_theory.integrations.alignment import AlignmentTracker, layer_class
+from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     PairOptimizer,
     get_lora_one_gradients,

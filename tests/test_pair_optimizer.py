@@ -6,14 +6,12 @@ from typing import Any
 
 import pytest
 import torch
+from peft_nets import peft
 from torch import Tensor, nn
 
 import loraone_theory as lt
+from loraone_theory.integrations.peft import PairOptimizer, lora_pairs
 from loraone_theory.rules import RULES, WRAPPERS
-
-peft = pytest.importorskip("peft", reason="needs the extra peft")
-
-from loraone_theory.integrations.peft import PairOptimizer, lora_pairs  # noqa: E402
 
 # Hyper-parameters under which each rule makes steps of a similar size on the layer below.
 SETTINGS: dict[str, dict[str, Any]] = {

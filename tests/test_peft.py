@@ -6,24 +6,18 @@ from pathlib import Path
 
 import pytest
 import torch
+from peft_nets import FLOAT32, QUIET, batch, best, close, config, net, peft, squared, step_on
 from torch import nn
 
 import loraone_theory as lt
-
-peft = pytest.importorskip("peft", reason="needs the extra peft")
-pytest.importorskip("transformers", reason="needs the extra peft")
-
-from peft_nets import FLOAT32, batch, best, close, config, net, squared, step_on  # noqa: E402
-
-from loraone_theory.integrations.peft import (  # noqa: E402
+from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     get_lora_one_gradients,
     initialize_lora_one_weights,
     lora_pairs,
 )
 
-# PEFT asks transformers for an attribute under its former name.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+pytestmark = QUIET
 
 
 # --- one layer against the tensor library

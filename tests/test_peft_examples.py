@@ -10,12 +10,10 @@ import sys
 from pathlib import Path
 
 import pytest
-
-pytest.importorskip("peft", reason="needs the extra peft")
-pytest.importorskip("transformers", reason="needs the extra peft")
+from peft_nets import QUIET
 
 ROOT = Path(__file__).resolve().parent.parent
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+pytestmark = QUIET
 
 
 def test_quickstart_runs_and_is_short() -> None:

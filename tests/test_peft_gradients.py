@@ -4,22 +4,17 @@ import copy
 
 import pytest
 import torch
+from peft_nets import QUIET, batch, best, close, config, net, peft, squared, step_on, transformers
 from torch import Tensor, nn
 
-peft = pytest.importorskip("peft", reason="needs the extra peft")
-transformers = pytest.importorskip("transformers", reason="needs the extra peft")
-
-from peft_nets import batch, best, close, config, net, squared, step_on  # noqa: E402
-
-from loraone_theory.integrations.peft import (  # noqa: E402
+from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     get_lora_one_gradients,
     initialize_lora_one_weights,
     lora_pairs,
 )
 
-# PEFT asks transformers for an attribute under its former name.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+pytestmark = QUIET
 
 
 def test_gradients_are_the_mean_over_backward_passes() -> None:

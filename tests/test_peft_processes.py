@@ -4,24 +4,18 @@ import datetime
 import os
 from pathlib import Path
 
-import pytest
 import torch
+from peft_nets import QUIET, batch, best, close, config, net, peft, step_on
 from torch import nn
 
-peft = pytest.importorskip("peft", reason="needs the extra peft")
-pytest.importorskip("transformers", reason="needs the extra peft")
-
-from peft_nets import batch, best, close, config, net, step_on  # noqa: E402
-
-from loraone_theory.integrations.peft import (  # noqa: E402
+from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     get_lora_one_gradients,
     initialize_lora_one_weights,
     lora_pairs,
 )
 
-# PEFT asks transformers for an attribute under its former name.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+pytestmark = QUIET
 
 
 def on_a_process(rank: int, folder: str) -> None:
@@ -68,7 +62,7 @@ def on_a_process(rank: int, folder: str) -> None:
 
 def test_two_processes_average_and_agree(tmp_path: Path) -> None:
     torch.multiprocessing.spawn(on_a_process, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt") for rank in range(2))
+    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
     model = net(8, 10, 6)
     whole = get_lora_one_gradients(model, config(), step_on(model, batch(8, 6)))
     for name, G in whole.items():

@@ -4,21 +4,16 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from peft_nets import QUIET, batch, config, net, peft, step_on
 from torch import Tensor, nn
 
-peft = pytest.importorskip("peft", reason="needs the extra peft")
-pytest.importorskip("transformers", reason="needs the extra peft")
-
-from peft_nets import batch, config, net, step_on  # noqa: E402
-
-from loraone_theory.integrations.peft import (  # noqa: E402
+from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     get_lora_one_gradients,
     initialize_lora_one_weights,
 )
 
-# PEFT asks transformers for an attribute under its former name.
-pytestmark = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+pytestmark = QUIET
 
 
 def changed(**entries: object) -> dict[str, Tensor]:
