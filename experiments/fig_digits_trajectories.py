@@ -12,9 +12,9 @@ from torch import Tensor
 from loraone_theory import METHODS, experiment, plotting
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
-from loraone_theory.integrations import digits, networks
-from loraone_theory.integrations.networks import Training, Weights
 from loraone_theory.methods import Method
+from loraone_theory.nets import digits, networks
+from loraone_theory.nets.networks import Training, Weights
 
 NAMES = ("full", "lora", "lora-one")
 LAYERS = (0, 1)

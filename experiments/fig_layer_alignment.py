@@ -14,16 +14,16 @@ from transformers import ViTConfig, ViTForImageClassification
 
 from loraone_theory import experiment, plotting
 from loraone_theory.cli.reproduce import script
+from loraone_theory.core.randomness import generator, torch_seed
 from loraone_theory.experiment import Data, Progress
-from loraone_theory.integrations import digits
 from loraone_theory.integrations.alignment import AlignmentTracker
-from loraone_theory.integrations.digits import Split
 from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     get_lora_one_gradients,
     initialize_lora_one_weights,
 )
-from loraone_theory.randomness import generator, torch_seed
+from loraone_theory.nets import digits
+from loraone_theory.nets.digits import Split
 
 METHODS = ("lora", "lora-one")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")

@@ -10,8 +10,8 @@ import numpy as np
 import loraone_theory as lt
 from loraone_theory import experiment, plotting
 from loraone_theory.cli.reproduce import script
-from loraone_theory.compare import compare
 from loraone_theory.experiment import Data, Progress
+from loraone_theory.predict.compare import compare
 
 COLUMNS = 5
 

@@ -10,9 +10,11 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict_relu, stats
+from loraone_theory import experiment, plotting
+from loraone_theory.claims import stats
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
+from loraone_theory.predict import relu as predict_relu
 
 # Panels: the field of Config with the values along the axis, its label, its short name.
 AXES = (

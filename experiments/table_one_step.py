@@ -11,14 +11,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory import METHODS, experiment, linalg, plotting
+from loraone_theory import METHODS, experiment, plotting
 from loraone_theory.cli.reproduce import script
+from loraone_theory.core import linalg
+from loraone_theory.core.randomness import generator
 from loraone_theory.experiment import Data, Progress, part
-from loraone_theory.integrations import digits, networks
-from loraone_theory.integrations.digits import Split
-from loraone_theory.integrations.networks import Training, Weights
 from loraone_theory.methods import Method
-from loraone_theory.randomness import generator
+from loraone_theory.nets import digits, networks
+from loraone_theory.nets.digits import Split
+from loraone_theory.nets.networks import Training, Weights
 
 # The head keeps its pre-trained weight: with 5 columns it has no room for LoRA-GA's 2r directions.
 ADAPTED = (0, 1)

@@ -19,7 +19,8 @@ from typing import Any, Literal
 
 import numpy as np
 
-from loraone_theory import plotting, records, validate
+from loraone_theory import plotting, storage
+from loraone_theory.core import validate
 
 # Told the share of the work that is done, from 0 to 1.
 Progress = Callable[[float], None]
@@ -141,10 +142,10 @@ def produce(
         "config": dataclasses.asdict(config),
         "seeds": list(range(config.seeds)),
         "wall_time_s": round(time.perf_counter() - start, 2),
-        **records.provenance(),
+        **storage.provenance(),
     }
-    records.save_arrays(out / f"{experiment.name}.npz", data)
-    records.save_json(out / f"{experiment.name}.json", about)
+    storage.save_arrays(out / f"{experiment.name}.npz", data)
+    storage.save_json(out / f"{experiment.name}.json", about)
     return redraw(experiment, out)
 
 
@@ -162,7 +163,7 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
                 f"plotting reads stored data, and {path} does not exist; "
                 "run the experiment without --plot-only first"
             )
-    given = records.load_json(stem.with_suffix(".json"))["config"]
+    given = storage.load_json(stem.with_suffix(".json"))["config"]
     known = {field.name for field in dataclasses.fields(experiment.config)}
     if odd := sorted(set(given) ^ known):
         raise ValueError(
@@ -171,15 +172,15 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
         )
     # The data is only drawn, so the device it was made on need not be here.
     config = experiment.config(**{**_tuples(given), "device": "cpu"})
-    data = records.load_arrays(stem.with_suffix(".npz"))
+    data = storage.load_arrays(stem.with_suffix(".npz"))
     paths = []
     with plotting.style():
         for name, figure in experiment.plot(data, config).items():
             paths += plotting.save(figure, out / name)
     if experiment.tables is not None:
         for name, rows in experiment.tables(data, config).items():
-            records.save_json(out / f"{name}.rows.json", rows)
-            with records.whole_file(out / f"{name}.md") as temporary:
+            storage.save_json(out / f"{name}.rows.json", rows)
+            with storage.whole_file(out / f"{name}.md") as temporary:
                 temporary.write_text(markdown(rows), encoding="utf-8")
     return paths
 

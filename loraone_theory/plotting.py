@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from loraone_theory.records import whole_file
+from loraone_theory.storage import whole_file
 
 __all__ = [
     "MARKERS",

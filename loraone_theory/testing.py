@@ -25,10 +25,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from loraone_theory.factors import Factors
-from loraone_theory.problems.linear import LinearProblem
-from loraone_theory.problems.sampling import sample_linear
-from loraone_theory.randomness import generator, haar_frame, normal
+from loraone_theory.core.factors import Factors
+from loraone_theory.core.randomness import generator, haar_frame, normal
+from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.linear.sampling import sample_linear
 
 try:
     from hypothesis import strategies as st

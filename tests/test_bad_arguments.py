@@ -5,6 +5,7 @@ import pytest
 import torch
 
 import loraone_theory as lt
+from loraone_theory import storage
 
 
 def problem(**changes):
@@ -194,10 +195,10 @@ def test_writing_into_a_missing_folder_leaves_nothing(tmp_path):
 
 def test_an_interrupted_write_keeps_the_old_file(tmp_path):
     target = tmp_path / "data.json"
-    lt.records.save_json(target, {"a": 1})
+    storage.save_json(target, {"a": 1})
     with pytest.raises(TypeError, match="cannot write object as JSON"):
-        lt.records.save_json(target, {"a": object()})
-    assert lt.records.load_json(target) == {"a": 1}
+        storage.save_json(target, {"a": object()})
+    assert storage.load_json(target) == {"a": 1}
     assert [p.name for p in tmp_path.iterdir()] == ["data.json"]
 
 

@@ -9,10 +9,10 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import compare as comparing
-from loraone_theory import records
+from loraone_theory import storage
 from loraone_theory.cli import main
-from loraone_theory.compare import TARGET, compare
+from loraone_theory.predict import compare as comparing
+from loraone_theory.predict.compare import TARGET, compare
 
 SEEDS = (0, 1)
 SMALL = ["--d", "12", "--k", "10", "--rank", "2", "--true-rank", "2", "--steps", "60"]
@@ -138,7 +138,7 @@ def test_the_command_prints_saves_and_draws(
     assert printed.err == ""
     assert all(name in printed.out for name in names)
     assert "Adam's kind" in printed.out
-    arrays = records.load_arrays(data)
+    arrays = storage.load_arrays(data)
     assert arrays["lora-one.loss"].shape == (61, 2)
     about = json.loads(data.with_suffix(".json").read_text())
     assert about["config"]["seeds"] == [0, 1]

@@ -11,8 +11,8 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import inits, rules
-from loraone_theory.factors import Factors
+from loraone_theory.core.factors import Factors
+from loraone_theory.methods import inits, rules
 
 D, K, TRUE_RANK, RANK, N = 9, 8, 4, 3, 72
 SEEDS = (0, 1, 2)

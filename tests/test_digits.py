@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 import torch
 
-from loraone_theory import METHODS, experiment, records
-from loraone_theory.integrations import digits, networks
-from loraone_theory.integrations.idx import read_idx, read_mnist
+from loraone_theory import METHODS, experiment, storage
+from loraone_theory.nets import digits, networks
+from loraone_theory.nets.idx import read_idx, read_mnist
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 CODES = {"u1": 8, "i1": 9, "i2": 11, "i4": 12, "f4": 13, "f8": 14}
@@ -202,7 +202,7 @@ def test_smallest_size_of_the_experiments(name: str, tmp_path: Path) -> None:
     loaded = experiment.load(experiment.find()[name])
     paths = experiment.produce(loaded, loaded.smoke, tmp_path)
     assert {path.suffix for path in paths} == {".png", ".pdf"}
-    data = records.load_arrays(tmp_path / f"{name}.npz")
+    data = storage.load_arrays(tmp_path / f"{name}.npz")
     if name == "table_one_step":
         rows = json.loads((tmp_path / f"{name}.rows.json").read_text())
         assert [row["method"] for row in rows] == data["rows"].tolist()

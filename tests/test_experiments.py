@@ -11,7 +11,7 @@ import pytest
 from scipy.optimize import minimize_scalar
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, records
+from loraone_theory import experiment, plotting, storage
 from loraone_theory.cli.reproduce import script
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
@@ -48,7 +48,7 @@ def test_smoke_writes_four_kinds_of_files(name: str, smoke: Path) -> None:
     assert about["wall_time_s"] > 0
     assert {"torch", "numpy", "matplotlib", "python"} <= set(about["versions"])
     assert about["commit"]
-    assert records.load_arrays(smoke / f"{name}.npz")
+    assert storage.load_arrays(smoke / f"{name}.npz")
 
 
 @pytest.mark.parametrize("name", ["fig_condition_number", "fig_trajectories"])
@@ -65,7 +65,7 @@ def test_figures_come_from_the_stored_data_alone(name: str, smoke: Path) -> None
 def test_same_seeds_same_data(smoke: Path, tmp_path: Path) -> None:
     loaded = experiment.load(FOLDER / "fig_trajectories.py")
     experiment.produce(loaded, loaded.smoke, tmp_path)
-    first, second = (records.load_arrays(p / "fig_trajectories.npz") for p in (smoke, tmp_path))
+    first, second = (storage.load_arrays(p / "fig_trajectories.npz") for p in (smoke, tmp_path))
     assert first.keys() == second.keys()
     assert all(np.array_equal(first[key], second[key], equal_nan=True) for key in first)
 
@@ -109,8 +109,8 @@ def test_plot_only_needs_data_that_fits(tmp_path: Path, capsys: pytest.CaptureFi
     assert "run the experiment without --plot-only first" in " ".join(
         capsys.readouterr().err.split()
     )
-    records.save_arrays(tmp_path / "fig_condition_number.npz", {"x": np.zeros(1)})
-    records.save_json(tmp_path / "fig_condition_number.json", {"config": {"seeds": 1, "odd": 2}})
+    storage.save_arrays(tmp_path / "fig_condition_number.npz", {"x": np.zeros(1)})
+    storage.save_json(tmp_path / "fig_condition_number.json", {"config": {"seeds": 1, "odd": 2}})
     with pytest.raises(ValueError, match=r"must have the script's fields; .*odd"):
         experiment.redraw(experiment.load(path), tmp_path)
 

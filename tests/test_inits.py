@@ -5,7 +5,7 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import inits
+from loraone_theory.methods import inits
 
 D, K, RANK = 9, 7, 3
 S = 1.5

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import loraone_theory as lt
 from loraone_theory import testing
+from loraone_theory.problems.linear import covariance
 
 TOL = 1e-10
 seeds = st.integers(0, 10**6)
@@ -70,7 +71,7 @@ def test_rotations_of_both_spaces_rotate_the_run(problem, seed, name, data):
     initial = start(problem, rank, seed)
     O1, O2 = (data.draw(testing.orthogonal(n)) for n in (problem.d, problem.k))
     turned = lt.LinearProblem(
-        lt.problems.covariance.Dense(O1.T @ problem.covariance.matrix @ O1),
+        covariance.Dense(O1.T @ problem.covariance.matrix @ O1),
         lt.Factors(O1.T @ problem.shift.A, problem.shift.B @ O2),
         O1.T @ problem.pretrained @ O2,
     )
@@ -152,7 +153,7 @@ def test_a_batch_equals_its_runs_one_by_one(problem, name):
     batch = run(problem, method, rank, seeds=(5, 6, 7), damping=damping)
     for i, seed in enumerate((5, 6, 7)):
         alone = lt.LinearProblem(
-            lt.problems.covariance.Dense(problem.covariance.matrix[i]),
+            covariance.Dense(problem.covariance.matrix[i]),
             lt.Factors(problem.shift.A[i], problem.shift.B[i]),
             problem.pretrained[i],
         )

@@ -1,6 +1,7 @@
 """Who may import whom, where imports may stand, and what importing the package costs."""
 
 import ast
+import importlib
 import re
 import subprocess
 import sys
@@ -8,27 +9,29 @@ from pathlib import Path
 
 import pytest
 
+import loraone_theory as lt
+
 ROOT = Path(__file__).resolve().parent.parent
 PACKAGE = ROOT / "loraone_theory"
 FILES = sorted(PACKAGE.rglob("*.py"))
 
 # A module may import those of its own and of lower levels. The first match of a name counts.
 LEVELS = [
-    (r"(factors|validate|threads|tall)", 0),
-    (r"(linalg|randomness|records|status|stats)", 1),
-    (r"(trajectory|capture|parametrisations)", 4),
-    (r"problems", 2),
-    (r"(inits|rules)", 5),
-    (r"methods", 6),
-    (r"(metrics|predict|predict_relu)", 7),
-    (r"(plan|steppers|simulate)", 8),
-    (r"testing", 8),
-    (r"theorems", 9),
-    (r"(verify|compare|bench|report|plotting|experiment|integrations)", 10),
-    (r"cli", 11),
+    (r"core(\..*)?", 0),
+    (r"storage", 1),
+    (r"problems(\..*)?", 2),
+    (r"methods\.parametrisations", 3),
+    (r"methods\.(inits|rules)(\..*)?", 4),
+    (r"methods(\..*)?", 5),
+    (r"metrics", 5),
+    (r"dynamics(\..*)?", 6),
+    (r"(predict|testing|plotting|experiment)(\..*)?", 7),
+    (r"(claims|theorems)(\..*)?", 8),
+    (r"(bench|integrations|nets)(\..*)?", 9),
+    (r"cli(\..*)?", 10),
 ]
 # Folders whose files stand side by side and share only base.py.
-SIBLINGS = {"inits", "rules", "theorems"}
+SIBLINGS = re.compile(r"methods\.(inits|rules)|claims\.\w+(\.\w+)?")
 
 
 def name_of(path):
@@ -37,7 +40,7 @@ def name_of(path):
 
 
 def level(module):
-    inner = module.split(".")[1] if "." in module else ""
+    inner = module.partition(".")[2]
     for pattern, height in LEVELS:
         if re.fullmatch(pattern, inner):
             return height
@@ -62,21 +65,28 @@ def imports(path, *, inside_functions=None):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_point_downwards(path):
     here = name_of(path)
-    own = here.split(".")[1] if "." in here else ""
     for there in imports(path):
         if not there.startswith("loraone_theory") or here == "loraone_theory":
             continue
         assert there != "loraone_theory", f"{here} imports the package as a whole"
         assert level(there) <= level(here), f"{here} imports {there}, which is above it"
-        package = there.split(".")[1]
-        if package == own and own in SIBLINGS and here.count(".") == 2:
-            assert there.endswith(".base"), f"{here} imports its sibling {there}"
+
+
+@pytest.mark.parametrize("path", FILES, ids=name_of)
+def test_siblings_do_not_import_each_other(path):
+    if path.name == "__init__.py":
+        return
+    here, _, leaf = name_of(path).partition(".")[2].rpartition(".")
+    if SIBLINGS.fullmatch(here):
+        beside = [t.partition(".")[2] for t in imports(path)]
+        beside = [t for t in beside if t.rpartition(".")[0] == here]
+        assert set(beside) <= {f"{here}.base"}, f"{leaf} imports its siblings {beside}"
 
 
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_imports_stand_at_the_top(path):
-    """Only integrations and the command line may import optional things on demand."""
-    if "integrations" in path.parts or "cli" in path.parts:
+    """Only integrations, networks and the command line may import optional things on demand."""
+    if {"integrations", "nets", "cli"} & set(path.parts):
         return
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
@@ -111,3 +121,18 @@ def test_importing_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def test_former_names_lead_to_the_new_ones():
+    with pytest.warns(DeprecationWarning, match="loraone_theory.theorems is now"):
+        importlib.reload(lt.theorems)
+    assert lt.theorems.CLAIMS is lt.claims.CLAIMS
+    with pytest.warns(DeprecationWarning, match=r"metrics.RECORDS is now"):
+        assert lt.metrics.RECORDS is lt.RECORDS
+
+
+def test_every_public_name_is_there():
+    for name in lt.__all__:
+        assert getattr(lt, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        _ = lt.nothing

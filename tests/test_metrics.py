@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 import loraone_theory as lt
 from loraone_theory import testing
-from loraone_theory.randomness import generator, haar_frame
+from loraone_theory.core.randomness import generator, haar_frame
 
 SINE, ANGLES = lt.metrics.subspace_sine, lt.metrics.principal_angles
 
@@ -119,7 +119,7 @@ def test_tall_frames_equal_those_of_the_complete_factorisation(rank, monkeypatch
         M[1, :, :] = M[1, :, :1]  # rank one
         frames = {}
         for tall in (64, 10**9):
-            monkeypatch.setattr("loraone_theory.linalg.TALL", tall)
+            monkeypatch.setattr("loraone_theory.core.linalg.TALL", tall)
             frames[tall] = lt.linalg.left_frame(torch.from_numpy(M), rank)
         (fast, defined), (slow, _) = frames[64], frames[10**9]
         assert defined.tolist() == [True, False]

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 import loraone_theory as lt
 from loraone_theory.integrations.peft import PairOptimizer, lora_pairs
-from loraone_theory.rules import RULES, WRAPPERS
+from loraone_theory.methods.rules import RULES, WRAPPERS
 
 # Hyper-parameters under which each rule makes steps of a similar size on the layer below.
 SETTINGS: dict[str, dict[str, Any]] = {

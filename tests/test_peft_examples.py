@@ -34,7 +34,7 @@ import sys
 for name in ("peft", "transformers", "sklearn"):
     sys.modules[name] = None
 import loraone_theory
-from loraone_theory.integrations import digits
+from loraone_theory.nets import digits
 for load in (lambda: __import__("loraone_theory.integrations.peft"), lambda: digits.load("odd")):
     try:
         load()

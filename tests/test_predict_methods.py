@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory.parametrisations import Start
+from loraone_theory.methods.parametrisations import Start
 
 D, K, TRUE_RANK, SEED = 20, 14, 3, 1
 SCALE = 1.5

@@ -4,7 +4,7 @@ import doctest
 import re
 from pathlib import Path
 
-from loraone_theory import records
+from loraone_theory import storage
 
 ROOT = Path(__file__).resolve().parent.parent
 README = ROOT / "README.md"
@@ -24,7 +24,7 @@ def test_links_and_pictures_exist():
 
 
 def test_verdicts_are_those_of_the_records():
-    found = {r["id"]: r["verdict"] for r in records.load_json(ROOT / "records" / "verdicts.json")}
+    found = {r["id"]: r["verdict"] for r in storage.load_json(ROOT / "records" / "verdicts.json")}
     rows = re.findall(r"^\| (.+?) \| .+ \| \[.+\.py\]\(.+\) \| (.+) \|$", README.read_text(), re.M)
     assert len(rows) > 10
     assert [(name, found[name]) for name, _ in rows] == rows

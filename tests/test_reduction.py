@@ -115,9 +115,9 @@ def test_large_problems_work_through_row_blocks(monkeypatch):
         shift = lt.Factors(
             torch.randn(1, 700, 4, dtype=torch.float64), torch.randn(1, 4, 3, dtype=torch.float64)
         )
-        monkeypatch.setattr("loraone_theory.problems.linear.BLOCK_BYTES", 1 << 30)
+        monkeypatch.setattr("loraone_theory.problems.linear.problem.BLOCK_BYTES", 1 << 30)
         whole = problem.gradients(shift)
-        monkeypatch.setattr("loraone_theory.problems.linear.BLOCK_BYTES", 1 << 12)
+        monkeypatch.setattr("loraone_theory.problems.linear.problem.BLOCK_BYTES", 1 << 12)
         blocked = problem.gradients(shift)
         for a, b in zip(whole, blocked, strict=True):
             torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)

@@ -7,8 +7,8 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import predict_relu
-from loraone_theory.linalg import truncated_svd
+from loraone_theory.core.linalg import truncated_svd
+from loraone_theory.predict import relu as predict_relu
 
 SIZES = {"d": 50, "k": 50, "true_rank": 2, "relative_shift": 0.1}
 SEEDS = (0, 1, 2)

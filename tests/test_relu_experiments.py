@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from loraone_theory import experiment, predict, records
+from loraone_theory import experiment, predict, storage
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 RELU = ("fig_damping", "fig_one_step_relu", "fig_relu_convergence", "fig_relu_rank_regimes")
@@ -27,7 +27,7 @@ def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
     assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1, rel=1e-12)
-    assert records.load_arrays(tmp_path / f"{name}.npz")
+    assert storage.load_arrays(tmp_path / f"{name}.npz")
 
 
 def test_the_one_step_laws() -> None:

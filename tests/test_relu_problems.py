@@ -7,8 +7,9 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory.inits import spectral
-from loraone_theory.problems import relu, relu_population
+from loraone_theory.methods.inits import spectral
+from loraone_theory.problems.relu import population as relu_population
+from loraone_theory.problems.relu import problem as relu
 
 # Gradients of a few dozen products of O(1) numbers: tens of rounding errors, relative to the norm.
 EMPIRICAL = {torch.float64: 1e-14, torch.float32: 2e-6}

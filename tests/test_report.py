@@ -6,23 +6,23 @@ from pathlib import Path
 
 import pytest
 
-from loraone_theory import records, report
+from loraone_theory import storage
 from loraone_theory.bench import page
+from loraone_theory.claims import CLAIMS, Finding, report
+from loraone_theory.claims.run import Verdict
 from loraone_theory.cli import main
-from loraone_theory.theorems import CLAIMS, Finding
-from loraone_theory.verify import Verdict
 
 ROOT = Path(__file__).resolve().parent.parent
 VERDICTS = ROOT / "records" / "verdicts.json"
 
 
 def test_the_committed_report_is_the_rendering_of_the_committed_records():
-    text = report.render(records.load_json(VERDICTS), source="records/verdicts.json")
+    text = report.render(storage.load_json(VERDICTS), source="records/verdicts.json")
     assert (ROOT / "paper_checks.md").read_text(encoding="utf-8") == text
 
 
 def test_the_committed_records_cover_every_claim_and_are_as_expected():
-    verdicts = [Verdict.from_record(record) for record in records.load_json(VERDICTS)]
+    verdicts = [Verdict.from_record(record) for record in storage.load_json(VERDICTS)]
     assert [verdict.id for verdict in verdicts] == list(CLAIMS)
     assert [verdict.id for verdict in verdicts if not verdict.as_expected] == []
     assert [verdict.id for verdict in verdicts if not verdict.conclusive] == []
@@ -31,12 +31,12 @@ def test_the_committed_records_cover_every_claim_and_are_as_expected():
 
 def test_the_committed_performance_page_is_the_rendering_of_its_rows():
     source = "benchmarks/results.json"
-    text = page.render(records.load_json(ROOT / source), source=source)
+    text = page.render(storage.load_json(ROOT / source), source=source)
     assert (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") == text
 
 
 def test_records_hold_what_scripts_read():
-    for record in records.load_json(VERDICTS):
+    for record in storage.load_json(VERDICTS):
         assert {"id", "verdict", "expected", "trials", "confidence", "mutant_verdict"} <= set(
             record
         )

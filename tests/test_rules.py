@@ -7,9 +7,9 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import rules
-from loraone_theory.rules.adalora import budget, penalty_gradient
-from loraone_theory.rules.lora_pro import project, sylvester
+from loraone_theory.methods import rules
+from loraone_theory.methods.rules.adalora import budget, penalty_gradient
+from loraone_theory.methods.rules.lora_pro import project, sylvester
 
 D, K, R = 9, 7, 3
 

@@ -11,6 +11,7 @@ import scipy.stats
 import torch
 
 import loraone_theory as lt
+from loraone_theory.problems.linear.covariance import Dense
 
 LEVEL = 1e-7
 SIZES = {"d": 24, "k": 9, "true_rank": 3, "samples": 60, "condition_number": 3.0}
@@ -103,7 +104,7 @@ def test_tridiagonal_operator_against_its_dense_matrix():
     C = covariance.half(eye)
     torch.testing.assert_close(C.mT @ C, matrix)
     torch.testing.assert_close(covariance.half_transposed(eye), C.mT)
-    dense = lt.problems.covariance.Dense(matrix)
+    dense = Dense(matrix)
     for which in ("extremes", "all"):
         torch.testing.assert_close(covariance.spectrum(which), dense.spectrum(which))
     M = torch.randn(2, 24, 3, dtype=torch.float64)

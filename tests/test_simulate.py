@@ -7,10 +7,10 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import threads
+from loraone_theory.core import threads
 
 # The package exports the function under the same name.
-LOOP = sys.modules["loraone_theory.simulate"]
+LOOP = sys.modules["loraone_theory.dynamics.loop"]
 
 
 def problem(**changes):

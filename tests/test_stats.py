@@ -10,8 +10,7 @@ import numpy as np
 import pytest
 import scipy.stats
 
-from loraone_theory import stats
-from loraone_theory.theorems import Evidence, Finding, judge
+from loraone_theory.claims import Evidence, Finding, judge, stats
 
 NAN = float("nan")
 

@@ -6,11 +6,12 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import metrics, plan, steppers, threads
-from loraone_theory.rules import gd
-from loraone_theory.status import Outcome
+from loraone_theory.core import threads
+from loraone_theory.core.status import Outcome
+from loraone_theory.dynamics import plan, records, steppers
+from loraone_theory.methods.rules import gd
 
-LOOP = sys.modules["loraone_theory.simulate"]
+LOOP = sys.modules["loraone_theory.dynamics.loop"]
 RECORDED = ("loss", "risk", "error", "left_alignment", "right_alignment", "balance")
 # Every method whose rule is plain descent of a pair, a scale other than 1 and an offset among them.
 IN_PLACE = {
@@ -178,7 +179,7 @@ def test_an_error_in_a_measuring_thread_is_raised(monkeypatch):
         raise ArithmeticError("no such record")
 
     monkeypatch.setattr(threads, "ENTRIES_PER_THREAD", 1)
-    monkeypatch.setitem(metrics.RECORDS, "risk", fail)
+    monkeypatch.setitem(records.RECORDS, "risk", fail)
     problem = problems(10)["diagonal"]
     before = torch.get_num_threads()
     torch.set_num_threads(2)

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 import loraone_theory as lt
 from loraone_theory import testing
+from loraone_theory.problems.linear import covariance
 
 
 @given(st.data())
@@ -36,7 +37,7 @@ def test_problems_keep_their_bounds(data):
 
 @given(testing.problems(population=True, dtype=torch.float32))
 def test_population_problems_have_the_identity(problem):
-    assert isinstance(problem.covariance, lt.problems.covariance.Identity)
+    assert isinstance(problem.covariance, covariance.Identity)
     assert problem.samples is None
     assert problem.like.dtype == torch.float32
 

@@ -9,33 +9,27 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory import experiment, records
-from loraone_theory.problems import relu_math
-from loraone_theory.theorems import (
-    Draws,
-    Finding,
-    judge,
-    ld_2,
-    ld_5,
-    r5_1,
-    r5_2,
-    r5_3,
-    r5_4,
-    r5_5,
-    r5_6,
-    r5_7,
-    r5_8,
-    t4_2,
-)
+from loraone_theory import experiment, storage
+from loraone_theory.claims import Draws, Finding, judge
+from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2
+from loraone_theory.claims.lora_one.relu import choice_of_weight as r5_7
+from loraone_theory.claims.lora_one.relu import closed_forms as r5_1
+from loraone_theory.claims.lora_one.relu import deficient_rank as r5_6
+from loraone_theory.claims.lora_one.relu import excess_rank as r5_5
+from loraone_theory.claims.lora_one.relu import gradient_cost as r5_8
+from loraone_theory.claims.lora_one.relu import one_step as r5_3
+from loraone_theory.claims.lora_one.relu import rates as r5_4
+from loraone_theory.claims.lora_one.relu import sharp_lemmas as r5_2
+from loraone_theory.problems.relu import closed_forms as relu_math
 
-FILES = (ld_2, ld_5, t4_2, r5_1, r5_2, r5_3, r5_4, r5_5, r5_6, r5_7, r5_8)
+FILES = (lemma_d2, lemma_d5, theorem_4_2, r5_1, r5_2, r5_3, r5_4, r5_5, r5_6, r5_7, r5_8)
 CLAIMS = [claim for file in FILES for claim in file.CLAIMS]
 # Fails in about 15 runs of 1000 against 10 allowed: a smoke run cannot tell, a full one does.
 CLOSE = {"T4.2/c = 5, N = ∞"}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_small_draws_already_decide(claim: lt.theorems.Claim) -> None:
+def test_small_draws_already_decide(claim: lt.claims.Claim) -> None:
     verdict = lt.verify(claim, smoke=True)
     allowed = {claim.expected, Finding.INCONCLUSIVE} if claim.id in CLOSE else {claim.expected}
     assert verdict.finding in allowed, verdict.reason
@@ -48,9 +42,7 @@ def test_small_draws_already_decide(claim: lt.theorems.Claim) -> None:
     [claim for claim in CLAIMS if claim.kind in ("identity", "bound")],
     ids=lambda claim: claim.id,
 )
-def test_identities_and_bounds_do_not_depend_on_the_seed(
-    claim: lt.theorems.Claim, seed: int
-) -> None:
+def test_identities_and_bounds_do_not_depend_on_the_seed(claim: lt.claims.Claim, seed: int) -> None:
     draws = Draws(max(2, claim.smoke_trials // 4), seed=seed, smoke=True)
     assert judge(claim.measure(draws), claim.kind).finding is claim.expected
 
@@ -101,11 +93,11 @@ def test_lemma_a_is_attained_at_small_orthogonal_shifts() -> None:
 
 def test_a_run_is_judged_down_to_the_level_and_no_further() -> None:
     """The envelope is itself below the level at the last step, so no run is left undecided."""
-    for claim in t4_2.CLAIMS:
+    for claim in theorem_4_2.CLAIMS:
         if claim.expected is Finding.SUPPORTED:
             evidence = claim.measure(Draws(4, smoke=True))
             assert np.isfinite(evidence.lhs).all()
-    assert (1 - 0.5 / 4) ** t4_2.GENERIC.steps <= t4_2.LEVEL
+    assert (1 - 0.5 / 4) ** theorem_4_2.GENERIC.steps <= theorem_4_2.LEVEL
 
 
 def test_the_map_separates_few_samples_from_many(tmp_path: Path) -> None:
@@ -113,7 +105,7 @@ def test_the_map_separates_few_samples_from_many(tmp_path: Path) -> None:
     script = experiment.load(folder / "fig_t42_map.py")
     experiment.produce(script, script.smoke, tmp_path)
     assert (tmp_path / "fig_t42_map.png").read_bytes().startswith(b"\x89PNG")
-    data = records.load_arrays(tmp_path / "fig_t42_map.npz")
+    data = storage.load_arrays(tmp_path / "fig_t42_map.npz")
     for name in ("kappa", "eta", "rank", "shift"):
         few, many = data[f"share.{name}"]
         assert (few == 0).all(), name

@@ -8,7 +8,11 @@ import pytest
 import torch
 
 import loraone_theory as lt
-from loraone_theory.theorems import CLAIMS, Draws, Finding, p3_5, p3_7, p3_8, p3_9
+from loraone_theory.claims import CLAIMS, Draws, Finding
+from loraone_theory.claims.lora_one.linear import floors as p3_5
+from loraone_theory.claims.lora_one.linear import local_rates as p3_7
+from loraone_theory.claims.lora_one.linear import lora_pro as p3_9
+from loraone_theory.claims.lora_one.linear import sample_size as p3_8
 
 NAMES = [name for name in CLAIMS if re.match(r"3\.\d", name)]
 DERIVATIONS = Path(__file__).resolve().parent.parent / "docs" / "derivations.md"

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 
 import loraone_theory as lt
-from loraone_theory.theorems import CLAIMS, Claim, Draws, Evidence, Finding, judge
+from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, judge
 
-# `loraone_theory.verify` is the function of that name.
-verify = importlib.import_module("loraone_theory.verify")
+verify = importlib.import_module("loraone_theory.claims.run")
 
 # Every row of the paper's claims, of what is proved beyond them, and of the discrepancies.
 ROWS = (

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch.utils.benchmark import timer
 
-from loraone_theory import records, validate
+from loraone_theory import storage
+from loraone_theory.core import validate
 
 
 @dataclass(frozen=True)
@@ -139,8 +140,8 @@ def run(
 
 
 def _merge(path: Path, rows: list[Row]) -> None:
-    old = records.load_json(path)["rows"] if path.exists() else []
+    old = storage.load_json(path)["rows"] if path.exists() else []
     new = [asdict(row) for row in rows]
     done = {row["name"].split("/")[0] for row in new}
     kept = [row for row in old if row["name"].split("/")[0] not in done]
-    records.save_json(path, {"rows": kept + new, "made_with": records.provenance()})
+    storage.save_json(path, {"rows": kept + new, "made_with": storage.provenance()})

@@ -9,9 +9,9 @@ import torch
 
 from loraone_theory.bench import baselines
 from loraone_theory.bench.base import Row, Setting, alone, benchmark, in_pairs
-from loraone_theory.problems.linear import LinearProblem
-from loraone_theory.problems.sampling import sample_linear, sample_linear_matrix_free
-from loraone_theory.simulate import simulate
+from loraone_theory.dynamics.loop import simulate
+from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 
 ALPHA2 = (1.0, 1e-1, 1e-2, 1e-3, 1e-4)
 RECORDED = ("loss", "risk", "left_alignment")

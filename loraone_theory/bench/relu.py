@@ -9,11 +9,11 @@ import torch
 
 from loraone_theory.bench import baselines
 from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs
-from loraone_theory.factors import Factors
+from loraone_theory.core.factors import Factors
+from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.base import Problem
-from loraone_theory.problems.relu_population import ReLUPopulation
-from loraone_theory.problems.relu_sampling import sample_relu, sample_relu_population
-from loraone_theory.simulate import simulate
+from loraone_theory.problems.relu.population import ReLUPopulation
+from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 
 RANK, TRUE_RANK = 8, 4
 ETA = 0.1

@@ -8,7 +8,7 @@ from pathlib import Path
 import tyro
 from rich.table import Table
 
-from loraone_theory import bench, records
+from loraone_theory import bench, storage
 from loraone_theory.bench import page
 from loraone_theory.cli.common import DONE, check_target, console
 
@@ -51,7 +51,7 @@ class Bench:
             table.add_row(*page.cells(row))
         screen.print(table)
         if self.page is not None and self.json is not None:
-            text = page.render(records.load_json(self.json), source=self.json.as_posix())
-            with records.whole_file(self.page) as temporary:
+            text = page.render(storage.load_json(self.json), source=self.json.as_posix())
+            with storage.whole_file(self.page) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         return DONE

@@ -12,13 +12,14 @@ import tyro
 from rich.progress import Progress
 from rich.table import Table
 
-from loraone_theory import compare as comparing
-from loraone_theory import plotting, validate
+from loraone_theory import plotting
 from loraone_theory.cli.common import DONE, FAILED, check_target, console
-from loraone_theory.compare import Comparison
+from loraone_theory.core import validate
+from loraone_theory.predict import compare as comparing
+from loraone_theory.predict.compare import Comparison
 from loraone_theory.problems.base import Problem
-from loraone_theory.problems.relu_sampling import sample_relu, sample_relu_population
-from loraone_theory.problems.sampling import sample_linear
+from loraone_theory.problems.linear.sampling import sample_linear
+from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 
 # Heading -> the array of a row whose mean over the seeds is shown.
 COLUMNS = {

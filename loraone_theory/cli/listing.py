@@ -8,8 +8,8 @@ from rich.table import Table
 
 from loraone_theory import experiment
 from loraone_theory.cli.common import DONE, complain, console
+from loraone_theory.dynamics.records import RECORDS
 from loraone_theory.methods import METHODS
-from loraone_theory.metrics import RECORDS
 
 
 def first_line(thing: object) -> str:

@@ -22,13 +22,9 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from loraone_theory import experiment, validate
-from loraone_theory.cli.common import (
-    DONE,
-    FAILED,
-    INTERRUPTED,
-    console,
-)
+from loraone_theory import experiment
+from loraone_theory.cli.common import DONE, FAILED, INTERRUPTED, console
+from loraone_theory.core import validate
 from loraone_theory.experiment import Config, Experiment
 
 # Makes an experiment and its config when its turn comes, so that a broken one fails alone.

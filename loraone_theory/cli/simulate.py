@@ -13,11 +13,12 @@ import tyro
 from rich.progress import Progress
 from rich.table import Table
 
-from loraone_theory import methods, plotting, validate
+from loraone_theory import methods, plotting
 from loraone_theory.cli.common import DONE, FAILED, check_target, console
-from loraone_theory.problems.sampling import sample_linear
-from loraone_theory.simulate import simulate
-from loraone_theory.trajectory import Trajectory
+from loraone_theory.core import validate
+from loraone_theory.dynamics.loop import simulate
+from loraone_theory.dynamics.trajectory import Trajectory
+from loraone_theory.problems.linear.sampling import sample_linear
 
 RECORDED = ("loss", "risk", "left_alignment", "right_alignment")
 ROWS = 11

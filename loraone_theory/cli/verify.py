@@ -13,10 +13,10 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loraone_theory import records, report
+from loraone_theory import storage
+from loraone_theory.claims import CLAIMS, report
+from loraone_theory.claims.run import Verdict, verify_all
 from loraone_theory.cli.common import DONE, FAILED, check_target, console
-from loraone_theory.theorems import CLAIMS
-from loraone_theory.verify import Verdict, verify_all
 
 VERDICTS = Path("records/verdicts.json")
 REPORT = Path("paper_checks.md")
@@ -69,7 +69,7 @@ class Verify:
             )
         screen.print(_table(verdicts))
         if self.json is not None:
-            records.save_json(self.json, [verdict.to_record() for verdict in verdicts])
+            storage.save_json(self.json, [verdict.to_record() for verdict in verdicts])
         surprises = [verdict for verdict in verdicts if not verdict.as_expected]
         for verdict in surprises:
             screen.print(f"{verdict.id}: {verdict.finding}, expected {verdict.expected}")
@@ -118,8 +118,8 @@ class Report:
     def run(self) -> int:
         """Render and write."""
         check_target(self.out, ".md")
-        text = report.render(records.load_json(self.json), source=self.json.as_posix())
-        with records.whole_file(self.out) as temporary:
+        text = report.render(storage.load_json(self.json), source=self.json.as_posix())
+        with storage.whole_file(self.out) as temporary:
             temporary.write_text(text, encoding="utf-8")
         console().print(f"wrote {self.out}")
         return DONE

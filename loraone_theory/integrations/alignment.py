@@ -10,10 +10,11 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from loraone_theory import linalg, plotting, validate
+from loraone_theory import plotting
+from loraone_theory.core import linalg, validate
+from loraone_theory.core.linalg import SVDOptions
 from loraone_theory.integrations.peft_gradients import check
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
-from loraone_theory.linalg import SVDOptions
 
 SIDES = ("left", "right")
 

@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from loraone_theory import validate
+from loraone_theory.core import validate
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
-from loraone_theory.rules import PAIR_RULES, RULES, WRAPPERS, Rule
+from loraone_theory.methods.rules import PAIR_RULES, RULES, WRAPPERS, Rule
 
 Group = Mapping[str, Any]
 # What a parameter group holds besides the hyper-parameters of its rule.

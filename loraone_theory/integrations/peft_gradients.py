@@ -13,7 +13,8 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
-from loraone_theory import records, validate
+from loraone_theory import storage
+from loraone_theory.core import validate
 from loraone_theory.integrations import distributed
 from loraone_theory.integrations.peft_layers import (
     LoraConfig,
@@ -75,7 +76,7 @@ def get_lora_one_gradients(
         check(sums, {name: weight_shape(m) for name, m in found.items()})
     gradients = {name: distributed.mean_(sums[name] / passes) for name in found}
     if cache is not None and distributed.leads():
-        with records.whole_file(cache) as temporary:
+        with storage.whole_file(cache) as temporary:
             save_file(gradients, temporary, metadata={"passes": str(passes)})
     return gradients
 

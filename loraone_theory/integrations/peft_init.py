@@ -11,13 +11,14 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor, nn
 
-from loraone_theory import inits, linalg, randomness, validate
-from loraone_theory.factors import Factors
+from loraone_theory.core import linalg, randomness, validate
+from loraone_theory.core.factors import Factors
+from loraone_theory.core.linalg import SVDOptions
 from loraone_theory.integrations import distributed
 from loraone_theory.integrations.peft_gradients import check
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs, refuse
-from loraone_theory.linalg import SVDOptions
-from loraone_theory.problems.linear import LinearProblem
+from loraone_theory.methods import inits
+from loraone_theory.problems.linear.problem import LinearProblem
 
 DEFAULT_GAMMA = {"released": 128.0, "spectral": 1.0}
 

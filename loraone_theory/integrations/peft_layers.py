@@ -8,8 +8,8 @@ from typing import Any, NamedTuple, cast
 
 from torch import Tensor, nn
 
-from loraone_theory import validate
-from loraone_theory.factors import Factors
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors
 
 try:
     from peft import LoraConfig, PeftModel

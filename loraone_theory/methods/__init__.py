@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from loraone_theory import validate
+from loraone_theory.core import validate
 from loraone_theory.methods.base import Alpha, Method, RuleFactory, Scale
 from loraone_theory.methods.gradient import (
     lora_ga,

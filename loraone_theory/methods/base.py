@@ -9,11 +9,11 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple, ParamSpec
 
-from loraone_theory import validate
-from loraone_theory.factors import Factors, Scalar
-from loraone_theory.inits import Init
-from loraone_theory.parametrisations import Parametrisation, Start
-from loraone_theory.rules import PAIR_RULES, RULES, WRAPPERS, Rule
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors, Scalar
+from loraone_theory.methods.inits import Init
+from loraone_theory.methods.parametrisations import Parametrisation, Start
+from loraone_theory.methods.rules import PAIR_RULES, RULES, WRAPPERS, Rule
 
 RuleFactory = Callable[[Scalar, Scalar], Rule]  # (learning_rate, damping) -> Rule
 P = ParamSpec("P")

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from loraone_theory import inits, parametrisations, validate
-from loraone_theory.inits import Init
-from loraone_theory.inits.lora_ga import Direction, Size
-from loraone_theory.linalg import EXACT, SVDOptions
+from loraone_theory.core import validate
+from loraone_theory.core.linalg import EXACT, SVDOptions
+from loraone_theory.methods import inits, parametrisations
 from loraone_theory.methods.base import Method, Scale, scales_with_rank
+from loraone_theory.methods.inits import Init
+from loraone_theory.methods.inits.lora_ga import Direction, Size
 from loraone_theory.methods.lora import gd
-from loraone_theory.rules.base import Betas
-from loraone_theory.rules.scaled_adamw import Order
+from loraone_theory.methods.rules.base import Betas
+from loraone_theory.methods.rules.scaled_adamw import Order
 
 
 def _pair(name: str, init: Init, s: float, offset: bool = False, **hyper: Any) -> Method:

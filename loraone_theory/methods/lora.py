@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
-from loraone_theory import inits, parametrisations, rules, validate
-from loraone_theory.factors import Scalar
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Scalar
+from loraone_theory.methods import inits, parametrisations, rules
 from loraone_theory.methods.base import Alpha, Method, Scale, scales_with_rank
-from loraone_theory.rules.base import Betas, Rule
-from loraone_theory.rules.scaled_adamw import Order
+from loraone_theory.methods.rules.base import Betas, Rule
+from loraone_theory.methods.rules.scaled_adamw import Order
 
 # The standard deviation of A₀, or uniform entries as libraries draw them.
 Std = Scalar | Literal["kaiming"]

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from loraone_theory import inits, parametrisations, validate
-from loraone_theory.linalg import EXACT, SVDOptions
+from loraone_theory.core import validate
+from loraone_theory.core.linalg import EXACT, SVDOptions
+from loraone_theory.methods import inits, parametrisations
 from loraone_theory.methods.base import Method, Scale, scales_with_rank
 from loraone_theory.methods.lora import gd
 

@@ -3,7 +3,7 @@
 Nothing here looks at a run. `relu` holds the predictions for the ReLU model.
 """
 
-from loraone_theory import predict_relu as relu
+from loraone_theory.predict import relu
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
 from loraone_theory.predict.linearised import (
     alignment_time,

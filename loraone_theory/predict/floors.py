@@ -7,11 +7,12 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, methods, validate
-from loraone_theory.factors import Factors
+from loraone_theory import methods
+from loraone_theory.core import linalg, validate
+from loraone_theory.core.factors import Factors
 from loraone_theory.methods import Method
-from loraone_theory.problems.linear import LinearProblem
-from loraone_theory.rules.adalora import final_rank
+from loraone_theory.methods.rules.adalora import final_rank
+from loraone_theory.problems.linear.problem import LinearProblem
 
 
 def floor(
@@ -39,7 +40,7 @@ def floor(
 
     Reference: derivations 3.5; Sec. 5 and Fig. 4 of the paper.
 
-    >>> from loraone_theory.problems.sampling import sample_linear
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
     >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=60)
     >>> floor(problem, "lora-one", rank=2)
     tensor([0.], dtype=torch.float64)

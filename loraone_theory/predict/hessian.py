@@ -16,11 +16,11 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory.factors import Factors
-from loraone_theory.parametrisations import LEFT, RIGHT
-from loraone_theory.problems.covariance import Covariance
-from loraone_theory.problems.linear import LinearProblem
-from loraone_theory.problems.reduction import reduce_around
+from loraone_theory.core.factors import Factors
+from loraone_theory.methods.parametrisations import LEFT, RIGHT
+from loraone_theory.problems.linear.covariance import Covariance
+from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.linear.reduction import reduce_around
 
 # Operators on more than this many numbers are handed to Lanczos iteration instead of LAPACK.
 DENSE_SIZE = 1000

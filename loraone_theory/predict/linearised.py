@@ -9,9 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg
-from loraone_theory.factors import Factors
-from loraone_theory.problems.linear import LinearProblem
+from loraone_theory.core import linalg
+from loraone_theory.core.factors import Factors
+from loraone_theory.problems.linear.problem import LinearProblem
 
 
 def plateau(problem: LinearProblem) -> Tensor:

@@ -9,14 +9,15 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loraone_theory import methods, validate
-from loraone_theory.factors import Factors
+from loraone_theory import methods
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors
 from loraone_theory.methods import Method
-from loraone_theory.parametrisations import Start
+from loraone_theory.methods.parametrisations import Start
 from loraone_theory.predict.floors import pair_solution
 from loraone_theory.predict.hessian import Weights, hessian_extremes
 from loraone_theory.predict.tangent import tangent_extremes
-from loraone_theory.problems.linear import LinearProblem
+from loraone_theory.problems.linear.problem import LinearProblem
 
 GD_TYPE = ("gd", "momentum", "lora-plus", "preconditioned", "lora-pro")
 # A start whose imbalance exceeds this share of the solution's smallest singular value makes the
@@ -109,7 +110,7 @@ def contraction(
 
     Reference: derivations 3.7, 3.9; App. C.2, C.3.
 
-    >>> from loraone_theory.problems.sampling import sample_linear
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
     >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=10**6)
     >>> contraction(problem, "lora-one-preconditioned", rank=2).best_step.round(decimals=2)
     tensor([0.6700], dtype=torch.float64)

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from loraone_theory import methods, validate
-from loraone_theory.factors import Factors, concatenate
+from loraone_theory import methods
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.methods import Method
 from loraone_theory.predict.floors import floor
 from loraone_theory.predict.rates import contraction
-from loraone_theory.problems.linear import LinearProblem
+from loraone_theory.problems.linear.problem import LinearProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,7 +68,7 @@ def summary(
     Raises:
         TypeError: the problem is not linear.
 
-    >>> from loraone_theory.problems.sampling import sample_linear
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
     >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=10**6)
     >>> found = summary(problem, "lora-one", 2)
     >>> found.floor, found.local_rate.round(decimals=1)

@@ -10,10 +10,10 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory import linalg, validate
-from loraone_theory.factors import Factors
-from loraone_theory.problems.covariance import Dense, Diagonal, Identity
-from loraone_theory.problems.linear import LinearProblem
+from loraone_theory.core import linalg, validate
+from loraone_theory.core.factors import Factors
+from loraone_theory.problems.linear.covariance import Dense, Diagonal, Identity
+from loraone_theory.problems.linear.problem import LinearProblem
 
 RuleName = Literal["gd", "preconditioned"]
 
@@ -120,7 +120,7 @@ def local_rate(
     A value >= 1 means that the solution is unstable. Args as for `tangent_extremes`.
     Reference: derivations 3.7.
 
-    >>> from loraone_theory.problems.sampling import sample_linear
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
     >>> problem = sample_linear(d=30, k=20, true_rank=2, samples=10**5)
     >>> bool((local_rate(problem, "preconditioned", learning_rate=0.5) - 0.5).abs() < 0.05)
     True

@@ -7,7 +7,7 @@ from typing import Protocol, TypeVar
 import torch
 from torch import Tensor
 
-from loraone_theory.factors import Factors
+from loraone_theory.core.factors import Factors
 
 P = TypeVar("P", bound="Problem")
 

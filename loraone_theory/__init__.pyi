@@ -1,0 +1,34 @@
+# The public names and where they live; `__init__.py` reads this file, so they are written once.
+
+from loraone_theory import claims as claims
+from loraone_theory import methods as methods
+from loraone_theory import metrics as metrics
+from loraone_theory import predict as predict
+from loraone_theory import problems as problems
+from loraone_theory import testing as testing
+from loraone_theory.claims.run import Verdict as Verdict
+from loraone_theory.claims.run import verify as verify
+from loraone_theory.claims.run import verify_all as verify_all
+from loraone_theory.core import linalg as linalg
+from loraone_theory.core.factors import Factors as Factors
+from loraone_theory.core.linalg import SVDOptions as SVDOptions
+from loraone_theory.core.status import Outcome as Outcome
+from loraone_theory.core.status import RunStatus as RunStatus
+from loraone_theory.dynamics.loop import simulate as simulate
+from loraone_theory.dynamics.records import RECORDS as RECORDS
+from loraone_theory.dynamics.trajectory import Trajectory as Trajectory
+from loraone_theory.methods import METHODS as METHODS
+from loraone_theory.methods import Method as Method
+from loraone_theory.problems.linear.problem import LinearProblem as LinearProblem
+from loraone_theory.problems.linear.reduction import Reduction as Reduction
+from loraone_theory.problems.linear.reduction import reduce as reduce
+from loraone_theory.problems.linear.sampling import sample_linear as sample_linear
+from loraone_theory.problems.linear.sampling import (
+    sample_linear_matrix_free as sample_linear_matrix_free,
+)
+from loraone_theory.problems.relu.population import ReLUPopulation as ReLUPopulation
+from loraone_theory.problems.relu.problem import ReLUProblem as ReLUProblem
+from loraone_theory.problems.relu.sampling import sample_relu as sample_relu
+from loraone_theory.problems.relu.sampling import sample_relu_population as sample_relu_population
+
+__version__: str

@@ -1,0 +1,1 @@
+"""What everything stands on: factors, argument checks, linear algebra, randomness."""

@@ -1,0 +1,265 @@
+"""Batched linear algebra on thin matrices: frames, angles, truncated SVD, symmetric inverses.
+
+Nothing here forms a d×d matrix, and every function takes leading batch dimensions.
+"""
+
+from __future__ import annotations
+
+from typing import Literal, NamedTuple
+
+import numpy as np
+import scipy
+import torch
+from torch import Tensor
+
+from loraone_theory.core import tall, validate
+from loraone_theory.core.factors import Factors
+
+
+class SVD(NamedTuple):
+    """A truncated singular value decomposition U diag(S) Vᵀ, S descending."""
+
+    U: Tensor  # (..., d, p)
+    S: Tensor  # (..., p)
+    V: Tensor  # (..., k, p)
+
+
+class SVDOptions(NamedTuple):
+    """How to take the SVD of the one-step gradient.
+
+    `exact` is LAPACK's; `lowrank` is `torch.svd_lowrank` with `q` probe directions and `niter`
+    power iterations, from `seed`; q is clamped to min(d, k).
+    """
+
+    method: Literal["exact", "lowrank"] = "exact"
+    q: int = 32
+    niter: int = 4
+    seed: int = 0
+
+
+EXACT = SVDOptions()
+
+# From this many times as tall as wide, a frame is cheaper from M and its R factor than from Q.
+TALL = 64
+
+# Gap between the squares of singular values `rank` and `rank` + 1, relative to the largest square,
+# from which the Gram matrix gives a frame to 100 eps; below it the R factor does.
+GRAM_GAP = 1e-2
+
+
+def eps(M: Tensor) -> float:
+    """Machine epsilon of the dtype of `M`."""
+    return torch.finfo(M.dtype).eps
+
+
+def truncated_svd(M: Tensor | Factors, rank: int, options: SVDOptions = EXACT) -> SVD:
+    """The leading `rank` singular triplets of M (..., d, k).
+
+    A product given as Factors is decomposed through two thin QR factorisations at O((d + k) r²),
+    never formed; its triplets beyond the inner dimension have S = 0 and zero vectors.
+
+    Raises:
+        ValueError: unknown `options.method`.
+    """
+    validate.choice("svd", options.method, ("exact", "lowrank"))
+    if options.method == "lowrank":
+        return _lowrank_svd(M.dense() if isinstance(M, Factors) else M, rank, options)
+    if isinstance(M, Tensor):
+        U, S, Vh = torch.linalg.svd(M, full_matrices=False)
+        return SVD(U[..., :rank], S[..., :rank], Vh.mT[..., :rank])
+    QA, RA = torch.linalg.qr(M.A)
+    QB, RB = torch.linalg.qr(M.B.mT)
+    U, S, Vh = torch.linalg.svd(RA @ RB.mT, full_matrices=False)
+    found = SVD(QA @ U, S, QB @ Vh.mT)
+    missing = rank - S.shape[-1]
+    if missing <= 0:
+        return SVD(found.U[..., :rank], found.S[..., :rank], found.V[..., :rank])
+    return SVD(*(torch.nn.functional.pad(part, (0, missing)) for part in found))
+
+
+def _lowrank_svd(M: Tensor, rank: int, options: SVDOptions) -> SVD:
+    q = min(max(options.q, rank), *M.shape[-2:])
+    with torch.random.fork_rng(devices=[M.device] if M.is_cuda else []):
+        torch.manual_seed(options.seed)
+        U, S, V = torch.svd_lowrank(M, q=q, niter=options.niter)
+    return SVD(U[..., :rank], S[..., :rank], V[..., :rank])
+
+
+def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """The top-`rank` left singular subspace of a tall or square M (..., d, r).
+
+    Returns:
+        An orthonormal frame (..., d, rank), and a mask (...) that is False where the subspace is
+        undefined to rounding: M is not finite, has rank below `rank` or too few columns, or its
+        singular values `rank` and `rank` + 1 are equal.
+    """
+    d, r = M.shape[-2:]
+    if rank > min(d, r):
+        return M.new_zeros(*M.shape[:-1], rank), torch.zeros(
+            M.shape[:-2], dtype=torch.bool, device=M.device
+        )
+    if rank == r or d < 2 * r:
+        return _frame_by_qr(M, rank)
+    values, V = torch.linalg.eigh(_finite(M.mT @ M))
+    top, low, below = values[..., -1], values[..., -rank], values[..., -rank - 1]
+    # Eigenvectors of the Gram matrix are good to eps over this relative gap.
+    clear = low - below > GRAM_GAP * top
+    S = low.new_ones((*values.shape[:-1], rank))
+    S = torch.where(clear[..., None], values[..., -rank:], S).sqrt().flip(-1)
+    frame = tall.product(M, V[..., -rank:].flip(-1) / S[..., None, :])
+    if bool(clear.all()):
+        return frame, clear
+    hard = ~clear
+    exact, defined = _frame_by_qr(M[hard], rank)
+    frame[hard] = exact
+    clear = clear.clone()
+    clear[hard] = defined
+    return frame, clear
+
+
+def _finite(M: Tensor) -> Tensor:
+    """M, with zeros in place of matrices that are not finite, which LAPACK refuses."""
+    finite = torch.isfinite(M).flatten(-2).all(-1)
+    if bool(finite.all()):
+        return M
+    return torch.where(finite[..., None, None], M, torch.zeros_like(M))
+
+
+def _frame_by_qr(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
+    """`left_frame` from the SVD of the R factor, whatever the spread of the singular values."""
+    d, r = M.shape[-2:]
+    finite = torch.isfinite(M).flatten(-2).all(-1)
+    M = _finite(M)
+    slender = d > TALL * r
+    # With as many columns as `rank` the span is Q's own: no rotation, no rounding from one.
+    Q, R = torch.linalg.qr(M, mode="r" if slender else "reduced")
+    U, S, Vh = torch.linalg.svd(R, full_matrices=False)
+    rounding = max(d, r) * eps(M) * S[..., 0]
+    below = S[..., rank] if rank < S.shape[-1] else torch.zeros_like(rounding)
+    defined = finite & (S[..., rank - 1] - below > rounding)
+    if slender:
+        return _frame_of_rows(M, S[..., :rank], Vh[..., :rank, :], defined), defined
+    return Q if min(d, r) == rank else Q @ U[..., :rank], defined
+
+
+def _frame_of_rows(M: Tensor, S: Tensor, Vh: Tensor, defined: Tensor) -> Tensor:
+    """MVS⁻¹ for the leading triplets of a tall M, at a fraction of the cost of forming Q.
+
+    Its columns are orthonormal up to eps·σ₁/σ_rank; a Cholesky factor of their Gram matrix brings
+    that to eps. Where the subspace is undefined the answer is arbitrary.
+    """
+    mask = defined[..., None, None]
+    S = torch.where(defined[..., None], S, torch.ones_like(S))
+    F = tall.product(M, Vh.mT / S[..., None, :])
+    gram = torch.where(mask, F.mT @ F, torch.eye(S.shape[-1]).to(S))
+    L = torch.linalg.cholesky_ex(gram).L
+    return tall.product(F, torch.linalg.inv(L).mT)
+
+
+def residual(P: Tensor, Q: Tensor) -> Tensor:
+    """(I − PPᵀ)Q for an orthonormal frame P, orthogonalised twice so that it holds to rounding."""
+    if P.ndim > 2 and P.shape[:-2].numel() == 1 and Q.ndim >= P.ndim:
+        P = P.reshape(P.shape[-2:])  # one frame for the whole batch: its products are one product
+    C = Q.mT
+    for _ in range(2):
+        C = C - (C @ P) @ P.mT
+    return C.mT
+
+
+def largest_sine(P: Tensor, Q: Tensor) -> Tensor:
+    """‖(I − PPᵀ)Q‖_op, the sine of the largest principal angle between orthonormal frames.
+
+    The residual is formed explicitly, so that small sines keep their digits: 1 − cos² would lose
+    everything below 1e-8. Shape (...), in [0, 1].
+    """
+    C = residual(P, Q)
+    gram = C.mT @ C
+    scale = gram.diagonal(dim1=-2, dim2=-1).amax(-1)
+    # Scaling by the largest entry keeps squares of sines below 1e-154 from underflowing.
+    safe = torch.where(scale > 0, scale, torch.ones_like(scale))
+    top = torch.linalg.eigvalsh(gram / safe[..., None, None])[..., -1]
+    return (top.clamp_min(0).sqrt() * scale.sqrt()).clamp_max(1.0)
+
+
+def principal_angles(P: Tensor, Q: Tensor) -> Tensor:
+    """All principal angles (..., p) between orthonormal frames (..., n, p), descending, radians.
+
+    Sines are singular values of (I − PPᵀ)Q by the preconditioned Jacobi method, which keeps small
+    ones beside large ones; cosines those of PᵀQ; the angle is atan2(sine, cosine).
+    """
+    cosines = torch.linalg.svdvals(P.mT @ Q).flip(-1).clamp(max=1.0)
+    C = residual(P, Q).detach().cpu()
+    lapack = scipy.linalg.lapack
+    jacobi = lapack.dgejsv if C.dtype == torch.float64 else lapack.sgejsv
+    rows = [_jacobi_values(M.numpy(), jacobi) for M in C.reshape(-1, *C.shape[-2:])]
+    sines = torch.from_numpy(np.stack(rows)).reshape(*C.shape[:-2], C.shape[-1])
+    return torch.atan2(sines.to(P.device), cosines)
+
+
+def _jacobi_values(M: np.ndarray, jacobi: object) -> np.ndarray:
+    if not M.any():
+        return np.zeros(M.shape[1], M.dtype)
+    # joba=2: rows and columns of any scaling; jobu=jobv=3: values only.
+    values, *_, work, _, info = jacobi(np.asfortranarray(M), joba=2, jobu=3, jobv=3)  # type: ignore[operator]
+    if info != 0:
+        raise ArithmeticError(f"LAPACK gejsv did not converge (info={info})")
+    return values * (work[0] / work[1])
+
+
+class Inverse(NamedTuple):
+    """A symmetric (pseudo-)inverse and the number of directions kept."""
+
+    matrix: Tensor  # (..., r, r)
+    kept: Tensor  # (...), int64
+
+
+def inverse_psd(M: Tensor, damping: float | Tensor = 0.0) -> Inverse:
+    """(M + λI)⁻¹ for symmetric positive semidefinite M (..., r, r); a pseudo-inverse at λ = 0.
+
+    At λ = 0 the eigenvalues below r·eps·(largest one) are treated as zero: that is the rounding
+    error of a Gram matrix, so nothing smaller carries information. A non-finite M gives NaN and
+    kept = r, and does not disturb the rest of the batch.
+
+    Args:
+        M: (..., r, r).
+        damping: λ >= 0, a number or a tensor (..., 1, 1) that broadcasts over the batch.
+    """
+    r = M.shape[-1]
+    finite = torch.isfinite(M).flatten(-2).all(-1)
+    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], M, torch.eye(r).to(M)))
+    lam = damping[..., 0] if isinstance(damping, Tensor) else damping
+    cutoff = r * eps(M) * values[..., -1:].clamp_min(0)
+    shifted = values.clamp_min(0) + lam
+    keep = (values > cutoff) | (torch.as_tensor(lam, device=M.device) > 0)
+    weights = torch.where(keep, 1 / torch.where(keep, shifted, torch.ones_like(shifted)), 0.0)
+    matrix = (vectors * weights[..., None, :]) @ vectors.mT
+    matrix = torch.where(finite[..., None, None], matrix, torch.full_like(matrix, torch.nan))
+    return Inverse(matrix, torch.where(finite, keep.sum(-1), r))
+
+
+def relative_norm(M: Tensor, reference: Tensor) -> Tensor:
+    """‖M‖_F / ‖reference‖_F over the last two dimensions; 0 where M is zero."""
+    size = torch.linalg.matrix_norm(M)
+    other = torch.linalg.matrix_norm(reference)
+    return torch.where(size > 0, size / other, size)
+
+
+def append_directions(basis: Tensor, M: Tensor) -> Tensor:
+    """An orthonormal basis of span(basis) + col(M), (..., n, p + q), or `basis` where M adds none.
+
+    All of M's columns are appended as soon as one instance of the batch needs them, so that the
+    batch keeps one width; at p + q >= n the answer is a complete basis of n columns.
+
+    Args:
+        basis: (..., n, p), orthonormal.
+        M: (..., n, q).
+    """
+    C = residual(basis, M)
+    if bool((relative_norm(C, M) <= M.shape[-2] * eps(M)).all()):
+        return basis
+    n, p, q = M.shape[-2], basis.shape[-1], M.shape[-1]
+    batch = torch.broadcast_shapes(basis.shape[:-2], C.shape[:-2])
+    both = torch.cat([basis.expand(*batch, n, p), C.expand(*batch, n, q)], dim=-1)
+    if p + q >= n:
+        return torch.linalg.qr(both, mode="complete").Q
+    return torch.linalg.qr(both).Q

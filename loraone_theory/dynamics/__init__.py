@@ -1,0 +1,1 @@
+"""From the arguments of a simulation to its trajectory."""

@@ -1,0 +1,20 @@
+"""LoRA-init: A₀ Gaussian, B₀ = 0."""
+
+from __future__ import annotations
+
+from loraone_theory.core.factors import Scalar
+from loraone_theory.core.randomness import normal, per_seed
+from loraone_theory.methods.inits.base import Init
+from loraone_theory.methods.parametrisations import Start
+from loraone_theory.problems.base import Problem
+
+
+def gaussian(std: Scalar) -> Init:
+    """A₀ i.i.d. N(0, α²) with α = `std`, B₀ = 0; no offset."""
+
+    def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
+        A = per_seed(lambda rng: normal(rng, problem.d, rank), seeds, "A0", problem.like)
+        B = A.new_zeros(A.shape[0], rank, problem.k)
+        return Start((std * A, B))
+
+    return init

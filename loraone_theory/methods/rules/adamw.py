@@ -1,0 +1,32 @@
+"""AdamW: Adam with decoupled weight decay."""
+
+from __future__ import annotations
+
+from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.methods.rules.base import Betas, Moments, Rule, decay, descend
+
+
+def adamw(
+    learning_rate: Scalar,
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    ratio: float = 1.0,
+) -> Rule:
+    """P ← (1 − ηw)P − η m̂/(√v̂ + ε), entry by entry, as torch.optim.AdamW does.
+
+    The last tensor (B of a pair) takes steps `ratio` times as large: LoRA+. The rule is entrywise,
+    so its trajectory does not rotate with the problem.
+    """
+
+    def update(params: Params, gradients: Params, state: Moments) -> tuple[Params, Moments]:
+        state = state.after(gradients, betas)
+        rates = [learning_rate] * (len(params) - 1) + [ratio * learning_rate]
+        directions = state.directions(betas, eps)
+        new = tuple(
+            descend(decay(P, rate, weight_decay), D, rate)
+            for P, D, rate in zip(params, directions, rates, strict=True)
+        )
+        return new, state
+
+    return Rule(Moments.zero, update, equivariant=False)

@@ -1,0 +1,114 @@
+"""What an update rule is: a pair of pure functions, made by a factory that takes the steps."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.linalg import Inverse
+
+State = Any
+Betas = tuple[float, float]
+
+
+class Descent(NamedTuple):
+    """A rule for pairs whose step is linear in the gradients: A ← A − η∇_A R, B ← B − ρη L∇_B.
+
+    On the linear problem such a step is made in place, without temporaries.
+
+    Args:
+        learning_rate: η.
+        ratio: ρ.
+        inverses: (A, B), state -> symmetric L and R (..., r, r), new state; None for identities.
+    """
+
+    learning_rate: Scalar
+    ratio: float = 1.0
+    inverses: Callable[[Params, State], tuple[Tensor, Tensor, State]] | None = None
+
+
+class Rule(NamedTuple):
+    """An update rule.
+
+    Args:
+        init: trainable tensors -> state.
+        update: (trainable, gradients, state) -> (new trainable, new state). Nothing is mutated.
+        equivariant: the trajectory rotates with the problem (derivations 3.1b), so that the exact
+            reduction applies. Entrywise rules such as Adam are not equivariant.
+        dropped: state -> per run, the number of steps in which a pseudo-inverse dropped
+            directions, and the last such step; None for rules that invert nothing.
+        descent: the same step of a pair (A, B) in the form that can be made in place, if it has it.
+    """
+
+    init: Callable[[Params], State]
+    update: Callable[[Params, Params, State], tuple[Params, State]]
+    equivariant: bool
+    dropped: Callable[[State], tuple[Tensor, Tensor]] | None = None
+    descent: Descent | None = None
+
+
+def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:
+    """M − η·step, for a number or a batch of learning rates."""
+    if isinstance(learning_rate, Tensor):
+        return M.addcmul(step, learning_rate, value=-1)
+    return M.add(step, alpha=-learning_rate)
+
+
+def decay(M: Tensor, learning_rate: Scalar, weight_decay: float) -> Tensor:
+    """(1 − η·w)M, decoupled weight decay."""
+    return M if weight_decay == 0 else M * (1 - learning_rate * weight_decay)
+
+
+class Drops(NamedTuple):
+    """Bookkeeping of pseudo-inverses: steps so far, steps with drops, the last of those."""
+
+    step: int
+    steps: Tensor  # (...), int64
+    last: Tensor  # (...), int64
+
+    @classmethod
+    def none(cls, params: Params) -> Drops:
+        """Before the first step."""
+        batch = torch.broadcast_shapes(*(t.shape[:-2] for t in params))
+        zero = torch.zeros(batch, dtype=torch.int64, device=params[0].device)
+        return cls(0, zero, zero)
+
+    def after(self, left: Inverse, right: Inverse) -> Drops:
+        """After a step that used these two r×r inverses."""
+        drops = torch.minimum(left.kept, right.kept) < left.matrix.shape[-1]
+        step = self.step + 1
+        return Drops(step, self.steps + drops, torch.where(drops, step, self.last))
+
+
+class Moments(NamedTuple):
+    """Adam's running means of gradients and of their squares, entry by entry."""
+
+    step: int
+    first: Params
+    second: Params
+
+    @classmethod
+    def zero(cls, tensors: Params) -> Moments:
+        """Before the first step."""
+        zeros = tuple(torch.zeros_like(t) for t in tensors)
+        return cls(0, zeros, zeros)
+
+    def after(self, gradients: Params, betas: Betas) -> Moments:
+        """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²."""
+        pairs = [
+            (m * betas[0] + (1 - betas[0]) * g, v * betas[1] + (1 - betas[1]) * g * g)
+            for g, m, v in zip(gradients, self.first, self.second, strict=True)
+        ]
+        return Moments(self.step + 1, tuple(m for m, _ in pairs), tuple(v for _, v in pairs))
+
+    def directions(self, betas: Betas, eps: float, bias_correction: bool = True) -> Params:
+        """m̂/(√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ), or m/(√v + ε) uncorrected."""
+        one, two = (1 - b**self.step if bias_correction else 1.0 for b in betas)
+        return tuple(
+            (m / one) / ((v / two).sqrt() + eps)
+            for m, v in zip(self.first, self.second, strict=True)
+        )

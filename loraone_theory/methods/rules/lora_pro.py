@@ -1,0 +1,100 @@
+"""LoRA-Pro: the low-rank step whose effect on W is nearest to the full gradient's."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from loraone_theory.core import linalg
+from loraone_theory.core.factors import Factors, Params, Scalar
+from loraone_theory.core.linalg import Inverse, inverse_psd
+from loraone_theory.methods.rules.base import Betas, Drops, Moments, Rule, decay, descend
+
+
+class Projection(NamedTuple):
+    """The steps g^A, g^B and the two Gram inverses they took."""
+
+    steps: Factors
+    left: Inverse
+    right: Inverse
+
+
+def project(
+    params: Params, gradients: Params, damping: Scalar, scale: float, free: Tensor | None = None
+) -> Projection:
+    """g^A = s⁻²∇_A N⁻¹ + AZ, g^B = s⁻²M⁻¹∇_B(I − P_B) − ZB with M = AᵀA, N = BBᵀ, P_B = BᵀN⁻¹B.
+
+    s(A g^B + g^A B) = P_A𝒢 + (I − P_A)𝒢P_B whatever Z is. Z = `free` where given, else the
+    solution of MZ + ZN = −s⁻²Aᵀ∇_A N⁻¹, which keeps the steps nearest to the gradients.
+    """
+    (A, B), (grad_A, grad_B) = params, gradients
+    M, N = A.mT @ A, B @ B.mT
+    left, right = inverse_psd(M, damping), inverse_psd(N, damping)
+    along = grad_A @ right.matrix / scale**2
+    across = left.matrix @ grad_B / scale**2
+    Z = sylvester(M, N, -(A.mT @ along)) if free is None else free
+    steps = Factors(along + A @ Z, across - (across @ B.mT) @ right.matrix @ B - Z @ B)
+    return Projection(steps, left, right)
+
+
+def sylvester(M: Tensor, N: Tensor, C: Tensor) -> Tensor:
+    """Z with MZ + ZN = C for symmetric positive semidefinite M, N (..., r, r).
+
+    Z = U[(UᵀCV)_ij/(λ_i + μ_j)]Vᵀ from M = UΛUᵀ, N = VμVᵀ; zero where λ_i + μ_j is.
+    """
+    (lam, U), (mu, V) = _eigh(M), _eigh(N)
+    total = lam[..., :, None] + mu[..., None, :]
+    solvable = total > M.shape[-1] * linalg.eps(M) * total.amax((-2, -1), keepdim=True)
+    inner = U.mT @ C @ V
+    return U @ torch.where(solvable, inner / torch.where(solvable, total, 1.0), 0.0) @ V.mT
+
+
+def _eigh(M: Tensor) -> tuple[Tensor, Tensor]:
+    # LAPACK refuses non-finite input; the NaN of a diverged run reaches Z through C instead.
+    values, vectors = torch.linalg.eigh(torch.where(torch.isfinite(M), M, 0.0))
+    return values.clamp_min(0), vectors
+
+
+def lora_pro(
+    learning_rate: Scalar,
+    damping: Scalar = 0.0,
+    scale: float = 1.0,
+    betas: Betas | None = None,
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    ridge: float = 1e-8,
+) -> Rule:
+    """A ← A − ηg^A, B ← B − ηg^B; with `betas`, AdamW on the equivalent full gradient.
+
+    The AdamW form takes Adam's direction D (d×k) of s(A g^B + g^A B), projects again with sDBᵀ and
+    sAᵀD for ∇_A and ∇_B, and decays by (1 − ηw). At B = 0 the first step is g^A = 0,
+    g^B = s⁻²M⁻¹∇_B.
+
+    The Gram inverses take damping + `ridge`, 1e-8 in the released code: a direction that grows out
+    of rounding passes any cutoff of a pseudo-inverse, and g^A has 1/σ² there.
+    """
+
+    def init(params: Params) -> tuple[Drops, Moments]:
+        A, B = params
+        full = () if betas is None else (torch.zeros_like(A @ B),)
+        return Drops.none(params), Moments.zero(full)
+
+    def update(
+        params: Params, gradients: Params, state: tuple[Drops, Moments]
+    ) -> tuple[Params, tuple[Drops, Moments]]:
+        (A, B), (drops, moments), lam = params, state, damping + ridge
+        found = project(params, gradients, lam, scale)
+        if betas is not None:
+            equivalent = scale * (A @ found.steps.B + found.steps.A @ B)
+            moments = moments.after((equivalent,), betas)
+            (D,) = moments.directions(betas, eps)
+            found = project(params, (scale * D @ B.mT, scale * A.mT @ D), lam, scale)
+        new = tuple(
+            descend(decay(P, learning_rate, weight_decay), g, learning_rate)
+            for P, g in zip(params, found.steps, strict=True)
+        )
+        return new, (drops.after(found.left, found.right), moments)
+
+    return Rule(init, update, equivariant=betas is None, dropped=lambda s: (s[0].steps, s[0].last))

@@ -1,0 +1,56 @@
+"""Scaled AdamW: Adam on preconditioned gradients, in the two orders found in practice."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from torch import Tensor
+
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.linalg import inverse_psd
+from loraone_theory.methods.rules.base import Betas, Drops, Moments, Rule, decay, descend
+
+Order = Literal["released", "peft"]
+State = tuple[Moments, Moments, Drops]
+
+
+def scaled_adamw(
+    learning_rate: Scalar,
+    damping: Scalar = 0.0,
+    order: Order = "released",
+    betas: Betas = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    bias_correction: bool | None = None,
+) -> Rule:
+    """Adam moments of g_A = ∇_A(BBᵀ + λI)⁻¹ and g_B = (AᵀA + λI)⁻¹∇_B, with ∇ from time t.
+
+    "released": B's Gram matrix is that of the already updated A, moments are not bias-corrected
+    unless asked for, and (1 − ηw) multiplies both factors after the step. "peft": both Gram
+    matrices from time t, then AdamW, with bias correction and the decay first.
+    """
+    validate.choice("order", order, ("released", "peft"))
+    released = order == "released"
+    corrected = not released if bias_correction is None else bias_correction
+
+    def step(P: Tensor, g: Tensor, state: Moments) -> tuple[Tensor, Moments]:
+        state = state.after((g,), betas)
+        P = P if released else decay(P, learning_rate, weight_decay)
+        return descend(P, state.directions(betas, eps, corrected)[0], learning_rate), state
+
+    def update(params: Params, gradients: Params, state: State) -> tuple[Params, State]:
+        (A, B), (grad_A, grad_B), (of_A, of_B, drops) = params, gradients, state
+        right = inverse_psd(B @ B.mT, damping)
+        new_A, of_A = step(A, grad_A @ right.matrix, of_A)
+        known = new_A if released else A
+        left = inverse_psd(known.mT @ known, damping)
+        new_B, of_B = step(B, left.matrix @ grad_B, of_B)
+        if released:
+            new_A, new_B = (decay(P, learning_rate, weight_decay) for P in (new_A, new_B))
+        return (new_A, new_B), (of_A, of_B, drops.after(left, right))
+
+    def init(params: Params) -> State:
+        return Moments.zero(params[:1]), Moments.zero(params[1:]), Drops.none(params)
+
+    return Rule(init, update, equivariant=False, dropped=lambda s: (s[2].steps, s[2].last))

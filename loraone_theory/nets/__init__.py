@@ -1,0 +1,1 @@
+"""Small networks and data sets on which the theory is tried."""

@@ -1,0 +1,300 @@
+"""Every method at its own best step size, beside what is predicted of it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from loraone_theory import methods, predict, storage
+from loraone_theory.core import validate
+from loraone_theory.dynamics.loop import simulate
+from loraone_theory.dynamics.trajectory import Trajectory
+from loraone_theory.methods import METHODS, Method
+from loraone_theory.problems.base import Problem
+from loraone_theory.problems.linear.problem import LinearProblem
+
+GRID = tuple(2.0**power for power in range(-9, 2))
+# How far the distance to the floor has to fall, relative to t = 0.
+TARGET = 1e-6
+# Scaled AdamW is always damped: its Gram matrices are singular at B = 0.
+DAMPING = {"p-lora-adamw": 0.01, "lora-one-scaled-adamw": 0.01}
+
+# Told the method and the number of steps done.
+Report = Callable[[str, int], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Row:
+    """One method. Arrays hold one value per seed; NaN where not predicted or not reached.
+
+    The distance to the floor is √(L_t − floor), in the metric of the training loss; rates and
+    steps are those of it.
+
+    Args:
+        method: its name.
+        learning_rate: η; NaN where the method is not defined on the problem.
+        chosen_by: "prediction" or "grid".
+        initial_error: ‖E₀‖_F.
+        floor: the least training loss, predicted.
+        reached: the training loss at the end.
+        predicted_rate: the factor per step near the solution at η.
+        rate: the factor per step, measured over the later half of the way to `TARGET`.
+        steps: until the distance is `TARGET` times that at t = 0.
+        loss: (T + 1, seeds).
+        status: how it ended, in words.
+        notes: what is missing or taken for granted in the predictions.
+    """
+
+    method: str
+    learning_rate: float
+    chosen_by: str
+    initial_error: np.ndarray
+    floor: np.ndarray
+    reached: np.ndarray
+    predicted_rate: np.ndarray
+    rate: np.ndarray
+    steps: np.ndarray
+    loss: np.ndarray
+    status: str
+    notes: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The rows, and what they were made with."""
+
+    rows: tuple[Row, ...]
+    config: dict[str, Any] = field(default_factory=dict)
+
+    def save(self, path: str | Path) -> None:
+        """Every array as <method>.<name> to `path` (.npz), all else to the .json beside it."""
+        path = Path(path)
+        arrays, about = {}, []
+        for row in self.rows:
+            plain = {}
+            for name, value in vars(row).items():
+                if isinstance(value, np.ndarray):
+                    arrays[f"{row.method}.{name}"] = value
+                else:
+                    odd = isinstance(value, float) and not math.isfinite(value)
+                    plain[name] = None if odd else value
+            about.append(plain)
+        storage.save_arrays(path, arrays)
+        whole = {"config": self.config, "rows": about, **storage.provenance()}
+        storage.save_json(path.with_suffix(".json"), whole)
+
+
+def compare(
+    problem: Problem,
+    *,
+    rank: int,
+    steps: int,
+    seeds: int | Sequence[int] = (0,),
+    names: Sequence[str] | None = None,
+    tune: bool = False,
+    grid: Sequence[float] = GRID,
+    report: Report = lambda name, done: None,
+) -> Comparison:
+    """Run methods on one problem, each at its own best step size.
+
+    The step size is the predicted `best_step` (the least over the instances) where there is one
+    and no run diverges or ends farther from the floor than it began; else, and with `tune` always,
+    the best of `grid` on these same seeds: no run diverges, most of them reach `TARGET`, in the
+    fewest steps, or else end nearest to the floor. All of the grid runs in one batch.
+
+    Args:
+        problem: linear or ReLU, batch (seeds,) or ().
+        rank: r.
+        steps: T of every run.
+        seeds: one trial per seed, for tuning and for the numbers reported.
+        names: methods of `METHODS`; None for all.
+        tune: take the grid for every method.
+        grid: step sizes.
+        report: called now and then.
+
+    Returns:
+        A Comparison with one row per method. A method that is not defined on the problem has a
+        row of NaN whose status says why.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> problem = sample_linear(d=20, k=15, true_rank=2, samples=400)
+    >>> row = compare(problem, rank=2, steps=100, names=["lora-one"]).rows[0]
+    >>> row.chosen_by, bool(row.steps[0] < 40)
+    ('prediction', True)
+    """
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    drawn = validate.seeds(seeds)
+    values = validate.numbers("grid", list(grid), positive=True)
+    wanted = tuple(METHODS) if names is None else tuple(dict.fromkeys(names))
+    for name in wanted:
+        validate.choice("method", name, METHODS)
+    length = validate.integer("steps", steps, least=2)
+    setting = _Setting(problem, rank, length, drawn, tune, values, report)
+    rows = []
+    for name in wanted:
+        try:
+            rows.append(_row(setting, name))
+        except ValueError as error:  # ranks or starts that this method has no meaning for
+            rows.append(_undefined(name, setting, f"undefined: {error}"))
+    config: dict[str, Any] = {n: getattr(problem, n) for n in ("d", "k", "true_rank")}
+    config |= {"rank": rank, "steps": length, "seeds": drawn, "tune": tune}
+    config |= {"grid": values, "target": TARGET}
+    return Comparison(tuple(rows), config)
+
+
+@dataclass(frozen=True, eq=False)
+class _Setting:
+    problem: Problem
+    rank: int
+    steps: int
+    seeds: tuple[int, ...]
+    tune: bool
+    grid: list[float]
+    report: Report
+
+    def run(self, method: Method, learning_rate: float | list[float]) -> Trajectory:
+        return simulate(
+            self.problem,
+            method,
+            rank=self.rank,
+            learning_rate=learning_rate,
+            steps=self.steps,
+            seeds=self.seeds,
+            damping=DAMPING.get(method.name, 0.0),
+            record=("loss", "error"),
+            progress=lambda done: self.report(method.name, done),
+        )
+
+
+def _row(setting: _Setting, name: str) -> Row:
+    # AdaLoRA's budget ends half-way, so that the final rank has time to converge.
+    hyper = {"total_steps": max(1, setting.steps // 2)} if name == "adalora" else {}
+    method = methods.get(METHODS[name](**hyper), setting.rank)
+    floor, rate, best, notes = _predictions(setting, method)
+    eta, chosen_by, run = best, "prediction", None
+    if not setting.tune and math.isfinite(best):
+        run = setting.run(method, best)
+        loss = run["loss"].cpu().numpy()
+        excess = distance(loss, floor)
+        if run.diverged.any() or not (excess[-1] <= excess[0]).all():
+            notes += (f"fails at the predicted best step {best:.3g} from this start; grid instead",)
+            run = None
+    chosen: int | slice = slice(None)
+    if run is None:
+        run = setting.run(method, setting.grid)
+        chosen = _best(run["loss"].cpu().numpy(), floor)
+        eta, chosen_by = setting.grid[chosen], "grid"
+    loss, error = (run[key].cpu().numpy()[:, chosen] for key in ("loss", "error"))
+    states = run.status[chosen].flat
+    excess = distance(loss, floor)
+    failed = sum(not state.ok for state in states)
+    steps = _reached(excess)
+    count = int(np.isfinite(steps).sum())
+    status = "converged" if count == len(steps) else f"{count} of {len(steps)} converged"
+    return Row(
+        method=name,
+        learning_rate=eta,
+        chosen_by=chosen_by,
+        initial_error=error[0],
+        floor=floor,
+        reached=loss[-1],
+        predicted_rate=rate(eta),
+        rate=_measured_rate(excess),
+        steps=steps,
+        loss=loss,
+        status=f"{failed} of {len(steps)} diverged" if failed else status,
+        notes=notes,
+    )
+
+
+def _undefined(name: str, setting: _Setting, why: str) -> Row:
+    nothing = np.full(len(setting.seeds), math.nan)
+    curve = np.full((setting.steps + 1, len(setting.seeds)), math.nan)
+    six = (nothing, nothing, nothing, nothing, nothing, nothing)
+    return Row(name, math.nan, "", *six, curve, why)
+
+
+Predictions = tuple[np.ndarray, Callable[[float], np.ndarray], float, tuple[str, ...]]
+
+
+def _predictions(setting: _Setting, method: Method) -> Predictions:
+    """Floors (seeds,), η -> rates (seeds,), the best step, notes."""
+    trials, problem = len(setting.seeds), setting.problem
+
+    def whole(values: Tensor) -> np.ndarray:
+        return np.broadcast_to(values.cpu().double().numpy(), (trials,)).copy()
+
+    if not isinstance(problem, LinearProblem):
+        return _relu_predictions(setting, method)
+    floor = predict.floor(problem, method, rank=setting.rank, seeds=setting.seeds)
+    near = predict.contraction(problem, method, rank=setting.rank, seeds=setting.seeds)
+    best = float(near.best_step.min())
+    return whole(floor), lambda eta: whole(near.rate(eta)), best, near.notes
+
+
+def _relu_predictions(setting: _Setting, method: Method) -> Predictions:
+    """Floors of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
+    trials, problem = len(setting.seeds), setting.problem
+    rank = setting.rank if method.wrap is None else 0
+    free = method.name in ("full", "full-adamw")
+    reachable = free or (
+        method.parametrisation.is_pair and not method.offset and rank >= problem.true_rank
+    )
+    floor = np.full(trials, 0.0 if reachable else math.nan)
+    notes = () if reachable else ("no floor: none is known in closed form in the ReLU model",)
+    preconditioned = method.hyper.get("rule") == "preconditioned" and rank == problem.true_rank
+    if not preconditioned:
+        return floor, lambda eta: np.full(trials, math.nan), math.nan, notes
+    samples = getattr(problem, "samples", None)
+
+    def rate(eta: float) -> np.ndarray:
+        if samples is None:
+            return np.full(trials, predict.relu.population_rate(eta))
+        return np.full(trials, predict.relu.finite_rate(eta, samples=samples, d=problem.d))
+
+    return floor, rate, 4 / 3 if samples is None else math.nan, notes
+
+
+def distance(loss: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """√((L_t − floor)/(L_0 − floor)), (T + 1, ..., seeds); infinite where a run has diverged."""
+    excess = np.clip(loss - floor, 0, None)
+    excess = np.where(np.isnan(loss), math.inf, excess)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.sqrt(excess / excess[0])
+
+
+def _reached(excess: np.ndarray) -> np.ndarray:
+    """The first t with a distance of `TARGET`, NaN where there is none, (..., seeds)."""
+    inside = excess <= TARGET
+    return np.where(inside.any(0), inside.argmax(0), math.nan)
+
+
+def _measured_rate(excess: np.ndarray) -> np.ndarray:
+    """(e_t/e_{t/2})^{2/t} at the first t with e_t <= `TARGET`, else at the end, (seeds,)."""
+    trials = np.arange(excess.shape[-1])
+    reached = _reached(excess)
+    last = np.where(np.isfinite(reached), reached, len(excess) - 1).astype(int)
+    half = last // 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = excess[last, trials] / excess[half, trials]
+        rate = ratio ** (1 / np.maximum(last - half, 1))
+    return np.where(np.isfinite(rate) & (rate > 0), rate, math.nan)
+
+
+def _best(loss: np.ndarray, floor: np.ndarray) -> int:
+    """Index of the grid value that does best, from losses (T + 1, grid, seeds)."""
+    excess = distance(loss, np.nan_to_num(floor))
+    reached = _reached(excess)
+    with np.errstate(divide="ignore"):
+        last = np.log(excess[-1].max(-1))  # infinite where a seed has diverged
+    keys = [
+        (np.isposinf(end), np.isnan(steps).sum(), np.nan_to_num(steps).mean(), end)
+        for steps, end in zip(reached, last, strict=True)
+    ]
+    return min(range(len(keys)), key=lambda i: keys[i])

@@ -1,0 +1,154 @@
+"""Random linear instances: one per seed, stacked."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors
+from loraone_theory.core.randomness import haar_frame, normal, per_seed
+from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
+from loraone_theory.problems.linear.problem import LinearProblem
+
+
+def sample_linear(
+    *,
+    d: int,
+    k: int,
+    true_rank: int,
+    samples: int,
+    spectrum: Sequence[float] | None = None,
+    condition_number: float = 1.0,
+    seeds: int | Sequence[int] = (0,),
+    dtype: torch.dtype | str = torch.float64,
+    device: torch.device | str = "cpu",
+) -> LinearProblem:
+    """Instances of the linear experiment: Δ = U diag(λ*) Vᵀ, X and W i.i.d. N(0, 1).
+
+    Args:
+        d: input width.
+        k: output width.
+        true_rank: r*, 1 <= r* <= min(d, k).
+        samples: N, the number of rows of X.
+        spectrum: λ*, r* positive values, descending. Default: geometric from 1 to
+            1/condition_number.
+        condition_number: κ = λ₁*/λ*_{r*} >= 1 of the default spectrum.
+        seeds: one instance per seed.
+        dtype: float32 or float64; the draws are the same.
+        device: where the tensors live; the draws are made on the CPU.
+
+    Returns:
+        A LinearProblem of batch shape (len(seeds),), with U and V Haar-distributed.
+
+    Raises:
+        ValueError: a size, a rank or a spectrum that breaks the rules above.
+
+    >>> problem = sample_linear(d=6, k=5, true_rank=2, samples=40, seeds=(0, 1, 2))
+    >>> problem.batch_shape
+    torch.Size([3])
+    """
+    values, seeds, like = _arguments(
+        d, k, true_rank, samples, spectrum, condition_number, seeds, dtype, device
+    )
+    X = per_seed(lambda rng: normal(rng, samples, d), seeds, "inputs", like)
+    U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
+    V = per_seed(lambda rng: haar_frame(rng, k, true_rank), seeds, "right frame", like)
+    W = per_seed(lambda rng: normal(rng, d, k), seeds, "pretrained", like)
+    covariance = Dense(X.mT @ X / samples)
+    return LinearProblem(covariance, Factors(U * values, V.mT), W, samples=samples)
+
+
+def sample_linear_matrix_free(
+    *,
+    d: int,
+    k: int,
+    true_rank: int,
+    samples: int,
+    spectrum: Sequence[float] | None = None,
+    condition_number: float = 1.0,
+    seeds: int | Sequence[int] = (0,),
+    dtype: torch.dtype | str = torch.float64,
+    device: torch.device | str = "cpu",
+) -> LinearProblem:
+    """The instances of `sample_linear`, exactly in law, without X, Σ̂ or any d×d matrix.
+
+    For Gaussian X, Golub–Kahan bidiagonalisation X = P C Qᵀ has independent diagonal χ_N, …,
+    χ_{N−d+1} and superdiagonal χ_{d−1}, …, χ_1, and the law of X is invariant under rotations of
+    the input space. Hence Σ̂ has the law of Q′ T Q′ᵀ with T = CᵀC/N tridiagonal and Q′ Haar and
+    independent of T; in the basis Q′ the covariance is T and the frame U of Δ is again Haar. The
+    output space is rotated so that V is the first r* unit vectors. O(d) numbers are drawn and
+    O(d r*²) operations done.
+
+    The law is exact for Gaussian inputs only. Coordinates are those of the rotated spaces, so W is
+    not known and methods that are not rotation-equivariant are refused.
+
+    Args and errors are those of `sample_linear`; in addition samples >= d.
+
+    >>> problem = sample_linear_matrix_free(d=1000, k=1000, true_rank=2, samples=16_000)
+    >>> bool(problem.covariance_deviation() < 0.75)
+    True
+    """
+    values, seeds, like = _arguments(
+        d, k, true_rank, samples, spectrum, condition_number, seeds, dtype, device
+    )
+    validate.shapes_match(
+        "exact-law sampling needs samples >= d; use sample_linear for fewer samples",
+        samples >= d,
+        samples=(samples,),
+        d=(d,),
+    )
+    freedom = np.arange(samples, samples - d, -1)
+    c = per_seed(lambda rng: np.sqrt(rng.chisquare(freedom)), seeds, "diagonal", like)
+    f = per_seed(
+        lambda rng: np.sqrt(rng.chisquare(np.arange(d - 1, 0, -1))), seeds, "superdiagonal", like
+    )
+    U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
+    V = torch.eye(k, true_rank, dtype=like.dtype, device=like.device)
+    covariance = Tridiagonal.from_bidiagonal(c / samples**0.5, f / samples**0.5)
+    return LinearProblem(covariance, Factors(U * values, V.mT), samples=samples, matrix_free=True)
+
+
+def spectrum_values(
+    true_rank: int, spectrum: Sequence[float] | None, condition_number: float
+) -> np.ndarray:
+    """λ* as r* positive descending values: the given ones, or geometric from 1 to 1/κ."""
+    if spectrum is None:
+        kappa = validate.number("condition_number", condition_number)
+        if kappa < 1:
+            raise ValueError(f"condition_number must be >= 1; got {condition_number}")
+        return np.geomspace(1.0, 1.0 / kappa, true_rank)
+    values = np.asarray(spectrum, dtype=np.float64)
+    if values.shape != (true_rank,):
+        raise ValueError(
+            f"spectrum must hold true_rank={true_rank} values; got {values.size} "
+            f"of shape {values.shape}"
+        )
+    if not (np.isfinite(values).all() and (values > 0).all() and (np.diff(values) <= 0).all()):
+        raise ValueError(f"spectrum must be finite, positive and descending; got {values.tolist()}")
+    if condition_number != 1.0:
+        raise ValueError("give either spectrum or condition_number, not both")
+    return values
+
+
+def _arguments(
+    d: int,
+    k: int,
+    true_rank: int,
+    samples: int,
+    spectrum: Sequence[float] | None,
+    condition_number: float,
+    seeds: int | Sequence[int],
+    dtype: torch.dtype | str,
+    device: torch.device | str,
+) -> tuple[Tensor, tuple[int, ...], Tensor]:
+    validate.integer("d", d, least=1)
+    validate.integer("k", k, least=1)
+    validate.rank(true_rank, d=d, k=k, name="true_rank")
+    validate.integer("samples", samples, least=1)
+    like = torch.empty(0, dtype=validate.dtype(dtype), device=validate.device(device))
+    values = spectrum_values(true_rank, spectrum, condition_number)
+    return torch.from_numpy(values).to(like), validate.seeds(seeds), like

@@ -1,0 +1,248 @@
+"""The ReLU model at N = ∞: loss, gradients and risk in closed form, no inputs at all."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from loraone_theory.core import linalg, tall, validate
+from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.relu import closed_forms as relu_math
+
+# Batches are worked through in pieces whose d×k temporaries take about this many bytes.
+PIECE_BYTES = 1 << 20
+DEVICE_PIECE_BYTES = 1 << 28
+# From this many entries of W on, gradients are made from thin factors. Below it the
+# factorisation costs more than the d×k temporaries that it avoids.
+THIN_ENTRIES = 1 << 16
+# The thin form knows the part of w' outside span(Δ, A) by a difference of squares. Where less
+# than this fraction of ‖w'‖² is outside, it hands the step over to the dense form.
+LEAST_OUTSIDE = 1 / 16
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class ReLUPopulation:
+    """Fit relu(x(W + Δ)) by relu(x(W_f + AB)) for x ~ N(0, I_d), in expectation.
+
+    The loss is ½ E‖y − ŷ‖² = ½ Σ_m [½‖E_m‖² − (‖w̃‖‖w'‖/π) g(θ)] with E = W̃ − W', θ the angle
+    between the columns w̃ and w', and g(θ) = sin θ − θ cos θ; its gradients are ∇_A = −JBᵀ and
+    ∇_B = −AᵀJ with J_m = ½E_m − (θ/2π) E_⊥ + (‖w̃‖/2π) g(θ) ŵ'. Reference: derivations 5.1;
+    the one-step gradient is that of Lemma D.2.
+
+    Args:
+        pretrained: W (..., d, k), float32 or float64, a tensor or a numpy array.
+        shift: Δ (..., d, k), dense or Factors.
+        offset: what was subtracted from W in the frozen part: W_f = W − offset.
+
+    Raises:
+        TypeError: a dtype other than float32 or float64, or mixed ones.
+        ValueError: shapes that do not fit, non-finite entries, a zero shift.
+
+    >>> W = torch.eye(3, dtype=torch.float64)
+    >>> problem = ReLUPopulation(pretrained=W, shift=0.1 * W[:, [1, 2, 0]])
+    >>> problem.true_rank, round(float(problem.relative_shift), 12)
+    (3, 0.1)
+    >>> zero = Factors(torch.zeros_like(W), W)
+    >>> bool(0.25 <= problem.risk(zero) / 0.03 * 2 <= 0.5)
+    True
+    """
+
+    pretrained: Tensor
+    shift: Factors
+    offset: Factors | None = None
+
+    def __post_init__(self) -> None:
+        checked = LinearProblem.population(shift=self.shift, pretrained=self.pretrained)
+        object.__setattr__(self, "shift", checked.shift)
+        object.__setattr__(self, "pretrained", checked.pretrained)
+
+    @property
+    def d(self) -> int:
+        """Input width."""
+        return self.pretrained.shape[-2]
+
+    @property
+    def k(self) -> int:
+        """Output width."""
+        return self.pretrained.shape[-1]
+
+    @property
+    def true_rank(self) -> int:
+        """r*, the rank of Δ."""
+        return self.shift.rank
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions: the instances."""
+        shapes = [self.pretrained.shape[:-2], self.shift.shape[:-2]]
+        if self.offset is not None:
+            shapes.append(self.offset.shape[:-2])
+        return torch.broadcast_shapes(*shapes)
+
+    @property
+    def work(self) -> int:
+        """Entries of the d×k matrix that a step goes through, per instance."""
+        return self.d * self.k
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor that carries the problem's dtype and device."""
+        return self.shift.A
+
+    @property
+    def spectral_gamma(self) -> float:
+        """γ = 2: the one-step gradient is ½Δ to leading order in the relative shift."""
+        return 2.0
+
+    @property
+    def relative_shift(self) -> Tensor:
+        """c = max_m ‖Δ_m‖/‖w_m‖, shape (...)."""
+        sizes = torch.linalg.vector_norm(self.shift.dense(), dim=-2)
+        return (sizes / torch.linalg.vector_norm(self.pretrained, dim=-2)).amax(-1)
+
+    @property
+    def target(self) -> Factors:
+        """T = Δ + offset, what AB has to equal."""
+        return self.shift if self.offset is None else concatenate(self.shift, self.offset)
+
+    @cached_property
+    def frozen(self) -> Tensor:
+        """W_f = W − offset (..., d, k)."""
+        return self.pretrained if self.offset is None else self.pretrained - self.offset.dense()
+
+    @cached_property
+    def _dense_target(self) -> Tensor:
+        return self.target.dense()
+
+    @cached_property
+    def _target_weight(self) -> Tensor:
+        return self.pretrained + self.shift.dense()
+
+    def residual(self, shift: Factors) -> Tensor:
+        """E = AB − T (..., d, k), learned minus true shift, formed explicitly."""
+        return tall.difference(shift.A @ shift.B, self._dense_target)
+
+    def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
+        """½ E‖y − ŷ‖² at W_f + AB, shape (...), piece by piece over the batch."""
+        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        out = self.like.new_empty(batch)
+        parts = [self._target_weight, *((shift.A, shift.B) if E is None else (E,))]
+        target = self._dense_target.expand(*batch, self.d, self.k)
+        views = [M.expand(*batch, *M.shape[-2:]) for M in parts]
+        for index in self._pieces(batch):
+            weight, *rest = (M[index] for M in views)
+            learned = rest[0] @ rest[1] - target[index] if E is None else rest[0]
+            out[index] = 0.5 * relu_math.squared_error(-learned, weight + learned)
+        return out
+
+    def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
+        """The training loss, which here is the risk, shape (...)."""
+        return self.risk(shift, E)
+
+    def gradients(self, shift: Factors) -> Factors:
+        """(−JBᵀ, −AᵀJ); large problems without any d×k temporary."""
+        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        inner = shift.rank + self.target.rank
+        if self.d * self.k >= THIN_ENTRIES and 4 * inner <= self.d:
+            return self._by_pieces(shift, batch, thin=True)
+        return self._by_pieces(shift, batch, thin=False)
+
+    def one_step_gradient(self) -> Tensor:
+        """G = J at W, dense (..., d, k): ½Δ less a part of relative size c/π (Lemma D.2)."""
+        return relu_math.negative_gradient(self.shift.dense(), self.pretrained)
+
+    def with_offset(self, offset: Factors) -> ReLUPopulation:
+        """The same problem with W_f = W − offset."""
+        total = offset if self.offset is None else concatenate(self.offset, offset)
+        return replace(self, offset=total)
+
+    def with_shift_norm(self, norm: float = 1.0) -> ReLUPopulation:
+        """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors.
+
+        >>> W = torch.eye(3, dtype=torch.float64)
+        >>> problem = ReLUPopulation(pretrained=W, shift=0.1 * W).with_shift_norm(2.0)
+        >>> bool(torch.allclose(problem.shift.dense(), 2 * W))
+        True
+        """
+        norm = validate.number("norm", norm, positive=True)
+        sigma = norm / linalg.truncated_svd(self.shift, 1).S[..., None]
+        offset = self.offset and Factors(self.offset.A, self.offset.B * sigma)
+        shift = Factors(self.shift.A, self.shift.B * sigma)
+        return replace(self, pretrained=self.pretrained * sigma, shift=shift, offset=offset)
+
+    def _pieces(self, batch: torch.Size) -> list[tuple[int | slice, ...]]:
+        size = DEVICE_PIECE_BYTES if self.like.is_cuda else PIECE_BYTES
+        most = size // (self.d * self.k * self.like.element_size())
+        return list(relu_math.pieces(batch, most))
+
+    def _by_pieces(self, shift: Factors, batch: torch.Size, *, thin: bool) -> Factors:
+        parts = [self.frozen, *shift, *(self._thin_parts if thin else (self._dense_target,))]
+        views = [M.expand(*batch, *M.shape[-2:]) for M in parts]
+        form = _thin if thin else _dense
+        indices = relu_math.pieces(batch, 1) if thin else self._pieces(batch)
+        grad_A = self.like.new_empty(*batch, *shift.A.shape[-2:])
+        grad_B = self.like.new_empty(*batch, *shift.B.shape[-2:])
+        for index in indices:
+            grad_A[index], grad_B[index] = form(*(M[index] for M in views))
+        return Factors(grad_A, grad_B)
+
+    @cached_property
+    def _thin_parts(self) -> tuple[Tensor, ...]:
+        """An orthonormal basis Q of T's columns, QᵀT, QᵀW_f, T's factors, and ‖W_f‖² by column."""
+        target, W = self.target, self.frozen
+        Q = torch.linalg.qr(target.A).Q
+        squares = (W * W).sum(-2, keepdim=True)
+        return Q, Q.mT @ target.A @ target.B, Q.mT @ W, target.A, target.B, squares
+
+
+def _dense(W: Tensor, A: Tensor, B: Tensor, target: Tensor) -> Factors:
+    AB = A @ B
+    E, weight = target - AB, AB.add_(W)
+    first, second = relu_math.gradient_weights(relu_math.columns(E, weight))
+    J = E.mul_(first[..., None, :]).addcmul_(weight, second[..., None, :])
+    return Factors(tall.product(J, B.mT).neg_(), (A.mT @ J).neg_())
+
+
+def _thin(
+    W: Tensor,
+    A: Tensor,
+    B: Tensor,
+    Q: Tensor,
+    coordinates: Tensor,
+    inside_W: Tensor,
+    left: Tensor,
+    right: Tensor,
+    squares: Tensor,
+) -> Factors:
+    """One instance in an orthonormal basis [Q, P] of span(T, A): two products with W.
+
+    E = [Q P] C with small C, so its column norms are those of C. Everything outside the basis
+    belongs to W alone.
+    """
+    p = Q.shape[-1]
+    P = torch.linalg.qr(torch.cat([Q, A], dim=-1)).Q[..., p:]
+    A_in = torch.cat([Q.mT @ A, P.mT @ A], dim=-2)
+    C = -(A_in @ B)
+    inside = torch.cat([inside_W, P.mT @ W], dim=-2)
+    outside = squares[..., 0, :] - (inside * inside).sum(-2)
+    inside -= C  # W' = W_f + AB within the basis
+    C[..., :p, :] += coordinates
+    total = (inside * inside).sum(-2) + outside.clamp_min(0)
+    if not bool((outside > LEAST_OUTSIDE * torch.maximum(total, squares[..., 0, :])).all()):
+        return _dense(W, A, B, left @ right)
+    size = total.sqrt()
+    along = (C * inside).sum(-2) / size
+    tilt = along / size
+    rest = C - inside * tilt[..., None, :]
+    across = ((rest * rest).sum(-2) + tilt * tilt * outside).sqrt()
+    first, second = relu_math.gradient_weights(relu_math.Columns(size, along, across))
+    scaled, weighted = C * first[..., None, :], B * second[..., None, :]
+    J_in = scaled + inside * second[..., None, :]
+    basis = torch.cat([Q, P], dim=-1)
+    inner = scaled @ B.mT + A_in @ (B @ weighted.mT)
+    grad_A = tall.product(W, weighted.mT) + basis @ inner
+    return Factors(grad_A.neg_(), (A_in.mT @ J_in).neg_())

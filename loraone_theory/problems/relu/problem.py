@@ -1,0 +1,203 @@
+"""The ReLU model on N samples: L = 1/(2N) ‖relu(X W_eff) − Y‖_F² with Y = relu(X(W + Δ))."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import torch
+from torch import Tensor
+
+from loraone_theory.core import tall, validate
+from loraone_theory.core.factors import Factors
+from loraone_theory.core.validate import Array
+from loraone_theory.problems.relu import closed_forms as relu_math
+from loraone_theory.problems.relu.population import ReLUPopulation
+
+# Rows of X are worked through in blocks whose N×k temporaries take about this many bytes each.
+BLOCK_BYTES = 1 << 19
+DEVICE_BLOCK_BYTES = 1 << 28
+
+
+@dataclass(frozen=True, eq=False)
+class ReLUProblem:
+    """Fit Y = relu(X(W + Δ)) by relu(X(W_f + AB)) in least squares.
+
+    With Z = XW_f + (XA)B and M = (relu(Z) − Y) ⊙ 1{Z > 0} the gradients are ∇_A = Xᵀ(MBᵀ)/N and
+    ∇_B = (XA)ᵀM/N; the full gradient J is never formed. Make one with `from_data` or
+    `sample_relu`.
+
+    Args:
+        inputs: X (..., N, d).
+        population: the same problem at N = ∞, which holds W, Δ and the offset; `risk` is its.
+    """
+
+    inputs: Tensor
+    population: ReLUPopulation
+
+    @classmethod
+    def from_data(cls, X: Array, *, pretrained: Array, shift: Array | Factors) -> ReLUProblem:
+        """The problem of inputs X and labels Y = relu(X(W + Δ)).
+
+        Args:
+            X: (N, d) or (..., N, d), float32 or float64, a tensor or a numpy array.
+            pretrained: W (d, k), with or without batch dimensions.
+            shift: Δ (d, k), dense or Factors, with or without batch dimensions.
+
+        Raises:
+            TypeError: a dtype other than float32 or float64, or mixed ones.
+            ValueError: shapes that do not fit, non-finite entries, a zero shift.
+
+        >>> import numpy as np
+        >>> X = np.random.default_rng(0).standard_normal((50, 3))
+        >>> problem = ReLUProblem.from_data(X, pretrained=np.eye(3), shift=0.1 * np.ones((3, 3)))
+        >>> problem.d, problem.k, problem.true_rank, problem.samples
+        (3, 3, 1, 50)
+        """
+        inputs = validate.tensor("X", X)
+        population = ReLUPopulation(pretrained=pretrained, shift=shift)  # type: ignore[arg-type]
+        validate.same_kind(X=inputs, pretrained=population.pretrained)
+        validate.shapes_match(
+            "pretrained must have as many rows as X has columns (d)",
+            inputs.shape[-1] == population.d,
+            X=inputs.shape,
+            pretrained=population.pretrained.shape,
+        )
+        validate.broadcastable("X", inputs.shape[:-2], "pretrained", population.batch_shape)
+        return cls(inputs, population)
+
+    @property
+    def d(self) -> int:
+        """Input width."""
+        return self.population.d
+
+    @property
+    def k(self) -> int:
+        """Output width."""
+        return self.population.k
+
+    @property
+    def samples(self) -> int:
+        """N."""
+        return self.inputs.shape[-2]
+
+    @property
+    def true_rank(self) -> int:
+        """r*, the rank of Δ."""
+        return self.population.true_rank
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions: the instances."""
+        return torch.broadcast_shapes(self.inputs.shape[:-2], self.population.batch_shape)
+
+    @property
+    def work(self) -> int:
+        """Entries of the N×k matrix that a step goes through, per instance."""
+        return self.samples * self.k
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor that carries the problem's dtype and device."""
+        return self.population.like
+
+    @property
+    def spectral_gamma(self) -> float:
+        """γ = 2, as in the population."""
+        return self.population.spectral_gamma
+
+    @property
+    def relative_shift(self) -> Tensor:
+        """c = max_m ‖Δ_m‖/‖w_m‖, shape (...)."""
+        return self.population.relative_shift
+
+    @property
+    def pretrained(self) -> Tensor:
+        """W (..., d, k)."""
+        return self.population.pretrained
+
+    @property
+    def shift(self) -> Factors:
+        """Δ as Factors."""
+        return self.population.shift
+
+    @cached_property
+    def labels(self) -> Tensor:
+        """Y = relu(XW + (XΔ_A)Δ_B), shape (..., N, k)."""
+        shift = self.population.shift
+        pre = tall.product(self.inputs, shift.A) @ shift.B
+        return pre.add_(self.inputs @ self.pretrained).relu_()
+
+    @cached_property
+    def _frozen(self) -> Tensor:
+        return self.inputs @ self.population.frozen
+
+    def residual(self, shift: Factors) -> Tensor:
+        """E = W_f + AB − W − Δ, learned minus true shift, shape (..., d, k)."""
+        return self.population.residual(shift)
+
+    def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
+        """½ E‖y − ŷ‖² over a fresh Gaussian input, exact, shape (...)."""
+        return self.population.risk(shift, E)
+
+    def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
+        """L = 1/(2N) ‖relu(Z) − Y‖_F², shape (...); E is not needed."""
+        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        out = self.like.new_zeros(batch)
+        views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
+        for index, rows in self._blocks(batch):
+            A, B, X, frozen, labels = (M[index] for M in views)
+            miss = tall.product(X[..., rows, :], A) @ B
+            miss = miss.add_(frozen[..., rows, :]).relu_().sub_(labels[..., rows, :])
+            out[index] += (miss * miss).sum((-2, -1))
+        return out.div_(2 * self.samples)
+
+    def gradients(self, shift: Factors) -> Factors:
+        """(Xᵀ(MBᵀ)/N, (XA)ᵀM/N), in blocks of rows that stay in cache."""
+        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        grad_A = self.like.new_zeros(*batch, *shift.A.shape[-2:])
+        grad_B = self.like.new_zeros(*batch, *shift.B.shape[-2:])
+        views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
+        Z = miss = self.like.new_empty(0)
+        for index, rows in self._blocks(batch):
+            A, B, X, frozen, labels = (M[index] for M in views)
+            X, frozen, labels = X[..., rows, :], frozen[..., rows, :], labels[..., rows, :]
+            if Z.shape != labels.shape:
+                Z, miss = torch.empty_like(labels), torch.empty_like(labels)
+            # Thin products have their short side first, which BLAS runs up to four times as fast.
+            AX = A.mT @ X.mT
+            torch.matmul(AX.mT, B, out=Z).add_(frozen)
+            # Where Z > 0, relu(Z) is Z; elsewhere the mask makes the entry 0.
+            torch.sub(Z, labels, out=miss)
+            _mask(miss, Z, 0, grad_input=miss)
+            grad_A[index].mT.add_((B @ miss.mT) @ X)
+            grad_B[index].add_(AX @ miss)
+        return Factors(grad_A.div_(self.samples), grad_B.div_(self.samples))
+
+    def one_step_gradient(self) -> Tensor:
+        """G = Xᵀ[(Y − relu(XW)) ⊙ 1{XW > 0}]/N, dense (..., d, k)."""
+        Z = self.inputs @ self.pretrained
+        return self.inputs.mT @ torch.where(Z > 0, self.labels - Z, 0.0) / self.samples
+
+    def with_offset(self, offset: Factors) -> ReLUProblem:
+        """The same problem with W_f = W − offset."""
+        return replace(self, population=self.population.with_offset(offset))
+
+    def with_shift_norm(self, norm: float = 1.0) -> ReLUProblem:
+        """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors."""
+        return replace(self, population=self.population.with_shift_norm(norm))
+
+    def _parts(self, shift: Factors) -> tuple[Tensor, ...]:
+        return (*shift, self.inputs, self._frozen, self.labels)
+
+    def _blocks(self, batch: torch.Size) -> list[tuple[tuple[int | slice, ...], slice]]:
+        """Pieces of the batch and, where one instance is too large for the cache, of its rows."""
+        size = DEVICE_BLOCK_BYTES if self.like.is_cuda else BLOCK_BYTES
+        height = max(1, size // (self.k * self.like.element_size()))
+        indices = relu_math.pieces(batch, max(1, height // self.samples))
+        starts = range(0, self.samples, height)
+        return [(index, slice(start, start + height)) for index in indices for start in starts]
+
+
+# _mask(M, Z, 0, grad_input=M): M ⊙ 1{Z > 0} in one pass, without a mask in memory.
+_mask = torch.ops.aten.threshold_backward.grad_input
