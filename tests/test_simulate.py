@@ -1,16 +1,12 @@
 """The loop: axes, recording times, statuses, divergence, saving."""
 
-import sys
-
 import numpy as np
 import pytest
 import torch
 
 import loraone_theory as lt
 from loraone_theory.core import threads
-
-# The package exports the function under the same name.
-LOOP = sys.modules["loraone_theory.dynamics.loop"]
+from loraone_theory.dynamics import loop as LOOP
 
 
 def problem(**changes):

@@ -22,7 +22,7 @@ from loraone_theory.dynamics.records import RECORDS, View
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import Method
 from loraone_theory.methods.rules.base import State
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, facts
 
 # Snapshots are gathered up to this size and then measured in one batched call.
 CHUNK_BYTES = 1 << 22
@@ -106,7 +106,7 @@ def simulate(
         )
     recorded = np.unique(np.append(np.arange(0, steps + 1, every), steps))
     entries = max(t.numel() for t in prepared.start.trainable)
-    work = getattr(prepared.problem, "work", 0) * batch.shape.numel()
+    work = facts(prepared.problem).work * batch.shape.numel()
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(max(1, threads - 1))
     with pool, threads_for(max(entries, work), problem.like.device), torch.no_grad():

@@ -15,7 +15,7 @@ from loraone_theory.dynamics.records import ALIGNMENTS, RECORDS
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.rules import Rule
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import Axes, Reduction, reduce_around
 
@@ -112,8 +112,7 @@ def make_plan(
 ) -> Plan:
     """Initialise, reduce where that is exact, and expand the start to the batch."""
     rule = method.make_rule(batch.hyper["learning_rate"], batch.hyper["damping"])
-    linear = isinstance(problem, LinearProblem)
-    if linear and problem.matrix_free and not rule.equivariant:  # type: ignore[attr-defined]
+    if facts(problem).matrix_free and not rule.equivariant:
         raise ValueError(
             f"{method.name!r} is not rotation-equivariant, and this problem is known up to a "
             "rotation only; draw it with sample_linear instead of sample_linear_matrix_free"

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loraone_theory.core import linalg, tall
 from loraone_theory.core.factors import Factors, Params
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, facts, needed
 
 
 class Reference(NamedTuple):
@@ -23,7 +23,9 @@ class Reference(NamedTuple):
 
 def reference(problem: Problem) -> Reference:
     """The top-r* singular frames of the one-step gradient."""
-    U, _, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
+    U, _, V = linalg.truncated_svd(
+        problem.one_step_gradient(), needed(problem, "true_rank", "an alignment")
+    )
     return Reference(tall.layout(U), tall.layout(V))
 
 
@@ -44,17 +46,22 @@ class View:
     @cached_property
     def residual(self) -> Tensor:
         """E = W_f + sAB − W − Δ."""
-        return self.problem.residual(self.shift)
+        return needed(self.problem, "residual", "this record")(self.shift)
+
+    @cached_property
+    def known(self) -> tuple[Tensor, ...]:
+        """E for the losses that take it, nothing for the others."""
+        return (self.residual,) if facts(self.problem).takes_residual else ()
 
 
 def _loss(view: View) -> Tensor:
     """Training loss L."""
-    return view.problem.loss(view.shift, view.residual)
+    return view.problem.loss(view.shift, *view.known)
 
 
 def _risk(view: View) -> Tensor:
     """Expected loss on a fresh sample, exact: ½‖E‖_F² in the linear model."""
-    return view.problem.risk(view.shift, view.residual)
+    return needed(view.problem, "risk", "record 'risk'")(view.shift, *view.known)
 
 
 def _error(view: View) -> Tensor:

@@ -16,7 +16,7 @@ from loraone_theory.core import validate
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, facts, needed
 from loraone_theory.problems.linear.problem import LinearProblem
 
 GRID = tuple(2.0**power for power in range(-9, 2))
@@ -142,7 +142,8 @@ def compare(
             rows.append(_row(setting, name))
         except ValueError as error:  # ranks or starts that this method has no meaning for
             rows.append(_undefined(name, setting, f"undefined: {error}"))
-    config: dict[str, Any] = {n: getattr(problem, n) for n in ("d", "k", "true_rank")}
+    config: dict[str, Any] = {"d": problem.d, "k": problem.k}
+    config |= {"true_rank": facts(problem).true_rank}
     config |= {"rank": rank, "steps": length, "seeds": drawn, "tune": tune}
     config |= {"grid": values, "target": TARGET}
     return Comparison(tuple(rows), config)
@@ -242,16 +243,15 @@ def _relu_predictions(setting: _Setting, method: Method) -> Predictions:
     """Floors of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
     trials, problem = len(setting.seeds), setting.problem
     rank = setting.rank if method.wrap is None else 0
+    true_rank = needed(problem, "true_rank", "a prediction")
     free = method.name in ("full", "full-adamw")
-    reachable = free or (
-        method.parametrisation.is_pair and not method.offset and rank >= problem.true_rank
-    )
+    reachable = free or (method.parametrisation.is_pair and not method.offset and rank >= true_rank)
     floor = np.full(trials, 0.0 if reachable else math.nan)
     notes = () if reachable else ("no floor: none is known in closed form in the ReLU model",)
-    preconditioned = method.hyper.get("rule") == "preconditioned" and rank == problem.true_rank
+    preconditioned = method.hyper.get("rule") == "preconditioned" and rank == true_rank
     if not preconditioned:
         return floor, lambda eta: np.full(trials, math.nan), math.nan, notes
-    samples = getattr(problem, "samples", None)
+    samples = facts(problem).samples
 
     def rate(eta: float) -> np.ndarray:
         if samples is None:

@@ -1,8 +1,10 @@
-"""What every fitting problem offers to initialisations, rules, records and the loop."""
+"""What every fitting problem offers, and what it may state about itself."""
 
 from __future__ import annotations
 
-from typing import Protocol, TypeVar
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -15,7 +17,10 @@ P = TypeVar("P", bound="Problem")
 class Problem(Protocol):
     """A loss over weights W + (learned shift), with the learned shift handed in as Factors.
 
-    Tensors carry leading batch dimensions that broadcast against `batch_shape`.
+    These members are all that a problem of one's own needs: every method without a W of its own
+    runs on it. Tensors carry leading batch dimensions that broadcast against `batch_shape`. What
+    else a problem knows it states under a name of `Facts`; whatever needs a fact that is missing
+    says so by that name.
     """
 
     @property
@@ -27,10 +32,6 @@ class Problem(Protocol):
         """Output width."""
 
     @property
-    def true_rank(self) -> int:
-        """r*, the rank of the downstream shift Δ."""
-
-    @property
     def batch_shape(self) -> torch.Size:
         """Leading dimensions: the instances."""
 
@@ -38,22 +39,8 @@ class Problem(Protocol):
     def like(self) -> Tensor:
         """A tensor that carries the problem's dtype and device."""
 
-    @property
-    def spectral_gamma(self) -> float:
-        """γ of Spectral-init: 1 in the linear model, 2 in the ReLU one."""
-
-    @property
-    def pretrained(self) -> Tensor | None:
-        """W (..., d, k), where known."""
-
-    def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
-        """The training loss L at W_f + AB, shape (...); E is its residual where known."""
-
-    def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
-        """The expected loss ½ E‖y − ŷ‖² at W_f + AB, exact, shape (...)."""
-
-    def residual(self, shift: Factors) -> Tensor:
-        """E = W_f + AB − W − Δ, learned minus true shift, shape (..., d, k)."""
+    def loss(self, shift: Factors) -> Tensor:
+        """The training loss L at W_f + AB, shape (...)."""
 
     def gradients(self, shift: Factors) -> Factors:
         """(∇_A L, ∇_B L)."""
@@ -63,3 +50,92 @@ class Problem(Protocol):
 
     def with_offset(self: P, offset: Factors) -> P:
         """The same problem with frozen part W_f = W − offset."""
+
+
+class Facts(NamedTuple):
+    """What a problem knows besides the protocol; each is an attribute of the same name.
+
+    Args:
+        true_rank: r*, the rank of the shift that is to be learned.
+        shift: Δ as Factors.
+        pretrained: W (..., d, k).
+        spectral_gamma: γ of Spectral-init: 1 in the linear model, 2 in the ReLU one.
+        relative_shift: () -> max_m ‖Δ_m‖/‖w_m‖, shape (...), of a ReLU problem.
+        samples: N; None for a population or where there are no samples to speak of.
+        seeds: the seed of each instance, where they were drawn.
+        matrix_free: the instances are known only up to a rotation of the input space.
+        work: entries that a step goes through per instance, where they exceed the factors'.
+        residual: Factors -> E = learned minus true shift (..., d, k).
+        risk: the expected loss on a fresh sample, (Factors) -> (...).
+        takes_residual: `loss` and `risk` take E as a second argument where it is known.
+        batch: indices (..., b) -> the problem of those training rows.
+        fresh: (step, size, seeds) -> the problem of `size` rows that were not seen before.
+        test_loss: the loss on held-out rows, (Factors) -> (...).
+        recipe: what made it, as JSON: a sampler's name and arguments, or the fingerprints of the
+            arrays that were given.
+    """
+
+    true_rank: int | None = None
+    shift: Factors | None = None
+    pretrained: Tensor | None = None
+    spectral_gamma: float = 1.0
+    relative_shift: Callable[[], Tensor] | None = None
+    samples: int | None = None
+    seeds: tuple[int, ...] | None = None
+    matrix_free: bool = False
+    work: int = 0
+    residual: Callable[[Factors], Tensor] | None = None
+    risk: Callable[..., Tensor] | None = None
+    takes_residual: bool = False
+    batch: Callable[[Tensor], Any] | None = None
+    fresh: Callable[..., Any] | None = None
+    test_loss: Callable[[Factors], Tensor] | None = None
+    recipe: Mapping[str, Any] | None = None
+
+
+# Facts that cost something are read when they are asked for.
+LAZY = frozenset({"relative_shift"})
+
+
+def facts(problem: Problem) -> Facts:
+    """What a problem states about itself, with the defaults of `Facts` for the rest.
+
+    The one place where attributes of a problem are looked for.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> known = facts(sample_linear(d=6, k=5, true_rank=2, samples=40))
+    >>> known.true_rank, known.samples, known.spectral_gamma
+    (2, 40, 1.0)
+    """
+    found: dict[str, Any] = {}
+    for name, default in Facts._field_defaults.items():
+        if name in LAZY:
+            missing = inspect.getattr_static(problem, name, None) is None
+            found[name] = default if missing else _later(problem, name)
+        else:
+            found[name] = getattr(problem, name, default)
+    return Facts(**found)
+
+
+def _later(problem: Problem, name: str) -> Callable[[], Any]:
+    return lambda: getattr(problem, name)
+
+
+def needed(problem: Problem, name: str, purpose: str) -> Any:
+    """A fact that has to be there.
+
+    Args:
+        problem: which.
+        name: a field of `Facts`.
+        purpose: what needs it, for the message.
+
+    Raises:
+        ValueError: the problem does not state it.
+    """
+    value = getattr(facts(problem), name)
+    if value is None:
+        raise ValueError(
+            f"{purpose} needs {name!r}, which this {type(problem).__name__} does not know; "
+            f"give it as an attribute {name} (problems.base.Facts says what it is)"
+        )
+    return value

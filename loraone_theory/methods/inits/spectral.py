@@ -11,7 +11,7 @@ from loraone_theory.core.factors import Scalar
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.methods.inits.base import Init, gradient_svd
 from loraone_theory.methods.parametrisations import Start
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, facts
 
 
 def spectral(gamma: float | str | None = None, scale: float = 1.0, svd: SVDOptions = EXACT) -> Init:
@@ -41,19 +41,20 @@ def spectral(gamma: float | str | None = None, scale: float = 1.0, svd: SVDOptio
 
 def _factor(problem: Problem, gamma: float | str | None) -> Scalar:
     """γ as a number, or one for each instance as (..., 1)."""
+    known = facts(problem)
     if gamma is None:
-        return problem.spectral_gamma
+        return known.spectral_gamma
     if not isinstance(gamma, str):
         return gamma
-    shift = getattr(problem, "relative_shift", None)
-    if shift is None:
+    if known.relative_shift is None:
         raise ValueError(
             "gamma='corrected' needs the relative shift of a ReLU problem; got "
             f"{type(problem).__name__}; give a number, or leave gamma out"
         )
+    shift = known.relative_shift()
     if not bool((shift < math.pi).all()):
         raise ValueError(
             "gamma='corrected' needs a relative shift max_m |Delta_m|/|w_m| < pi; got "
             f"{torch.as_tensor(shift).flatten().tolist()}; give gamma as a number"
         )
-    return problem.spectral_gamma / (1 - shift[..., None] / math.pi)
+    return known.spectral_gamma / (1 - shift[..., None] / math.pi)

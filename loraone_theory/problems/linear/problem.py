@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -46,6 +47,8 @@ class LinearProblem:
     offset: Factors | None = None
     samples: int | None = None
     matrix_free: bool = False
+
+    takes_residual: ClassVar[bool] = True
 
     @classmethod
     def from_data(

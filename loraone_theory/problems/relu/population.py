@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -54,6 +55,8 @@ class ReLUPopulation:
     pretrained: Tensor
     shift: Factors
     offset: Factors | None = None
+
+    takes_residual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         checked = LinearProblem.population(shift=self.shift, pretrained=self.pretrained)

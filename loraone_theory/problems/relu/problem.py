@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -34,6 +35,8 @@ class ReLUProblem:
 
     inputs: Tensor
     population: ReLUPopulation
+
+    takes_residual: ClassVar[bool] = True
 
     @classmethod
     def from_data(cls, X: Array, *, pretrained: Array, shift: Array | Factors) -> ReLUProblem:
