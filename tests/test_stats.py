@@ -210,6 +210,19 @@ def test_values_use_interval_and_allowance():
     assert found("value", values[:2], 2.0) is Finding.INCONCLUSIVE
 
 
+def test_an_allowance_widens_the_interval_by_itself_and_no_more():
+    """Points as intervals: the promise is kept at a distance of 0.99 allowances, not at 1.01."""
+    values = np.full(5, 2.0)
+    for distance, expected in ((0.99, Finding.SUPPORTED), (1.01, Finding.VIOLATED)):
+        for side in (1, -1):
+            answer = found("value", values, 2.0 + side * distance * 0.1, tolerance=0.1)
+            assert answer is expected, (distance, side)
+    # The largest allowance of the draws counts, and how far the promise is missed is told.
+    assert found("value", values, 2.1, tolerance=[0.0, 0.0, 0.2, 0.0, 0.0]) is Finding.SUPPORTED
+    missed = judge(Evidence(values, 2.3, tolerance=0.1), "value")
+    assert missed.worst == pytest.approx(0.2, rel=8 * 2.3e-16 * 2.3 / 0.2)
+
+
 def test_the_false_alarm_rate_of_values_is_that_of_the_interval():
     """At 99 % confidence a true value is rejected in about one case of a hundred."""
     rng, repetitions = np.random.default_rng(11), 300

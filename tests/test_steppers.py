@@ -1,17 +1,15 @@
 """Steps in place against steps by gradient and rule, and measuring on several threads."""
 
-import sys
-
 import pytest
 import torch
 
 import loraone_theory as lt
 from loraone_theory.core import threads
 from loraone_theory.core.status import Outcome
+from loraone_theory.dynamics import loop as LOOP
 from loraone_theory.dynamics import plan, records, steppers
 from loraone_theory.methods.rules import gd
 
-LOOP = sys.modules["loraone_theory.dynamics.loop"]
 RECORDED = ("loss", "risk", "error", "left_alignment", "right_alignment", "balance")
 # Every method whose rule is plain descent of a pair, a scale other than 1 and an offset among them.
 IN_PLACE = {

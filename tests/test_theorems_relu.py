@@ -100,6 +100,54 @@ def test_a_run_is_judged_down_to_the_level_and_no_further() -> None:
     assert (1 - 0.5 / 4) ** theorem_4_2.GENERIC.steps <= theorem_4_2.LEVEL
 
 
+def test_draws_that_start_too_far_off_are_no_support(monkeypatch: pytest.MonkeyPatch) -> None:
+    """T4.2 counts the draws with ρ₀ ≤ 1/20 and no others, here of made-up runs."""
+    rho = np.array([0.01, 0.05, 0.0501, 0.3])
+    worst = np.array([0.5, 0.6, 7.0, 8.0])
+
+    def runs(regime: object, seeds: object, strength: float) -> tuple[np.ndarray, ...]:
+        return worst, rho, np.zeros(4), np.array([-1, -1, 3, 3])
+
+    monkeypatch.setattr(theorem_4_2, "_runs", runs)
+    regime = [theorem_4_2.GENERIC]
+    evidence = theorem_4_2._measure(Draws(4), regime, start=theorem_4_2.START)
+    assert np.asarray(evidence.inside).tolist() == [True, True, False, False]
+    assert judge(evidence, "probability").inside == 2
+    everywhere = theorem_4_2._measure(Draws(4), regime)
+    assert np.asarray(everywhere.inside).tolist() == [True] * 4
+    far = theorem_4_2._measure(Draws(4), regime, start=0.001)
+    assert judge(far, "probability").finding is Finding.OUTSIDE_HYPOTHESES
+
+
+def test_the_sampling_noise_of_the_first_error_is_the_predicted_one() -> None:
+    """ρ₀ at a vanishing shift is F·1.1·√(d/N), by the longhand one-step gradient.
+
+    At k = d and r*/d = 0.105 the leading-order constant √(1 + r*/k + r*/d) is 1.1. Over 24 draws
+    its mean is known to 4 % (four standard errors), and the next orders are r*²/(dk), 1.1 %, and
+    d/N, 0.5 %: the factor 1.0 is 9 % away.
+    """
+    d, true_rank, ratio, count = 57, 6, 200, 24
+    measured = []
+    for seed in range(count):
+        rng = np.random.default_rng(seed)
+        U, V = (np.linalg.qr(rng.standard_normal((d, true_rank)))[0] for _ in range(2))
+        W = np.linalg.qr(rng.standard_normal((d, d)))[0]
+        shift = 1e-6 * U @ V.T
+        X = rng.standard_normal((ratio * d, d))
+        miss = np.maximum(X @ (W + shift), 0) - np.maximum(X @ W, 0)
+        G = X.T @ (miss * (X @ W > 0)) / len(X)
+        left, values, right = np.linalg.svd(2 * G)
+        best = left[:, :true_rank] * values[:true_rank] @ right[:true_rank]
+        measured.append(np.linalg.norm(best - shift) / 1e-6)
+    measured = np.array(measured)
+    predicted = lt.predict.relu.first_error(
+        1e-6 * math.sqrt(true_rank), math.sqrt(true_rank), samples=ratio * d, d=d
+    )
+    known = 4 * measured.std() / math.sqrt(count) / measured.mean()
+    assert measured.mean() == pytest.approx(predicted, rel=known + true_rank**2 / d**2 + 1 / ratio)
+    assert known < 0.05
+
+
 def test_the_map_separates_few_samples_from_many(tmp_path: Path) -> None:
     folder = Path(__file__).parent.parent / "experiments"
     script = experiment.load(folder / "fig_t42_map.py")

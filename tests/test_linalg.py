@@ -1,0 +1,117 @@
+"""Frames, residuals, bases and inverses at the edge of rounding, against longhand numpy."""
+
+import numpy as np
+import pytest
+import tolerance
+import torch
+
+from loraone_theory.core import linalg
+
+EPS = tolerance.eps()
+
+
+def haar(rng: np.random.Generator, n: int, p: int) -> np.ndarray:
+    return np.linalg.qr(rng.standard_normal((n, p)))[0]
+
+
+def test_a_residual_is_orthogonal_to_rounding_of_itself() -> None:
+    """One projection leaves n·eps‖Q‖ in the frame: a relative 1e-3 of a residual of 1e-12‖Q‖.
+
+    A second one leaves n·eps of the residual.
+    """
+    rng = np.random.default_rng(0)
+    n, p = 60, 5
+    both = haar(rng, n, 2 * p)
+    P, outside = both[:, :p], both[:, p:]
+    small = 1e-12
+    Q = P @ haar(rng, p, p) + small * outside
+    found = linalg.residual(torch.from_numpy(P), torch.from_numpy(Q)).numpy()
+    assert np.linalg.norm(found) == pytest.approx(small * p**0.5, rel=tolerance.rounding(n) / small)
+    # P itself is orthonormal to rounding, which the test must not see: compared with its own Q.
+    assert np.linalg.norm(P.T @ found) <= tolerance.rounding(n) * np.linalg.norm(found)
+    once = Q - P @ (P.T @ Q)
+    assert np.linalg.norm(P.T @ once) > 100 * np.linalg.norm(P.T @ found)
+
+
+@pytest.mark.parametrize("share", [1e-14, 1e-12, 1e-10, 1e-8])
+def test_directions_outside_a_basis_are_appended_down_to_rounding(share: float) -> None:
+    """What is outside by more than n·eps ‖M‖ = 4.4e-15 ‖M‖ is a direction, and is kept."""
+    rng = np.random.default_rng(1)
+    n, p, q = 20, 4, 2
+    both = haar(rng, n, p + q)
+    basis, outside = both[:, :p], both[:, p:]
+    M = basis @ rng.standard_normal((p, q)) / 2 + share * outside
+    found = linalg.append_directions(torch.from_numpy(basis), torch.from_numpy(M)).numpy()
+    assert found.shape == (n, p + q)
+    assert np.linalg.norm(found.T @ found - np.eye(p + q)) <= tolerance.rounding(n, operations=p)
+    miss = outside - found @ (found.T @ outside)
+    # The direction is known to the rounding of M over its share of M.
+    assert np.linalg.norm(miss) <= tolerance.rounding(n, condition=1 / share)
+
+
+def test_rounding_outside_a_basis_is_no_direction() -> None:
+    rng = np.random.default_rng(2)
+    basis = haar(rng, 20, 4)
+    M = basis @ rng.standard_normal((4, 2))
+    given = torch.from_numpy(basis)
+    assert linalg.append_directions(given, torch.from_numpy(M)) is given
+
+
+def test_a_complete_basis_comes_of_enough_directions() -> None:
+    rng = np.random.default_rng(3)
+    basis, M = torch.from_numpy(haar(rng, 6, 4)), torch.from_numpy(rng.standard_normal((6, 3)))
+    found = linalg.append_directions(basis, M)
+    assert found.shape == (6, 6)
+    assert (found.mT @ found - torch.eye(6)).norm() <= tolerance.rounding(6, operations=6)
+    assert linalg.append_directions(basis, M[:, :2]).shape == (6, 6)
+    assert linalg.append_directions(basis, M[:, :1]).shape == (6, 5)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_a_pseudo_inverse_cuts_at_the_rounding_of_a_gram_matrix(dtype: torch.dtype) -> None:
+    """Eigenvalues of 4 r·eps are information, those of r·eps/4 are not."""
+    r, eps = 5, tolerance.eps(dtype)
+    for factor, kept in ((4.0, r), (0.25, r - 1)):
+        values = np.array([2.0, 1.0, 0.5, 0.25, 2.0 * factor * r * eps])
+        M = torch.from_numpy(np.diag(values)).to(dtype)  # diagonal: its eigenvalues are exact
+        found = linalg.inverse_psd(M)
+        assert int(found.kept) == kept
+        expected = np.where(np.arange(r) < kept, 1 / values, 0.0)
+        close = torch.from_numpy(np.diag(expected)).to(dtype)
+        torch.testing.assert_close(
+            found.matrix, close, rtol=tolerance.rounding(r, dtype=dtype), atol=0
+        )
+
+
+def test_damping_keeps_every_direction() -> None:
+    values, lam = np.array([3.0, 1e-3, 0.0]), 1e-9
+    found = linalg.inverse_psd(torch.from_numpy(np.diag(values)), lam)
+    expected = torch.from_numpy(np.diag(1 / (values + lam)))
+    torch.testing.assert_close(found.matrix, expected, rtol=tolerance.rounding(3), atol=0)
+    assert int(found.kept) == 3
+
+
+def test_what_is_not_finite_keeps_to_itself() -> None:
+    M = torch.eye(3, dtype=torch.float64).repeat(2, 1, 1)
+    M[0, 1, 1] = float("inf")
+    found = linalg.inverse_psd(M)
+    assert found.matrix[0].isnan().all()
+    assert torch.equal(found.matrix[1], torch.eye(3, dtype=torch.float64))
+    assert found.kept.tolist() == [3, 3]
+
+
+@pytest.mark.parametrize("gap", [1.0, 1e-3])
+def test_a_left_frame_is_that_of_the_dense_decomposition(gap: float) -> None:
+    """Tall and nearly square, with a wide and with a narrow gap below the subspace."""
+    rng = np.random.default_rng(4)
+    for d, r, rank in ((40, 5, 2), (7, 5, 2), (400, 4, 3)):
+        values = np.concatenate([np.linspace(2, 1, rank), np.full(r - rank, 1 / (1 + gap))])
+        U = haar(rng, d, r)
+        M = U * values @ haar(rng, r, r).T
+        frame, defined = linalg.left_frame(torch.from_numpy(M), rank)
+        assert bool(defined)
+        F = frame.numpy()
+        assert np.linalg.norm(F.T @ F - np.eye(rank)) <= tolerance.rounding(d, operations=r)
+        sine = np.linalg.norm(F - U[:, :rank] @ (U[:, :rank].T @ F), 2)
+        error = tolerance.rounding(d) * values[0]
+        assert sine <= tolerance.subspace(values, rank, error)
