@@ -4,35 +4,90 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
-from typing import Any
+import numbers as numeric
+from collections.abc import Callable, Iterable
+from typing import Any, TypeVar
 
 import numpy as np
-import torch
 from torch import Tensor
 
-Array = Tensor | np.ndarray
+from loraone_theory.core.arrays import Array as Array
+from loraone_theory.core.arrays import broadcastable as broadcastable
+from loraone_theory.core.arrays import device as device
+from loraone_theory.core.arrays import dtype as dtype
+from loraone_theory.core.arrays import expands_to as expands_to
+from loraone_theory.core.arrays import same_kind as same_kind
+from loraone_theory.core.arrays import shapes_match as shapes_match
+from loraone_theory.core.arrays import tensor as tensor
+from loraone_theory.core.wording import kind, shown
 
-DTYPES = (torch.float32, torch.float64)
+LARGEST = 2**63 - 1  # the largest integer that a tensor holds
+
+T = TypeVar("T")
 
 
 def choice(name: str, given: str, options: Iterable[str]) -> str:
-    """`given` if it is one of `options`, else ValueError with the nearest of them."""
+    """`given` if it is one of `options`, else TypeError or ValueError with the nearest of them."""
     known = list(options)
+    if not isinstance(given, str):
+        raise TypeError(
+            f"{name} must be a string, one of {', '.join(known)}; "
+            f"got {shown(given)} of type {kind(given)}"
+        )
     if given in known:
         return given
-    near = difflib.get_close_matches(str(given), known, n=1)
+    if not known:
+        raise ValueError(f"{name} must be left out, for there is none; got {shown(given)}")
+    near = difflib.get_close_matches(given, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(known)}; got {given!r}{hint}")
+    raise ValueError(f"{name} must be one of {', '.join(known)}; got {shown(given)}{hint}")
+
+
+def instance(name: str, given: Any, wanted: type[T], remedy: str = "") -> T:
+    """`given` if it is a `wanted`, else TypeError."""
+    if not isinstance(given, wanted):
+        tail = f"; {remedy}" if remedy else ""
+        raise TypeError(
+            f"{name} must be a {wanted.__name__}; got {shown(given)} of type {kind(given)}{tail}"
+        )
+    return given
+
+
+def flag(name: str, given: Any) -> bool:
+    """True or False; nothing else is taken for one of them."""
+    if not isinstance(given, (bool, np.bool_)):
+        raise TypeError(f"{name} must be True or False; got {shown(given)} of type {kind(given)}")
+    return bool(given)
+
+
+def function(name: str, given: Any) -> Callable[..., Any]:
+    """Something that can be called."""
+    if not callable(given):
+        raise TypeError(f"{name} must be callable; got {shown(given)} of type {kind(given)}")
+    return given
+
+
+def sequence(name: str, given: Any, of: str = "values") -> list[Any]:
+    """A list, tuple, range or one-dimensional array as a list; a single value is refused."""
+    if isinstance(given, (Tensor, np.ndarray)) and given.ndim == 1:
+        return list(given.tolist())
+    if not isinstance(given, (list, tuple, range)):
+        raise TypeError(
+            f"{name} must be a sequence of {of}; got {shown(given)} of type {kind(given)}; "
+            f"put it in a list"
+        )
+    return list(given)
 
 
 def integer(name: str, given: Any, *, least: int, remedy: str = "") -> int:
     """`given` as an int >= `least`, else TypeError or ValueError."""
     if isinstance(given, bool) or not isinstance(given, (int, np.integer)):
-        raise TypeError(f"{name} must be an integer; got {given!r} of type {type(given).__name__}")
+        raise TypeError(f"{name} must be an integer; got {shown(given)} of type {kind(given)}")
     if given < least:
         tail = f"; {remedy}" if remedy else ""
-        raise ValueError(f"{name} must be >= {least}; got {name}={given}{tail}")
+        raise ValueError(f"{name} must be >= {least}; got {name}={shown(given)}{tail}")
+    if given > LARGEST:
+        raise ValueError(f"{name} must be at most {LARGEST}; got {name}={shown(given)}; lower it")
     return int(given)
 
 
@@ -59,22 +114,56 @@ def rank_between(name: str, given: Any, rank: int) -> int:
 
 def number(name: str, given: Any, *, positive: bool = False, remedy: str = "") -> float:
     """A finite real number, > 0 where `positive`, >= 0 otherwise."""
-    try:
-        value = float(given)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be a number; got {given!r}") from None
+    value = real(name, given)
     sign = "> 0" if positive else ">= 0"
     if not math.isfinite(value) or value < 0 or (positive and value == 0):
         tail = f"; {remedy}" if remedy else ""
-        raise ValueError(f"{name} must be finite and {sign}; got {name}={given}{tail}")
+        raise ValueError(f"{name} must be finite and {sign}; got {name}={shown(given)}{tail}")
     return value
+
+
+def real(name: str, given: Any) -> float:
+    """A real number as a float: of Python or numpy, or the only entry of a 0-d array or tensor.
+
+    Booleans, strings, complex numbers and masked or longer arrays are refused.
+    """
+    if isinstance(given, (Tensor, np.ndarray)) and not isinstance(given, np.ma.MaskedArray):
+        unfit = given.ndim > 0 or (isinstance(given, Tensor) and given.is_meta)
+        found = given if unfit else given.item()
+    else:
+        found = given
+    if isinstance(found, (bool, np.bool_)) or not isinstance(found, numeric.Real):
+        raise TypeError(f"{name} must be a number; got {shown(given)} of type {kind(given)}")
+    try:
+        return float(found)
+    except OverflowError:
+        return math.inf
 
 
 def below_one(name: str, given: Any) -> float:
     """A number in [0, 1)."""
     value = number(name, given)
     if value >= 1:
-        raise ValueError(f"{name} must satisfy 0 <= {name} < 1; got {name}={value}")
+        raise ValueError(f"{name} must satisfy 0 <= {name} < 1; got {name}={value}; lower it")
+    return value
+
+
+def fraction(name: str, given: Any) -> float:
+    """A number strictly between 0 and 1, as probabilities and confidences are."""
+    value = real(name, given)
+    if not 0 < value < 1:
+        raise ValueError(
+            f"{name} must lie strictly between 0 and 1; got {name}={shown(given)}; "
+            "give it as a fraction, for example 0.99"
+        )
+    return value
+
+
+def at_least(name: str, given: Any, least: float) -> float:
+    """A finite number >= `least` > 0."""
+    value = number(name, given)
+    if value < least:
+        raise ValueError(f"{name} must be >= {least:g}; got {name}={value:g}; raise it")
     return value
 
 
@@ -92,8 +181,12 @@ def standard_deviation(name: str, given: Any) -> Any:
 
 def numbers(name: str, given: Any, *, positive: bool = False, remedy: str = "") -> Any:
     """A number, or a non-empty flat sequence of numbers as a list of floats."""
-    if isinstance(given, (Tensor, np.ndarray)):
-        given = given.tolist()
+    if isinstance(given, (Tensor, np.ndarray)) and given.ndim > 0:
+        given = tensor(name, given, least_dims=1, integers=True).tolist()
+        if isinstance(given[0], list):
+            raise ValueError(
+                f"{name} must be a number or a flat sequence; got a matrix; flatten it"
+            )
     if isinstance(given, (list, tuple, range)):
         if not given:
             raise ValueError(f"{name} must hold at least one value; got an empty sequence")
@@ -109,108 +202,3 @@ def seeds(given: Any) -> tuple[int, ...]:
     if not values:
         raise ValueError("seeds must hold at least one seed; got none")
     return values
-
-
-def tensor(name: str, given: Any, *, least_dims: int = 2) -> Tensor:
-    """A finite float32 or float64 tensor; numpy arrays are taken over without a copy."""
-    if isinstance(given, np.ndarray):
-        kind = given.dtype
-        if kind not in (np.float32, np.float64):
-            raise TypeError(_dtype_message(name, str(kind)))
-        given = torch.from_numpy(np.ascontiguousarray(given))
-    if not isinstance(given, Tensor):
-        raise TypeError(
-            f"{name} must be a torch tensor or a numpy array; got {type(given).__name__}"
-        )
-    if given.dtype not in DTYPES:
-        raise TypeError(_dtype_message(name, str(given.dtype).removeprefix("torch.")))
-    if given.ndim < least_dims:
-        raise ValueError(
-            f"{name} must have at least {least_dims} dimensions; got shape {tuple(given.shape)}"
-        )
-    if 0 in given.shape:
-        raise ValueError(f"{name} must not be empty; got shape {tuple(given.shape)}")
-    if not bool(torch.isfinite(given).all()):
-        raise ValueError(
-            f"{name} must be finite; got {int((~torch.isfinite(given)).sum())} NaN or infinite "
-            f"entries of {given.numel()}; remove or repair them first"
-        )
-    return given
-
-
-def _dtype_message(name: str, given: str) -> str:
-    return (
-        f"{name} must be float32 or float64; got {given}; "
-        f"convert it first, for example {name}.astype('float64') or {name}.to(torch.float64)"
-    )
-
-
-def same_kind(**tensors: Tensor) -> None:
-    """All tensors share one dtype and one device, else ValueError that names the odd pair."""
-    items = list(tensors.items())
-    (first_name, first), rest = items[0], items[1:]
-    for name, other in rest:
-        if other.dtype != first.dtype:
-            raise TypeError(
-                f"{first_name} and {name} must have the same dtype; "
-                f"got {first.dtype} and {other.dtype}; convert one of them"
-            )
-        if other.device != first.device:
-            raise ValueError(
-                f"{first_name} and {name} must be on the same device; "
-                f"got {first.device} and {other.device}; move one of them"
-            )
-
-
-def shapes_match(rule: str, ok: bool, **shapes: Sequence[int]) -> None:
-    """Raise ValueError with `rule` and every shape unless `ok`."""
-    if not ok:
-        listed = ", ".join(f"{name} {tuple(shape)}" for name, shape in shapes.items())
-        raise ValueError(f"{rule}; got {listed}")
-
-
-def broadcastable(name: str, shape: Sequence[int], other: str, other_shape: Sequence[int]) -> None:
-    """The batch dimensions of two arguments broadcast."""
-    try:
-        torch.broadcast_shapes(tuple(shape), tuple(other_shape))
-    except RuntimeError:
-        raise ValueError(
-            f"the batch dimensions of {name} and {other} must broadcast; "
-            f"got {tuple(shape)} and {tuple(other_shape)}"
-        ) from None
-
-
-def expands_to(name: str, shape: Sequence[int], batch: Sequence[int]) -> None:
-    """Batch dimensions `shape` broadcast to exactly `batch`."""
-    try:
-        fits = torch.broadcast_shapes(tuple(shape), tuple(batch)) == torch.Size(batch)
-    except RuntimeError:
-        fits = False
-    if not fits:
-        raise ValueError(
-            f"the batch dimensions of the {name} must broadcast to those of the runs; "
-            f"got {tuple(shape)} for runs {tuple(batch)}"
-        )
-
-
-def device(given: Any) -> torch.device:
-    """A torch device that this machine has."""
-    try:
-        found = torch.device(given)
-    except (RuntimeError, TypeError):
-        raise ValueError(f"device must be cpu or cuda[:index]; got {given!r}") from None
-    if found.type == "cuda" and not torch.cuda.is_available():
-        raise ValueError(f"device {given} was asked for but this machine has no CUDA; use cpu")
-    if found.type == "cuda" and (found.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(f"device {given} was asked for but there are {count}; use a lower index")
-    return found
-
-
-def dtype(given: Any) -> torch.dtype:
-    """float32 or float64, by name or as a torch dtype."""
-    named = {"float32": torch.float32, "float64": torch.float64}
-    value = named.get(given, given) if isinstance(given, str) else given
-    if value not in DTYPES:
-        raise TypeError(f"dtype must be float32 or float64; got {given!r}")
-    return value

@@ -92,34 +92,41 @@ class Trajectory:
 
     @classmethod
     def load(cls, path: str | Path) -> Trajectory:
-        """Read what `save` wrote; pickles are refused."""
+        """Read what `save` wrote.
+
+        Raises:
+            storage.DamagedFile: another kind of file, or a damaged one; pickles are never read.
+        """
         arrays = storage.load_arrays(path)
-        meta = json.loads(str(arrays["meta"]))
-        parts = {
-            name.removeprefix("factors."): torch.from_numpy(value)
-            for name, value in arrays.items()
-            if name.startswith("factors.")
-        }
-        status = np.empty(len(arrays["status.step"]), dtype=object)
-        columns = (arrays[f"status.{name}"] for name in ("outcome", "step", "count"))
-        for i, (name, step, count) in enumerate(zip(*columns, strict=True)):
-            status[i] = RunStatus(Outcome[str(name)], int(step), int(count))
-        return cls(
-            steps=arrays["steps"],
-            records={
-                name.removeprefix("record."): torch.from_numpy(value)
+        with storage.reading(path, "a saved Trajectory"):
+            meta = json.loads(str(arrays["meta"]))
+            parts = {
+                name.removeprefix("factors."): torch.from_numpy(value)
                 for name, value in arrays.items()
-                if name.startswith("record.")
-            },
-            axes=tuple(meta["axes"]),
-            coordinates={name: tuple(values) for name, values in meta["coordinates"].items()},
-            initial=Factors(parts["initial.A"], parts["initial.B"]),
-            final=Factors(parts["final.A"], parts["final.B"]),
-            offset=Factors(parts["offset.A"], parts["offset.B"]) if "offset.A" in parts else None,
-            scale=meta["scale"],
-            status=status.reshape(tuple(arrays["status.shape"])),
-            config=meta["config"],
-        )
+                if name.startswith("factors.")
+            }
+            status = np.empty(len(arrays["status.step"]), dtype=object)
+            columns = (arrays[f"status.{name}"] for name in ("outcome", "step", "count"))
+            for i, (name, step, count) in enumerate(zip(*columns, strict=True)):
+                status[i] = RunStatus(Outcome[str(name)], int(step), int(count))
+            return cls(
+                steps=arrays["steps"],
+                records={
+                    name.removeprefix("record."): torch.from_numpy(value)
+                    for name, value in arrays.items()
+                    if name.startswith("record.")
+                },
+                axes=tuple(meta["axes"]),
+                coordinates={name: tuple(values) for name, values in meta["coordinates"].items()},
+                initial=Factors(parts["initial.A"], parts["initial.B"]),
+                final=Factors(parts["final.A"], parts["final.B"]),
+                offset=Factors(parts["offset.A"], parts["offset.B"])
+                if "offset.A" in parts
+                else None,
+                scale=meta["scale"],
+                status=status.reshape(tuple(arrays["status.shape"])),
+                config=meta["config"],
+            )
 
 
 def _named_factors(trajectory: Trajectory) -> dict[str, Tensor]:
