@@ -41,15 +41,15 @@ class Config(experiment.Config):
     """The curves are stored once in so many steps; the minima are taken over all steps."""
 
 
-SMOKE = Config(seeds=2, d=30, steps=200, variances=(1e-1, 1e-4), widths=(20, 30))
+SMOKE = Config(trials=2, d=30, steps=200, variances=(1e-1, 1e-4), widths=(20, 30))
 
 
 def run(config: Config, progress: Progress) -> Data:
     """Curves at width d, and the best alignment at every width."""
     widths = tuple(dict.fromkeys((config.d, *config.widths)))
-    shape = (len(config.widths), len(config.variances), config.seeds)
+    shape = (len(config.widths), len(config.variances), config.trials)
     best, best_step = np.full(shape, np.nan), np.zeros(shape, dtype=np.int64)
-    plateaus = np.full((len(config.widths), config.seeds), np.nan)
+    plateaus = np.full((len(config.widths), config.trials), np.nan)
     data: Data = {}
     for i, d in enumerate(widths):
         problem = lt.sample_linear(
@@ -57,7 +57,7 @@ def run(config: Config, progress: Progress) -> Data:
             k=d,
             true_rank=config.true_rank,
             samples=config.samples_per_width * d,
-            seeds=range(config.seeds),
+            seeds=range(config.trials),
             **config.where,
         )
         run = lt.simulate(
@@ -66,7 +66,7 @@ def run(config: Config, progress: Progress) -> Data:
             rank=config.rank,
             learning_rate=config.learning_rate,
             steps=config.steps,
-            seeds=range(config.seeds),
+            seeds=range(config.trials),
             init_std=[variance**0.5 for variance in config.variances],
             record=("risk", "left_alignment") if d == config.d else ("left_alignment",),
             progress=part(progress, i, len(widths), config.steps),

@@ -22,7 +22,7 @@ RULES = ("gd", "preconditioned")
 class Config(experiment.Config):
     """LoRA-One from Spectral-init by both rules, r = r*."""
 
-    seeds: int = 8
+    trials: int = 8
     """Number of trials; trial i has seed i. Every κ uses the same inputs and frames."""
     d: int = 60
     """Input and output width, d = k."""
@@ -49,7 +49,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=2,
+    trials=2,
     d=20,
     samples=600,
     rank=2,
@@ -66,7 +66,7 @@ def instances(config: Config) -> lt.LinearProblem:
         k=config.d,
         true_rank=config.rank,
         samples=config.samples,
-        seeds=range(config.seeds),
+        seeds=range(config.trials),
         **config.where,
     )
     spectra = np.stack([np.geomspace(1, 1 / k, config.rank) for k in config.condition_numbers])
@@ -90,7 +90,7 @@ def run(config: Config, progress: Progress) -> Data:
             rank=config.rank,
             learning_rate=eta,
             steps=steps,
-            seeds=range(config.seeds),
+            seeds=range(config.trials),
             record=("error",),
             progress=part(progress, i, len(settings), steps),
         )

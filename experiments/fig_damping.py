@@ -34,7 +34,7 @@ class Config(experiment.Config):
     The linear model's start has superfluous directions added.
     """
 
-    seeds: int = 4
+    trials: int = 4
     """Number of trials; trial i has seed i."""
     d: int = 50
     """Input and output width, d = k."""
@@ -63,7 +63,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=2, d=16, samples=300, dampings=(1e-1, 1e-2), factors=(1.0,), steps=100, records=40
+    trials=2, d=16, samples=300, dampings=(1e-1, 1e-2), factors=(1.0,), steps=100, records=40
 )
 
 
@@ -89,7 +89,7 @@ def run(config: Config, progress: Progress) -> Data:
                 rank=config.rank,
                 learning_rate=config.learning_rate / STRENGTH[model],
                 steps=config.steps,
-                seeds=range(config.seeds),
+                seeds=range(config.trials),
                 initial=start,
                 record=("error",),
                 progress=part(progress, i * len(kinds) + j, len(MODELS) * len(kinds), config.steps),
@@ -108,7 +108,7 @@ def instances(config: Config, model: str) -> lt.ReLUPopulation | lt.LinearProble
         "d": config.d,
         "k": config.d,
         "true_rank": config.true_rank,
-        "seeds": range(config.seeds),
+        "seeds": range(config.trials),
         **config.where,
     }
     if model == "linear":
@@ -121,14 +121,14 @@ def instances(config: Config, model: str) -> lt.ReLUPopulation | lt.LinearProble
 
 def filled(config: Config, problem: lt.LinearProblem) -> lt.Factors:
     """Spectral-init with directions r* + 1, …, r in random frames, balanced."""
-    seeds = range(config.seeds)
+    seeds = range(config.trials)
     A, B = lt.METHODS["lora-one"]().init(problem, config.true_rank, tuple(seeds)).trainable
     extra = lt.sample_linear(
         d=config.d,
         k=config.d,
         true_rank=config.rank - config.true_rank,
         samples=1,
-        seeds=range(config.seeds, 2 * config.seeds),
+        seeds=range(config.trials, 2 * config.trials),
         **config.where,
     ).shift  # singular values 1
     size = config.superfluous**0.5

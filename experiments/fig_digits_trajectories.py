@@ -28,7 +28,7 @@ LAYERS = (0, 1)
 class Config(experiment.Config):
     """A network pre-trained on odd digits, fine-tuned on even ones by full-batch descent."""
 
-    seeds: int = 8
+    trials: int = 8
     """Number of networks; network i has seed i."""
     dtype: str = "float32"
     """Precision of the networks."""
@@ -51,7 +51,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=2,
+    trials=2,
     pretraining_steps=60,
     steps=20,
     learning_rates=(0.1, 0.3),
@@ -78,7 +78,7 @@ def run(config: Config, progress: Progress) -> Data:
         digits.load("odd", mnist=config.mnist).train,
         (X.shape[1], config.hidden, digits.CLASSES),
         steps=config.pretraining_steps,
-        seeds=range(config.seeds),
+        seeds=range(config.trials),
         **where,
     )
     gradient, start = networks.gradients(weights, X, labels)

@@ -22,7 +22,7 @@ from loraone_theory.experiment import Data, Progress, part
 class Config(experiment.Config):
     """Over-ranked LoRA by gradient descent on instances drawn exactly in law, without X or Σ̂."""
 
-    seeds: int = 32
+    trials: int = 32
     """Number of trials; trial i has seed i."""
     smallest: int = 100
     """The least width d = k."""
@@ -50,7 +50,7 @@ class Config(experiment.Config):
     """Entries of A of all runs that are simulated at a time."""
 
 
-SMOKE = Config(seeds=4, smallest=30, largest=300, init_stds=(1e-3, 1e-5))
+SMOKE = Config(trials=4, smallest=30, largest=300, init_stds=(1e-3, 1e-5))
 
 
 def widths(config: Config) -> np.ndarray:
@@ -63,18 +63,18 @@ def widths(config: Config) -> np.ndarray:
 def run(config: Config, progress: Progress) -> Data:
     """Alignment times, best alignments and their steps (width, α, seed), and λ_{r*}(G)."""
     dims = widths(config)
-    shape = (len(dims), len(config.init_stds), config.seeds)
+    shape = (len(dims), len(config.init_stds), config.trials)
     time, best, best_step = (np.full(shape, np.nan) for _ in range(3))
-    singular = np.full((len(dims), config.seeds), np.nan)
-    predicted = np.full((len(dims), config.seeds), np.nan)
+    singular = np.full((len(dims), config.trials), np.nan)
+    predicted = np.full((len(dims), config.trials), np.nan)
     work = dims / dims.sum()
     for i, d in enumerate(dims.tolist()):
         per_seed = d * config.rank * len(config.init_stds)
-        size = min(config.seeds, max(1, config.chunk // per_seed))
-        for first in range(0, config.seeds, size):
-            seeds = range(first, min(first + size, config.seeds))
-            start = work[:i].sum() + work[i] * first / config.seeds
-            share = work[i] * len(seeds) / config.seeds
+        size = min(config.trials, max(1, config.chunk // per_seed))
+        for first in range(0, config.trials, size):
+            seeds = range(first, min(first + size, config.trials))
+            start = work[:i].sum() + work[i] * first / config.trials
+            share = work[i] * len(seeds) / config.trials
             chosen = (i, slice(None), slice(seeds.start, seeds.stop))
             steps, alignment, bottom = _curves(
                 config,

@@ -38,7 +38,7 @@ SIDES = ("left", "right")
 class Config(experiment.Config):
     """A transformer pre-trained on odd digits, adapters trained by AdamW on even ones."""
 
-    seeds: int = 3
+    trials: int = 3
     """Number of networks; network i has seed i."""
     dtype: str = "float32"
     """Precision of the networks."""
@@ -73,7 +73,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=1,
+    trials=1,
     width=16,
     blocks=2,
     pretraining_steps=10,
@@ -90,10 +90,10 @@ def run(config: Config, progress: Progress) -> Data:
     """Mean sines by class, and losses, of both methods on every network."""
     odd, even = (digits.load(parity, mnist=config.mnist).train for parity in ("odd", "even"))
     sines: dict[tuple[str, int], list[dict[str, np.ndarray]]] = {}
-    losses = np.zeros((len(METHODS), config.seeds, config.steps))
-    before = np.zeros((config.seeds, 2))
-    share = 1 / (config.seeds * (1 + len(METHODS)))
-    for seed in range(config.seeds):
+    losses = np.zeros((len(METHODS), config.trials, config.steps))
+    before = np.zeros((config.trials, 2))
+    share = 1 / (config.trials * (1 + len(METHODS)))
+    for seed in range(config.trials):
         model = network(config, odd, seed)
         optimizer = torch.optim.AdamW(model.parameters(), lr=config.pretraining_rate)
         feed = batches(config, odd, config.pretraining_steps, f"pre-training {seed}")

@@ -26,7 +26,7 @@ COLUMNS = 5
 class Config(experiment.Config):
     """All methods at three ranks, at their own best step sizes."""
 
-    seeds: int = 2
+    trials: int = 2
     """Number of trials; trial i has seed i. Grids are tuned on the same seeds."""
     d: int = 40
     """Input and output width, d = k."""
@@ -47,7 +47,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=1,
+    trials=1,
     d=16,
     samples=240,
     spectrum=(1.0, 0.6),
@@ -59,7 +59,7 @@ SMOKE = Config(
 
 def run(config: Config, progress: Progress) -> Data:
     """Losses (rank, method, t, seed), floors and rates (rank, method, seed), step sizes."""
-    seeds = range(config.seeds)
+    seeds = range(config.trials)
     problem = lt.sample_linear(
         d=config.d,
         k=config.d,

@@ -29,7 +29,7 @@ REQUIRED = 1 / 20
 class Config(experiment.Config):
     """The negative gradient G at W, in expectation and on N samples."""
 
-    seeds: int = 4
+    trials: int = 4
     """Number of trials; trial i has seed i."""
     d: int = 40
     """Input and output width, d = k."""
@@ -48,14 +48,14 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=2, d=12, shifts=(1e-2, 1.0), noisy=(16,), ratios=(4, 64), spectra=((1, 1.0), (2, 3.0))
+    trials=2, d=12, shifts=(1e-2, 1.0), noisy=(16,), ratios=(4, 64), spectra=((1, 1.0), (2, 3.0))
 )
 
 
 def run(config: Config, progress: Progress) -> Data:
     """Relative errors of 2G against c; ρ₀ of Spectral-init and F against N/d."""
-    population = np.empty((len(LAWS), len(config.shifts), config.seeds))
-    sampled = np.empty((len(config.noisy), len(config.shifts), config.seeds))
+    population = np.empty((len(LAWS), len(config.shifts), config.trials))
+    sampled = np.empty((len(config.noisy), len(config.shifts), config.trials))
     for j, c in enumerate(config.shifts):
         for i, law in enumerate(LAWS):
             problem = tangent(config, c) if law == "tangent" else drawn(config, c, columns=law)
@@ -63,18 +63,18 @@ def run(config: Config, progress: Progress) -> Data:
         for i, ratio in enumerate(config.noisy):
             sampled[i, j] = one_step_error(drawn(config, c, samples=ratio * config.d))
         progress(0.3 * (j + 1) / len(config.shifts))
-    rho = np.empty((len(config.spectra), len(config.ratios) + 1, config.seeds))
-    concentration = np.empty((len(config.spectra), config.seeds))
+    rho = np.empty((len(config.spectra), len(config.ratios) + 1, config.trials))
+    concentration = np.empty((len(config.spectra), config.trials))
     for i, (rank, kappa) in enumerate(config.spectra):
         for j, ratio in enumerate((*config.ratios, None)):
-            for seed in range(config.seeds):  # one at a time: X of the largest N is large
+            for seed in range(config.trials):  # one at a time: X of the largest N is large
                 problem = drawn(
                     config,
                     config.relative_shift,
                     true_rank=rank,
                     condition_number=kappa,
                     samples=ratio and ratio * config.d,
-                    seeds=seed,
+                    seeds=[seed],
                 )
                 rho[i, j, seed], concentration[i, seed] = first_error(problem)
         progress(0.3 + 0.7 * (i + 1) / len(config.spectra))
@@ -90,7 +90,7 @@ def drawn(
         "k": config.d,
         "true_rank": config.true_rank,
         "relative_shift": c,
-        "seeds": range(config.seeds),
+        "seeds": range(config.trials),
         **config.where,
         **changes,
     }
@@ -102,7 +102,7 @@ def drawn(
 def tangent(config: Config, c: float) -> lt.ReLUPopulation:
     """Shifts of full rank with every Δ_m orthogonal to w_m and ‖Δ_m‖ = c‖w_m‖."""
     W = drawn(config, c).pretrained
-    other = drawn(config, c, seeds=range(config.seeds, 2 * config.seeds)).pretrained
+    other = drawn(config, c, seeds=range(config.trials, 2 * config.trials)).pretrained
     aside = other - W * (W * other).sum(-2, keepdim=True)  # columns of W are unit
     shift = aside * (c / torch.linalg.vector_norm(aside, dim=-2, keepdim=True))
     return lt.ReLUPopulation(pretrained=W, shift=shift)  # type: ignore[arg-type]

@@ -22,7 +22,7 @@ from loraone_theory.methods import Method
 class Config(experiment.Config):
     """Rank-deficient, exact and rank-excess training of every method."""
 
-    seeds: int = 8
+    trials: int = 8
     """Number of trials; trial i has seed i."""
     d: int = 100
     """Input and output width, d = k."""
@@ -49,7 +49,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=2,
+    trials=2,
     d=24,
     samples=400,
     spectrum=(1.0, 0.7, 0.4, 0.25),
@@ -77,7 +77,7 @@ def contestants(config: Config) -> dict[str, tuple[Method, float]]:
 
 def run(config: Config, progress: Progress) -> Data:
     """Loss curves (ranks, methods, t, seeds), their floors, and LoRA-GA's floor against γ."""
-    seeds = range(config.seeds)
+    seeds = range(config.trials)
     problem = lt.sample_linear(
         d=config.d,
         k=config.d,
@@ -112,10 +112,10 @@ def run(config: Config, progress: Progress) -> Data:
     by_rank = (len(config.ranks), -1)
     return {
         "steps": steps,
-        "loss": np.stack(losses).reshape(*by_rank, len(steps), config.seeds),
-        "floor": np.stack(floors).reshape(*by_rank, config.seeds),
+        "loss": np.stack(losses).reshape(*by_rank, len(steps), config.trials),
+        "floor": np.stack(floors).reshape(*by_rank, config.trials),
         "lora_one_floor": np.stack(one),
-        "lora_ga_floor": np.stack(swept).reshape(*by_rank, config.seeds),
+        "lora_ga_floor": np.stack(swept).reshape(*by_rank, config.trials),
     }
 
 

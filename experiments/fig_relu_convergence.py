@@ -26,7 +26,7 @@ COLOURS = (plotting.BLUE, plotting.VERMILLION)
 class Config(experiment.Config):
     """LoRA-One from Spectral-init by both rules, r = r*; ‖Δ‖_op = 1 by choice of units."""
 
-    seeds: int = 2
+    trials: int = 2
     """Number of trials; trial i has seed i."""
     d: int = 50
     """Input and output width, d = k."""
@@ -53,7 +53,7 @@ SMOKE = Config(d=16, condition_numbers=(1.0, 3.0), ratios=(6, 16), steps=60, ste
 
 def run(config: Config, progress: Progress) -> Data:
     """Error curves, relative to t = 0, and fitted rates, by rule, N/d (∞ last) and κ."""
-    count = (len(config.ratios) + 1, len(config.condition_numbers), config.seeds)
+    count = (len(config.ratios) + 1, len(config.condition_numbers), config.trials)
     data: Data = {f"{name}.rate": np.full(count, np.nan) for name in METHODS}
     sizes = [*config.ratios, None]
     work = [min(ratio or 2, 256) * k for ratio in sizes for k in config.condition_numbers]
@@ -67,7 +67,7 @@ def run(config: Config, progress: Progress) -> Data:
                     rank=config.rank,
                     learning_rate=config.learning_rate,
                     steps=length(config, name, kappa, ratio),
-                    seeds=range(config.seeds),
+                    seeds=range(config.trials),
                     record=("error",),
                 )
                 error = run["error"].cpu().numpy()
@@ -90,7 +90,7 @@ def instances(
         "true_rank": config.rank,
         "relative_shift": config.relative_shift,
         "condition_number": kappa,
-        "seeds": range(config.seeds),
+        "seeds": range(config.trials),
         **config.where,
     }
     if ratio is None:

@@ -30,7 +30,7 @@ SCALED = ("p-lora", "lora-pro", "lora-one-preconditioned")
 class Config(experiment.Config):
     """The ReLU model at N = ∞; ‖Δ‖_op = 1 by choice of units."""
 
-    seeds: int = 4
+    trials: int = 4
     """Number of trials; trial i has seed i."""
     d: int = 50
     """Input and output width, d = k."""
@@ -56,7 +56,7 @@ class Config(experiment.Config):
     """About how many points of each curve to store, evenly spaced in ln t."""
 
 
-SMOKE = Config(seeds=2, d=16, true_rank=2, ranks=(1, 2, 4), steps=20, records=20)
+SMOKE = Config(trials=2, d=16, true_rank=2, ranks=(1, 2, 4), steps=20, records=20)
 
 
 def contestants(config: Config, weight: float = 1.0) -> dict[str, tuple[Method, float]]:
@@ -75,7 +75,7 @@ def contestants(config: Config, weight: float = 1.0) -> dict[str, tuple[Method, 
 
 def run(config: Config, progress: Progress) -> Data:
     """‖E_t‖_F/‖Δ‖_F (ranks, methods, t, seeds) and the floors of it."""
-    seeds = range(config.seeds)
+    seeds = range(config.trials)
     problem = lt.sample_relu_population(
         d=config.d,
         k=config.d,
@@ -109,8 +109,8 @@ def run(config: Config, progress: Progress) -> Data:
     by_rank = (len(config.ranks), len(methods))
     return {
         "steps": steps,
-        "error": np.stack(errors).reshape(*by_rank, len(steps), config.seeds),
-        "floor": np.stack(floors).reshape(*by_rank, config.seeds),
+        "error": np.stack(errors).reshape(*by_rank, len(steps), config.trials),
+        "floor": np.stack(floors).reshape(*by_rank, config.trials),
     }
 
 

@@ -26,7 +26,7 @@ TITLES = ("gradient descent", "preconditioned")
 class Config(experiment.Config):
     """LoRA-One by both rules near the solution, r = r*."""
 
-    seeds: int = 8
+    trials: int = 8
     """Number of trials; trial i has seed i."""
     d: int = 60
     """Input and output width, d = k."""
@@ -46,7 +46,7 @@ class Config(experiment.Config):
     """η at which the prediction is drawn."""
 
 
-SMOKE = Config(seeds=2, d=16, rank=2, rates=(0.2, 0.5, 0.8, 1.3), steps=80, grid=30)
+SMOKE = Config(trials=2, d=16, rank=2, rates=(0.2, 0.5, 0.8, 1.3), steps=80, grid=30)
 
 
 def instances(config: Config, ratio: float) -> lt.LinearProblem:
@@ -58,7 +58,7 @@ def instances(config: Config, ratio: float) -> lt.LinearProblem:
         true_rank=config.rank,
         samples=round(config.d * (ratio if finite else 1)),
         condition_number=config.condition_number,
-        seeds=range(config.seeds),
+        seeds=range(config.trials),
         **config.where,
     )
     return problem if finite else lt.LinearProblem.population(shift=problem.shift)
@@ -90,7 +90,7 @@ def run(config: Config, progress: Progress) -> Data:
                 rank=config.rank,
                 learning_rate=config.rates,
                 steps=config.steps,
-                seeds=range(config.seeds),
+                seeds=range(config.trials),
                 initial=nudged(problem, config),
                 record=("error",),
                 progress=part(progress, i * len(METHODS) + j, stages, config.steps),

@@ -31,7 +31,7 @@ AXES = (
 class Config(experiment.Config):
     """Preconditioned LoRA-One from Spectral-init in the ReLU model, r = r*, until 1e-9."""
 
-    seeds: int = 16
+    trials: int = 16
     """Number of trials; trial i has seed i."""
     d: int = 24
     """Input and output width, d = k."""
@@ -58,7 +58,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=3,
+    trials=3,
     d=10,
     ratios=(4, 24),
     condition_numbers=(1.0, 10.0),
@@ -102,7 +102,7 @@ def relative_error(config: Config, cell: Cell) -> np.ndarray:
         samples=cell.ratio * config.d,
         relative_shift=cell.shift,
         condition_number=cell.kappa,
-        seeds=range(config.seeds),
+        seeds=range(config.trials),
         **config.where,
     )
     if cell.one_column:

@@ -25,7 +25,7 @@ NAMES = ("LoRA-init", "Spectral-init")
 class Config(experiment.Config):
     """Gradient descent on a ∈ R² and b ∈ R, with W = 0 and ‖Δ‖ = 1."""
 
-    seeds: int = 1000
+    trials: int = 1000
     """Number of trials of the histograms; trial i has seed i."""
     samples: int = 4
     """N."""
@@ -43,7 +43,7 @@ class Config(experiment.Config):
     """Steps of the trajectories in space."""
 
 
-SMOKE = Config(seeds=20, steps=300, frames=40)
+SMOKE = Config(trials=20, steps=300, frames=40)
 
 
 def run(config: Config, progress: Progress) -> Data:
@@ -53,10 +53,10 @@ def run(config: Config, progress: Progress) -> Data:
         init_std = {"init_std": config.init_std} if method == "lora" else {}
         common: dict[str, Any] = {"rank": 1, "learning_rate": config.learning_rate}
         run = lt.simulate(
-            _problem(config, range(config.seeds)),
+            _problem(config, range(config.trials)),
             method,
             steps=config.steps,
-            seeds=range(config.seeds),
+            seeds=range(config.trials),
             record=("error",),
             progress=experiment.part(progress, i, len(METHODS), config.steps),
             **common,
@@ -65,7 +65,7 @@ def run(config: Config, progress: Progress) -> Data:
         error = run["error"].cpu().numpy()
         arrived = error <= config.tolerance
         data[f"{name}.steps"] = np.where(arrived.any(0), arrived.argmax(0), -1)
-        delta = _problem(config, range(config.seeds)).shift.dense()[..., 0].cpu().numpy()
+        delta = _problem(config, range(config.trials)).shift.dense()[..., 0].cpu().numpy()
         a, b = run.initial.A[..., 0].cpu().numpy(), run.initial.B[..., 0, 0].cpu().numpy()
         data[f"{name}.distance"] = distance(a, b, delta)
 
@@ -142,10 +142,10 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
         long.hist(steps[steps < most], bins=bins, label=label, **fill)
     closer = (data[f"{NAMES[1]}.distance"] < data[f"{NAMES[0]}.distance"]).mean()
     sooner = (taken[1] < taken[0]).mean()
-    near.set(xlabel="distance to the minimisers at $t=0$", ylabel=f"seeds of {config.seeds}")
+    near.set(xlabel="distance to the minimisers at $t=0$", ylabel=f"seeds of {config.trials}")
     long.set(
         xlabel=rf"steps to $\Vert AB-\Delta\Vert_F\leq {plotting.power_of_ten(config.tolerance)}$",
-        ylabel=f"seeds of {config.seeds}",
+        ylabel=f"seeds of {config.trials}",
         xscale="log",
     )
     long.set_ylim(0, 1.4 * long.get_ylim()[1])

@@ -45,7 +45,7 @@ FROM_GRADIENT = ("lora-ga", "lora-one")
 class Config(experiment.Config):
     """A three-layer ReLU network pre-trained on odd digits; AdamW on even ones."""
 
-    seeds: int = 5
+    trials: int = 5
     """Number of networks; network i has seed i."""
     dtype: str = "float32"
     """Precision of the networks."""
@@ -74,7 +74,7 @@ class Config(experiment.Config):
 
 
 SMOKE = Config(
-    seeds=2, pretraining_steps=60, steps=10, step_rates=(0.1, 1.0), learning_rates=(3e-3, 1e-2)
+    trials=2, pretraining_steps=60, steps=10, step_rates=(0.1, 1.0), learning_rates=(3e-3, 1e-2)
 )
 
 
@@ -100,7 +100,7 @@ def run(config: Config, progress: Progress) -> Data:
         digits.load("odd", mnist=config.mnist).train,
         (even.train.flat.shape[1], config.hidden, config.hidden, digits.CLASSES),
         steps=config.pretraining_steps,
-        seeds=range(config.seeds),
+        seeds=range(config.trials),
         dtype=like.dtype,
         device=config.device,
     )
@@ -119,7 +119,7 @@ def run(config: Config, progress: Progress) -> Data:
     for direction, cost in ((none, 0), (full, size), (parts, size)):
         started = time.process_time()
         rate, found = one_step(config, weights, direction, even, like)
-        seconds.append((time.process_time() - started) / len(config.step_rates) / config.seeds)
+        seconds.append((time.process_time() - started) / len(config.step_rates) / config.trials)
         accuracy.append(found)
         rates.append(rate if cost else np.nan)
         held.append(0)
@@ -138,10 +138,10 @@ def run(config: Config, progress: Progress) -> Data:
         started = time.process_time()
         rate = config.learning_rates[index]
         training = fine_tuned(config, method, weights, small, rate, even.train, like)
-        seconds.append((time.process_time() - started) / config.seeds)
+        seconds.append((time.process_time() - started) / config.trials)
         accuracy.append(tested(training.weights, even.test, like))
         rates.append(rate)
-        held.append(training.bytes_held() // config.seeds)
+        held.append(training.bytes_held() // config.trials)
         once.append(size if name in FROM_GRADIENT else 0)
         done(1)
     return {

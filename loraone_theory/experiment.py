@@ -36,7 +36,7 @@ PARTS = ("Config", "SMOKE", "run", "plot")
 class Config:
     """What every experiment can be told; each adds knobs of its own."""
 
-    seeds: int = 16
+    trials: int = 16
     """Number of trials; trial i has seed i."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where the simulations run."""
@@ -44,7 +44,7 @@ class Config:
     """Precision of the simulations."""
 
     def __post_init__(self) -> None:
-        validate.integer("seeds", self.seeds, least=1)
+        validate.integer("trials", self.trials, least=1)
         validate.device(self.device)
         validate.dtype(self.dtype)
 
@@ -140,7 +140,7 @@ def produce(
     about = {
         "experiment": experiment.name,
         "config": dataclasses.asdict(config),
-        "seeds": list(range(config.seeds)),
+        "seeds": list(range(config.trials)),
         "wall_time_s": round(time.perf_counter() - start, 2),
         **storage.provenance(),
     }
@@ -164,6 +164,8 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
                 "run the experiment without --plot-only first"
             )
     given = storage.load_json(stem.with_suffix(".json"))["config"]
+    if "seeds" in given:  # the former name of trials
+        given["trials"] = given.pop("seeds")
     known = {field.name for field in dataclasses.fields(experiment.config)}
     if odd := sorted(set(given) ^ known):
         raise ValueError(

@@ -117,10 +117,24 @@ CASES = {
         lambda: simulate(initial=lt.Factors(ones(3, 8, 2, dtype=f64), ones(3, 2, 6, dtype=f64))),
         r"must broadcast to those of the runs; got \(3,\) for runs \(1,\)",
     ),
+    "initial with an offset": (
+        lambda: simulate("lora-ga", initial=given),
+        r"another problem; to go on from where a run stopped use run.extend\(steps\)",
+    ),
     "initial of a core": (lambda: simulate("lora-sb", initial=given), r"'lora-sb' trains sARB"),
     "seeds and instances": (
         lambda: simulate(on=problem(seeds=(0, 1, 2)), seeds=(0, 1)),
         r"trial i runs on instance i.*2 seeds for 3 instances",
+    ),
+    "seeds as a count": (
+        lambda: simulate(seeds=3),
+        r"write seeds=\[3\] for the one seed 3, or seeds=range\(3\) for as many as that",
+    ),
+    "seeds as a number": (lambda: simulate(seeds=1.5), r"must be a list of seeds; got 1.5"),
+    "seeds as a word": (lambda: simulate(seeds="12"), r"must be a list of seeds; got '12'"),
+    "seeds of a sampler as a count": (
+        lambda: lt.sample_linear(d=4, k=3, true_rank=1, samples=8, seeds=2),
+        r"write seeds=\[2\] for the one seed 2",
     ),
     "seed sign": (lambda: simulate(seeds=(-1,)), r"seeds must be >= 0"),
     "no seeds": (lambda: simulate(seeds=()), r"at least one seed"),

@@ -10,7 +10,7 @@ import loraone_theory as lt
 from loraone_theory.cli import COMMANDS, main
 
 SMALL = ["--d", "12", "--k", "10", "--rank", "3", "--true-rank", "2", "--samples", "120"]
-BRIEF = ["--steps", "30", "--seeds", "2"]
+BRIEF = ["--steps", "30", "--trials", "2"]
 
 GOOD = '''
 """A parabola."""
@@ -67,7 +67,12 @@ def test_every_command_has_help(command: list[str], capsys: pytest.CaptureFixtur
 
 @pytest.mark.parametrize(
     "arguments",
-    [["paint"], ["simulate"], ["simulate", "lora", "--stepps", "3"], ["reproduce", "--seeds", "x"]],
+    [
+        ["paint"],
+        ["simulate"],
+        ["simulate", "lora", "--stepps", "3"],
+        ["reproduce", "--trials", "x"],
+    ],
 )
 def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
     with pytest.raises(SystemExit) as exit_info:
@@ -115,13 +120,13 @@ def test_divergence_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "lora-on"], "did you mean 'lora-one'"),
         (["simulate", "lora", "--rank", "0"], "rank must be >= 1"),
         (["simulate", "lora", "--learning-rate", "0"], "learning_rate must be finite and > 0"),
-        (["simulate", "lora", "--seeds", "0"], "seeds must be >= 1"),
+        (["simulate", "lora", "--trials", "0"], "trials must be >= 1"),
         (["simulate", "lora", "--damping", "0.1"], "takes no damping"),
         (["simulate", "lora", "--save", "run.csv"], "must end in .npz"),
         (["simulate", "lora", "--save", "nowhere/run.npz"], "must exist"),
         (["simulate", "lora", "--plot", "run.bmp"], "must end in .png or .pdf"),
         (["reproduce", "fig_god"], "did you mean 'fig_good'"),
-        (["reproduce", "--seeds", "0"], "seeds must be >= 1"),
+        (["reproduce", "--trials", "0"], "trials must be >= 1"),
     ],
 )
 def test_bad_arguments_are_one_line_and_2(

@@ -133,7 +133,7 @@ def test_the_command_prints_saves_and_draws(
     data, picture = tmp_path / "all.npz", tmp_path / "all.png"
     saved = ["--save", str(data), "--plot", str(picture)]
     names = ["lora-one", "lora-ga", "lora-one-adamw"]
-    assert main(["compare", *names, *SMALL, "--seeds", "2", *saved]) == 0
+    assert main(["compare", *names, *SMALL, "--trials", "2", *saved]) == 0
     printed = capsys.readouterr()
     assert printed.err == ""
     assert all(name in printed.out for name in names)
@@ -149,7 +149,7 @@ def test_the_command_prints_saves_and_draws(
 
 
 def test_the_command_compares_relu_and_tunes(capsys: pytest.CaptureFixture[str]) -> None:
-    relu = ["--model", "relu", "--samples", "240", "--seeds", "1", "--tune"]
+    relu = ["--model", "relu", "--samples", "240", "--trials", "1", "--tune"]
     assert main(["compare", "lora-one-preconditioned", *SMALL, *relu]) == 0
     assert "grid" in capsys.readouterr().out
     assert main(["compare", "lora-on", *SMALL]) == 2

@@ -153,7 +153,7 @@ def test_same_seed_same_bits_and_inputs_untouched(name: str) -> None:
 def test_batch_equals_stacked_singles(name: str) -> None:
     together = simulate(name, problem())
     for i, seed in enumerate(SEEDS):
-        alone = simulate(name, problem((seed,)), seeds=seed)
+        alone = simulate(name, problem((seed,)), seeds=[seed])
         found = together.learned_shift().dense()[i]
         assert_close(found, alone.learned_shift().dense()[0], TOLERANCE[torch.float64] * 100)
 
@@ -384,10 +384,10 @@ def test_exact_law_problems(name: str) -> None:
     given = lt.sample_linear_matrix_free(d=12, k=10, true_rank=3, samples=60)
     rule = lt.methods.get(name, RANK).make_rule(ETA, 0.0)
     if rule.equivariant:
-        assert torch.isfinite(simulate(name, given, seeds=0)["risk"]).all()
+        assert torch.isfinite(simulate(name, given, seeds=[0])["risk"]).all()
     else:
         with pytest.raises(ValueError, match="not rotation-equivariant"):
-            simulate(name, given, seeds=0)
+            simulate(name, given, seeds=[0])
 
 
 def test_factors_of_the_offset_broadcast() -> None:

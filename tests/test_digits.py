@@ -226,7 +226,7 @@ def test_experiments_take_mnist(tmp_path: Path) -> None:
     write_mnist(tmp_path)
     loaded = experiment.load(FOLDER / "table_one_step.py")
     config = loaded.config(
-        seeds=1,
+        trials=1,
         mnist=str(tmp_path),
         hidden=16,
         pretraining_steps=2,

@@ -43,7 +43,7 @@ def test_smoke_writes_four_kinds_of_files(name: str, smoke: Path) -> None:
     assert (smoke / f"{name}.pdf").read_bytes().startswith(b"%PDF")
     about = json.loads((smoke / f"{name}.json").read_text())
     loaded = experiment.load(FOLDER / f"{name}.py")
-    assert about["seeds"] == list(range(loaded.smoke.seeds))
+    assert about["seeds"] == list(range(loaded.smoke.trials))
     assert about["config"] == json.loads(json.dumps(dataclasses.asdict(loaded.smoke)))
     assert about["wall_time_s"] > 0
     assert {"torch", "numpy", "matplotlib", "python"} <= set(about["versions"])
@@ -95,7 +95,7 @@ def test_a_script_shows_its_knobs(capsys: pytest.CaptureFixture[str]) -> None:
 
 
 def test_a_script_runs_alone(tmp_path: Path) -> None:
-    arguments = ["--smoke", "--seeds", "1", "--out", "here"]
+    arguments = ["--smoke", "--trials", "1", "--out", "here"]
     command = [sys.executable, str(FOLDER / "fig_condition_number.py"), *arguments]
     done = subprocess.run(command, capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stderr == ""

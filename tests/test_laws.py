@@ -80,9 +80,9 @@ def test_rotations_of_both_spaces_rotate_the_run(problem, seed, name, data):
         lt.Factors(O1.T @ problem.shift.A, problem.shift.B @ O2),
         O1.T @ problem.pretrained @ O2,
     )
-    there = run(problem, method, rank, initial=initial, reduce="never", steps=15)
+    there = run(problem, method.started_at(initial), rank, reduce="never", steps=15)
     moved = lt.Factors(O1.T @ initial.A, initial.B @ O2)
-    here = run(turned, method, rank, initial=moved, reduce="never", steps=15)
+    here = run(turned, method.started_at(moved), rank, reduce="never", steps=15)
     # A pseudo-inverse that drops directions does so by a threshold, where rounding may decide.
     assume(there.status[0].outcome is lt.Outcome.COMPLETED)
     close(O1.T @ there.final.dense() @ O2, here.final.dense(), tol=1e-8)
@@ -120,7 +120,7 @@ def test_row_space_never_leaves_that_of_the_gradient(problem, extra, seed):
     rank = min(problem.true_rank + extra, problem.d, problem.k)
     record = ("right_alignment",)
     traj = run(
-        problem, "lora", rank, seeds=seed, record=record, reduce="never", init_std=0.1, steps=60
+        problem, "lora", rank, seeds=[seed], record=record, reduce="never", init_std=0.1, steps=60
     )
     sines = traj["right_alignment"][1:, 0]
     # B_t accumulates rounding of size eps·‖B_t‖ per step; its smallest direction magnifies it.
@@ -162,7 +162,7 @@ def test_a_batch_equals_its_runs_one_by_one(problem, name):
             lt.Factors(problem.shift.A[i], problem.shift.B[i]),
             problem.pretrained[i],
         )
-        single = run(alone, method, rank, seeds=seed, damping=damping)
+        single = run(alone, method, rank, seeds=[seed], damping=damping)
         close(batch["risk"][:, i], single["risk"][:, 0])
         close(batch.learned_shift().dense()[i], single.learned_shift().dense()[0])
 
@@ -180,8 +180,8 @@ def test_same_seed_same_bits(name):
 
 def test_draws_do_not_depend_on_the_rest_of_the_batch():
     many = lt.sample_linear(d=7, k=6, true_rank=2, samples=30, seeds=(5, 1, 9))
-    one = lt.sample_linear(d=7, k=6, true_rank=2, samples=30, seeds=9)
+    one = lt.sample_linear(d=7, k=6, true_rank=2, samples=30, seeds=[9])
     assert torch.equal(many.covariance.matrix[2], one.covariance.matrix[0])
     assert torch.equal(many.shift.A[2], one.shift.A[0])
-    small = lt.sample_linear(d=7, k=6, true_rank=2, samples=30, seeds=9, dtype="float32")
+    small = lt.sample_linear(d=7, k=6, true_rank=2, samples=30, seeds=[9], dtype="float32")
     torch.testing.assert_close(small.shift.A, one.shift.A.float())

@@ -26,7 +26,7 @@ pytestmark = QUIET
 @pytest.mark.parametrize("init", ["released", "spectral"])
 def test_one_linear_layer_starts_as_the_tensor_library_does(init: str) -> None:
     d, k, rank, alpha = 12, 9, 3, 6.0
-    problem = lt.sample_linear(d=d, k=k, true_rank=5, samples=200, seeds=0, dtype="float64")
+    problem = lt.sample_linear(d=d, k=k, true_rank=5, samples=200, seeds=[0], dtype="float64")
     W = torch.randn(d, k, dtype=torch.float64, generator=torch.Generator().manual_seed(3))
     # Any X with XᵀX/N = Σ̂ gives the same loss; a square one is √d times a root of Σ̂.
     covariance = problem.covariance.apply(torch.eye(d, dtype=torch.float64))[0]

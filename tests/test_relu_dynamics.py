@@ -116,7 +116,7 @@ def test_the_population_rate_does_not_know_the_condition_number(kappa, eta):
 @pytest.mark.parametrize(("kappa", "count"), [(1.0, 47), (3.0, 135), (10.0, 433), (30.0, 1269)])
 def test_gradient_descent_pays_the_condition_number(kappa, count):
     """Steps to a relative error of 1e-8 grow like κ; preconditioned they are 47 or 48."""
-    problem = lt.sample_relu_population(**SIZES, condition_number=kappa, seeds=0)
+    problem = lt.sample_relu_population(**SIZES, condition_number=kappa, seeds=[0])
     top = float(torch.linalg.svdvals(problem.shift.dense()).max())
     level = 1e-8 * float(size(problem))
     plain = run(problem, "lora-one", eta=0.5 / top, steps=round(1.25 * count))["error"]
@@ -223,7 +223,7 @@ def test_units_do_not_matter(samples):
 
 
 def test_divergence_is_a_status():
-    problem = lt.sample_relu_population(**SIZES, seeds=0)
+    problem = lt.sample_relu_population(**SIZES, seeds=[0])
     ended = run(problem, "lora-one", eta=1e3, steps=60)
     assert ended.status[0].outcome is lt.Outcome.DIVERGED
 

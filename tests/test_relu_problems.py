@@ -232,7 +232,7 @@ def test_samplers_keep_what_they_promise(columns):
     S = torch.linalg.svdvals(shift)
     torch.testing.assert_close(S[:, 0] / S[:, 2], torch.full((2,), 8.0).double())
     assert problem.true_rank == 3
-    single = lt.sample_relu(**sizes, columns=columns, samples=50, seeds=4, dtype="float32")
+    single = lt.sample_relu(**sizes, columns=columns, samples=50, seeds=[4], dtype="float32")
     assert torch.equal(single.pretrained[0], W[1].float())
     assert torch.equal(single.shift.B[0], problem.shift.B[1].float())
     assert single.inputs.shape == (1, 50, 30)

@@ -51,9 +51,26 @@ def test_trials_on_a_single_problem_and_one_seed_for_all():
     single = problem(seeds=(0,))
     many = lt.simulate(single, "lora", rank=2, learning_rate=0.1, steps=3, seeds=range(5))
     assert many["risk"].shape == (4, 5)
-    shared = lt.simulate(problem(), "lora", rank=2, learning_rate=0.1, steps=3, seeds=7)
+    shared = lt.simulate(problem(), "lora", rank=2, learning_rate=0.1, steps=3, seeds=[7])
     assert shared["risk"].shape == (4, 3)
     assert torch.equal(shared.initial.A[0], shared.initial.A[2])
+
+
+def test_a_trial_has_the_seed_of_its_instance_and_both_are_told():
+    drawn = problem(seeds=(5, 6, 7))
+    options = {"rank": 2, "learning_rate": 0.1, "steps": 3}
+    run = lt.simulate(drawn, "lora", **options)
+    assert run.coordinates == {"seed": (5, 6, 7)}
+    for i, seed in enumerate((5, 6, 7)):
+        alone = lt.simulate(problem(seeds=[seed]), "lora", **options)
+        assert torch.equal(alone.initial.A[0], run.initial.A[i])
+    other = lt.simulate(drawn, "lora", **options, seeds=(0, 1, 2))
+    assert other.coordinates == {"seed": (0, 1, 2), "problem_seed": (5, 6, 7)}
+    assert not torch.equal(other.initial.A, run.initial.A)
+    shared = lt.simulate(drawn, "lora", **options, seeds=[4])
+    assert shared.coordinates == {"seed": (4, 4, 4), "problem_seed": (5, 6, 7)}
+    trials = lt.simulate(problem(seeds=[9]), "lora", **options, seeds=range(2))
+    assert trials.coordinates == {"seed": (0, 1), "problem_seed": (9, 9)}
 
 
 def test_several_instance_axes():

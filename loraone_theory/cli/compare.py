@@ -58,7 +58,7 @@ class Compare:
     """c of the ReLU model, the largest |Δ_m|/|w_m|."""
     steps: int = 500
     """How many steps."""
-    seeds: int = 2
+    trials: int = 2
     """Number of trials; trial i has seed i. Step sizes are tuned on these seeds too."""
     tune: bool = False
     """Tune every method on the grid 2^-9 … 2, also where the best step size is predicted."""
@@ -71,7 +71,7 @@ class Compare:
         """Compare, print, save, draw; 1 if a run diverged."""
         check_target(self.save, ".npz")
         check_target(self.plot, ".png", ".pdf")
-        seeds = range(validate.integer("seeds", self.seeds, least=1))
+        seeds = range(validate.integer("trials", self.trials, least=1))
         screen = console()
         with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
             task = bar.add_task("methods", total=self.steps)
@@ -93,7 +93,7 @@ class Compare:
             low, high = min(comparing.GRID), max(comparing.GRID)
             screen.print(
                 f"η from the grid: the best of {len(comparing.GRID)} between {low:.2g} and "
-                f"{high:g} on seeds 0 to {self.seeds - 1}, the ones reported."
+                f"{high:g} on seeds 0 to {self.trials - 1}, the ones reported."
             )
         for note, names in _notes(found).items():
             text = f"{', '.join(names)}: {note}"

@@ -39,7 +39,7 @@ class Reproduce:
     """Which experiments; all of them where none is named."""
     smoke: bool = False
     """The smallest size that exercises everything."""
-    seeds: int | None = None
+    trials: int | None = None
     """Number of trials, in place of each experiment's own."""
     device: Literal["cpu", "cuda"] | None = None
     """Where the simulations run, in place of each experiment's own."""
@@ -55,7 +55,7 @@ class Reproduce:
         scripts = experiment.find()
         for name in self.names:
             validate.choice("experiment", name, scripts)
-        given = {"seeds": self.seeds, "device": self.device, "dtype": self.dtype}
+        given = {"trials": self.trials, "device": self.device, "dtype": self.dtype}
         changes: dict[str, Any] = {n: value for n, value in given.items() if value is not None}
         Config(**changes)  # refuses bad values before anything runs
 

@@ -46,7 +46,7 @@ class Simulate:
     """η > 0."""
     steps: int = 500
     """How many steps."""
-    seeds: int = 4
+    trials: int = 4
     """Number of trials; trial i has seed i."""
     init_std: float | None = None
     """α, the standard deviation of a Gaussian A0; default: the method's own."""
@@ -69,7 +69,7 @@ class Simulate:
         """Simulate, print, save, draw; 1 if a run diverged."""
         check_target(self.save, ".npz")
         check_target(self.plot, ".png", ".pdf")
-        seeds = range(validate.integer("seeds", self.seeds, least=1))
+        seeds = range(validate.integer("trials", self.trials, least=1))
         method = methods.get(self.method, self.rank)
         problem = sample_linear(
             d=self.d,

@@ -195,9 +195,16 @@ def numbers(name: str, given: Any, *, positive: bool = False, remedy: str = "") 
 
 
 def seeds(given: Any) -> tuple[int, ...]:
-    """One or several seeds >= 0 as a tuple; an int stands for one seed."""
+    """A list of seeds >= 0 as a tuple; an int is refused, for it could also mean a count."""
     if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
-        given = (given,)
+        raise TypeError(
+            f"seeds must be a list of seeds; got the integer {given}; write seeds=[{given}] for "
+            f"the one seed {given}, or seeds=range({given}) for as many as that"
+        )
+    if isinstance(given, str) or not isinstance(given, Iterable):
+        raise TypeError(
+            f"seeds must be a list of seeds; got {given!r} of type {type(given).__name__}"
+        )
     values = tuple(integer("seeds", seed, least=0) for seed in given)
     if not values:
         raise ValueError("seeds must hold at least one seed; got none")

@@ -23,6 +23,7 @@ from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import Method
 from loraone_theory.methods.rules.base import State
 from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.trials import trial_seeds
 
 # Snapshots are gathered up to this size and then measured in one batched call.
 CHUNK_BYTES = 1 << 22
@@ -41,7 +42,7 @@ def simulate(
     rank: int,
     learning_rate: float | Sequence[float],
     steps: int,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     initial: Factors | None = None,
     init_std: float | Sequence[float] | None = None,
     damping: float | Sequence[float] = 0.0,
@@ -65,7 +66,7 @@ def simulate(
         rank: r, 1 <= r <= min(d, k).
         learning_rate: η > 0.
         steps: T >= 1.
-        seeds: one trial per seed.
+        seeds: one trial per seed. By default trial i has the seed of instance i.
         initial: A₀ (..., d, r) and B₀ (..., r, k) in place of the method's initialisation.
         init_std: α of LoRA-init, in place of the method's.
         damping: λ >= 0 of preconditioned rules; 0 stands for pseudo-inverses.
@@ -93,16 +94,16 @@ def simulate(
     chosen = methods.get(method, rank)
     steps = validate.integer("steps", steps, least=1)
     every = validate.integer("every", every, least=1)
-    seeds = validate.seeds(seeds)
+    drawn = trial_seeds(problem, seeds)
     record = plan.check_records(record, chosen)
     validate.choice("reduce", reduce, plan.REDUCE)
     hyper = _hyper(chosen, learning_rate, init_std, damping, initial)
     if initial is not None:
-        initial = plan.check_initial(initial, problem, rank)
-    batch = plan.make_batch(problem, seeds, hyper, problem.like)
+        initial = plan.check_initial(initial, problem, rank, chosen)
+    batch = plan.make_batch(problem, drawn, hyper, problem.like)
     with threads_for(problem.d**2, problem.like.device), torch.no_grad():
         prepared = plan.make_plan(
-            problem, chosen, rank=rank, batch=batch, seeds=seeds, initial=initial, reduce=reduce
+            problem, chosen, rank=rank, batch=batch, seeds=drawn, initial=initial, reduce=reduce
         )
     recorded = np.unique(np.append(np.arange(0, steps + 1, every), steps))
     entries = max(t.numel() for t in prepared.start.trainable)

@@ -18,6 +18,7 @@ from loraone_theory.methods.rules import Rule
 from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import Axes, Reduction, reduce_around
+from loraone_theory.problems.trials import instance_count, problem_seeds
 
 REDUCE = ("auto", "never")
 
@@ -50,7 +51,7 @@ def make_batch(
 ) -> Batch:
     """Name and size the batch axes; sequences among `hyper` become leading axes."""
     instances = problem.batch_shape
-    last = instances[-1] if instances else 1
+    last = instance_count(problem)
     if last > 1 and len(seeds) not in (1, last):
         raise ValueError(
             "on a batched problem trial i runs on instance i: seeds must hold one seed, or as "
@@ -68,8 +69,15 @@ def make_batch(
     coordinates = {name: tuple(values) for name, values in swept.items()}
     for i, size in enumerate(instances[:-1]):
         coordinates[f"instance{i}"] = tuple(range(size))
-    coordinates["seed"] = seeds if len(seeds) == trials[-1] else tuple(range(trials[-1]))
+    coordinates["seed"] = _one_each(seeds, trials[-1])
+    known = problem_seeds(problem)
+    if known is not None and _one_each(known, trials[-1]) != coordinates["seed"]:
+        coordinates["problem_seed"] = _one_each(known, trials[-1])
     return Batch(axes, coordinates, shape, tensors)
+
+
+def _one_each(seeds: tuple[int, ...], trials: int) -> tuple[int, ...]:
+    return seeds if len(seeds) == trials else seeds * trials
 
 
 def check_records(record: Sequence[str], method: Method) -> tuple[str, ...]:
@@ -86,8 +94,15 @@ def check_records(record: Sequence[str], method: Method) -> tuple[str, ...]:
     return tuple(dict.fromkeys(record))
 
 
-def check_initial(initial: Factors, problem: Problem, rank: int) -> Factors:
-    """Given initial factors that fit the problem and the rank."""
+def check_initial(initial: Factors, problem: Problem, rank: int, method: Method) -> Factors:
+    """Given initial factors that fit the problem, the rank and the method."""
+    if method.offset:
+        raise ValueError(
+            f"{method.name!r} subtracts its own initial factors from W, so with initial given it "
+            "would solve another problem; to go on from where a run stopped use "
+            "run.extend(steps), and to start it elsewhere, with an offset made from that start, "
+            "pass method.started_at(initial) as the method"
+        )
     A = validate.tensor("initial.A", initial.A)
     B = validate.tensor("initial.B", initial.B)
     validate.same_kind(**{"problem": problem.like, "initial.A": A, "initial.B": B})
@@ -129,7 +144,7 @@ def make_plan(
         validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
     reduction = None
     start = original
-    if reduce == "auto" and isinstance(problem, LinearProblem) and rule.equivariant:
+    if reduce == "auto" and type(problem) is LinearProblem and rule.equivariant:
         axes = method.parametrisation
         placed = [
             *zip(original.trainable, axes.trainable_axes, strict=True),

@@ -40,7 +40,7 @@ def make(plan: Plan) -> Stepper:
     """The stepper of a plan: in place where rule, parametrisation and problem allow it."""
     descent = plan.rule.descent
     pair = plan.method.parametrisation.is_pair
-    if descent is not None and pair and isinstance(plan.problem, LinearProblem):
+    if descent is not None and pair and type(plan.problem) is LinearProblem:
         return InPlace(plan, plan.problem, descent)
     return ByRule(plan)
 

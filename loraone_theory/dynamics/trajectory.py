@@ -27,7 +27,8 @@ class Trajectory:
         records: name -> (T, *batch), in the order asked for. NaN where undefined: alignments of
             rank-short factors, and everything from the step at which a run diverged.
         axes: one name for each batch dimension, hyper-parameters first, "seed" last.
-        coordinates: axis name -> its values.
+        coordinates: axis name -> its values; beside "seed", the seeds of the trials,
+            "problem_seed" has those of the instances where they are not the same.
         initial: the factors at t = 0 in the original coordinates: A (*batch, d, r) and
             B (*batch, r, k) where the method trains a pair, else those of the learned shift.
         final: the same at the last step.

@@ -18,6 +18,7 @@ from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.problems.base import Problem, facts, needed
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.trials import trial_seeds
 
 GRID = tuple(2.0**power for power in range(-9, 2))
 # How far the distance to the floor has to fall, relative to t = 0.
@@ -95,7 +96,7 @@ def compare(
     *,
     rank: int,
     steps: int,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     names: Sequence[str] | None = None,
     tune: bool = False,
     grid: Sequence[float] = GRID,
@@ -129,7 +130,7 @@ def compare(
     ('prediction', True)
     """
     rank = validate.rank(rank, d=problem.d, k=problem.k)
-    drawn = validate.seeds(seeds)
+    drawn = trial_seeds(problem, seeds)
     values = validate.numbers("grid", list(grid), positive=True)
     wanted = tuple(METHODS) if names is None else tuple(dict.fromkeys(names))
     for name in wanted:

@@ -13,6 +13,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.methods import Method
 from loraone_theory.methods.rules.adalora import final_rank
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.trials import trial_seeds
 
 
 def floor(
@@ -20,7 +21,7 @@ def floor(
     method: str | Method,
     *,
     rank: int,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
 ) -> Tensor:
     """The least training loss that a method's parametrisation can reach.
 
@@ -47,7 +48,7 @@ def floor(
     """
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen = methods.get(method, rank)
-    start = chosen.init(problem, rank, validate.seeds(seeds))
+    start = chosen.init(problem, rank, trial_seeds(problem, seeds))
     if chosen.parametrisation.is_pair:
         offset = problem if start.offset is None else problem.with_offset(start.offset)
         return pair_floor(offset, rank=rank)

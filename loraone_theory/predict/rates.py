@@ -18,6 +18,7 @@ from loraone_theory.predict.floors import pair_solution
 from loraone_theory.predict.hessian import Weights, hessian_extremes
 from loraone_theory.predict.tangent import tangent_extremes
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.trials import trial_seeds
 
 GD_TYPE = ("gd", "momentum", "lora-plus", "preconditioned", "lora-pro")
 # A start whose imbalance exceeds this share of the solution's smallest singular value makes the
@@ -79,7 +80,7 @@ def contraction(
     method: str | Method,
     *,
     rank: int,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     damping: float = 0.0,
     solution: Factors | None = None,
 ) -> Contraction:
@@ -126,7 +127,7 @@ def contraction(
         note = "no rate: steps of Adam's kind do not shrink with the gradient"
         return Contraction(nothing, notes=(note,))
     beta = chosen.hyper["beta"] if rule == "momentum" else 0.0
-    start = chosen.init(problem, rank, validate.seeds(seeds))
+    start = chosen.init(problem, rank, trial_seeds(problem, seeds))
     notes: tuple[str, ...] = ()
     if chosen.parametrisation.is_pair:
         extremes, notes = _pair(problem, chosen, rule, rank, start, damping, solution)

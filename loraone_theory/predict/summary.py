@@ -15,6 +15,7 @@ from loraone_theory.methods import Method
 from loraone_theory.predict.floors import floor
 from loraone_theory.predict.rates import contraction
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.trials import trial_seeds
 
 
 @dataclass(frozen=True, eq=False)
@@ -50,7 +51,7 @@ def summary(
     rank: int,
     *,
     learning_rate: float | None = None,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] | None = None,
     damping: float = 0.0,
     solution: Factors | None = None,
 ) -> Summary:
@@ -80,7 +81,7 @@ def summary(
             f"got {type(problem).__name__}; predict.relu holds what is known of the other"
         )
     rank = validate.rank(rank, d=problem.d, k=problem.k)
-    chosen, drawn = methods.get(method, rank), validate.seeds(seeds)
+    chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     near = contraction(problem, chosen, rank=rank, seeds=drawn, damping=damping, solution=solution)
     best = near.best_step
     eta = best if learning_rate is None else torch.full_like(best, learning_rate)

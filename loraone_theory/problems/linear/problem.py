@@ -39,6 +39,7 @@ class LinearProblem:
         samples: N, or None for the population problem.
         matrix_free: the instance is known only up to a rotation of the input space, so methods
             that are not rotation-equivariant have no meaning on it.
+        seeds: what each instance was drawn from, where it was drawn.
     """
 
     covariance: Covariance
@@ -47,6 +48,7 @@ class LinearProblem:
     offset: Factors | None = None
     samples: int | None = None
     matrix_free: bool = False
+    seeds: tuple[int, ...] | None = None
 
     takes_residual: ClassVar[bool] = True
 

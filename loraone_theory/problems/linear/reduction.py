@@ -98,7 +98,7 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
     >>> small.d, small.k, type(small.covariance).__name__
     (30, 2, 'Diagonal')
     """
-    if not isinstance(problem, LinearProblem):
+    if type(problem) is not LinearProblem:
         raise TypeError(
             "only the linear problem can be reduced exactly; "
             f"got {type(problem).__name__}; simulate it with reduce='never'"
@@ -132,6 +132,7 @@ def reduce_around(problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]
         offset=None if problem.offset is None else rotate.lower(problem.offset),
         samples=problem.samples,
         matrix_free=problem.matrix_free,
+        seeds=problem.seeds,
     )
     return Reduction(small, None, left, right)
 

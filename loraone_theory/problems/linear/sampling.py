@@ -23,7 +23,7 @@ def sample_linear(
     samples: int,
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
 ) -> LinearProblem:
@@ -59,7 +59,7 @@ def sample_linear(
     V = per_seed(lambda rng: haar_frame(rng, k, true_rank), seeds, "right frame", like)
     W = per_seed(lambda rng: normal(rng, d, k), seeds, "pretrained", like)
     covariance = Dense(X.mT @ X / samples)
-    return LinearProblem(covariance, Factors(U * values, V.mT), W, samples=samples)
+    return LinearProblem(covariance, Factors(U * values, V.mT), W, samples=samples, seeds=seeds)
 
 
 def sample_linear_matrix_free(
@@ -70,7 +70,7 @@ def sample_linear_matrix_free(
     samples: int,
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
 ) -> LinearProblem:
@@ -109,7 +109,8 @@ def sample_linear_matrix_free(
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = torch.eye(k, true_rank, dtype=like.dtype, device=like.device)
     covariance = Tridiagonal.from_bidiagonal(c / samples**0.5, f / samples**0.5)
-    return LinearProblem(covariance, Factors(U * values, V.mT), samples=samples, matrix_free=True)
+    shift = Factors(U * values, V.mT)
+    return LinearProblem(covariance, shift, samples=samples, matrix_free=True, seeds=seeds)
 
 
 def spectrum_values(
@@ -141,7 +142,7 @@ def _arguments(
     samples: int,
     spectrum: Sequence[float] | None,
     condition_number: float,
-    seeds: int | Sequence[int],
+    seeds: Sequence[int],
     dtype: torch.dtype | str,
     device: torch.device | str,
 ) -> tuple[Tensor, tuple[int, ...], Tensor]:

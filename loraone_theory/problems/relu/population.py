@@ -38,6 +38,7 @@ class ReLUPopulation:
         pretrained: W (..., d, k), float32 or float64, a tensor or a numpy array.
         shift: Δ (..., d, k), dense or Factors.
         offset: what was subtracted from W in the frozen part: W_f = W − offset.
+        seeds: what each instance was drawn from, where it was drawn.
 
     Raises:
         TypeError: a dtype other than float32 or float64, or mixed ones.
@@ -55,6 +56,7 @@ class ReLUPopulation:
     pretrained: Tensor
     shift: Factors
     offset: Factors | None = None
+    seeds: tuple[int, ...] | None = None
 
     takes_residual: ClassVar[bool] = True
 

@@ -85,6 +85,11 @@ class ReLUProblem:
         return self.inputs.shape[-2]
 
     @property
+    def seeds(self) -> tuple[int, ...] | None:
+        """What each instance was drawn from, where it was drawn."""
+        return self.population.seeds
+
+    @property
     def true_rank(self) -> int:
         """r*, the rank of Δ."""
         return self.population.true_rank

@@ -27,7 +27,7 @@ def sample_relu(
     relative_shift: float,
     condition_number: float = 1.0,
     columns: ColumnLaw = "gaussian",
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
 ) -> ReLUProblem:
@@ -73,7 +73,7 @@ def sample_relu_population(
     relative_shift: float,
     condition_number: float = 1.0,
     columns: ColumnLaw = "gaussian",
-    seeds: int | Sequence[int] = (0,),
+    seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
 ) -> ReLUPopulation:
@@ -134,4 +134,4 @@ def sample_relu_population(
     W = per_seed(weight, draws, "pretrained", like)
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), draws, "left frame", like)
     B: Tensor = per_seed(right_factor, draws, "right frame", like)
-    return ReLUPopulation(pretrained=W, shift=Factors(U, B))
+    return ReLUPopulation(pretrained=W, shift=Factors(U, B), seeds=draws)

@@ -36,13 +36,13 @@ def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
 
 
 def _run(problem: LinearProblem, method: str | Method, initial: Factors | None) -> Trajectory:
+    chosen = methods.get(method, RANK)
     return simulate(
         problem,
-        method,
+        chosen if initial is None else chosen.started_at(initial),
         rank=RANK,
         learning_rate=RATE,
         steps=STEPS,
-        initial=initial,
         record=("loss",),
         reduce="never",
     )

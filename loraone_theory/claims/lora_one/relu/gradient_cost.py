@@ -66,7 +66,7 @@ def _operations(draws: Draws, *, inner: int) -> Evidence:
     for d, k, rank, samples in shapes:
         for seed in draws.seeds(count=-(-draws.trials // len(shapes))):
             problem = sample_relu(
-                d=d, k=k, true_rank=2, samples=samples, relative_shift=0.3, seeds=seed
+                d=d, k=k, true_rank=2, samples=samples, relative_shift=0.3, seeds=[seed]
             )
             learned = Factors(
                 problem.pretrained.new_ones(1, d, rank), problem.pretrained.new_ones(1, rank, k)
