@@ -96,8 +96,9 @@ def test_gradients_of_a_subclass_are_taken(method):
     expected = longhand(problem, *run.initial, 0.1, 20, problem.covariance.matrix)
     # Twenty steps, each a few products of inner dimension at most 7.
     torch.testing.assert_close(run.final.dense(), expected, rtol=0, atol=20 * 7 * 1e-15)
+    # A run that did not see the ridge differs by far more than rounding.
     plain = lt.simulate(given(), method, rank=3, learning_rate=0.1, steps=20, seeds=(0, 1))
-    assert float((plain.final.dense() - expected).abs().max()) > 1e-2 * float(expected.abs().max())
+    assert float((plain.final.dense() - expected).abs().max()) > 5e-3 * float(expected.abs().max())
 
 
 @pytest.mark.parametrize("method", ["lora", "lora-one", "p-lora", "full", "adalora", "lora-ga"])
