@@ -132,9 +132,8 @@ def compare(
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     drawn = trial_seeds(problem, seeds)
     values = validate.numbers("grid", list(grid), positive=True)
-    wanted = tuple(METHODS) if names is None else tuple(dict.fromkeys(names))
-    for name in wanted:
-        validate.choice("method", name, METHODS)
+    wanted = tuple(METHODS if names is None else dict.fromkeys(names))
+    _ = [validate.choice("method", name, METHODS) for name in wanted]
     length = validate.integer("steps", steps, least=2)
     setting = _Setting(problem, rank, length, drawn, tune, values, report)
     rows = []
