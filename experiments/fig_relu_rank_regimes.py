@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -122,7 +122,7 @@ def floor(problem: lt.ReLUPopulation, method: Method, rank: int, seeds: range) -
     """
     start = method.init(problem, rank, tuple(seeds))
     linear = lt.LinearProblem.population(shift=problem.shift, pretrained=problem.pretrained)
-    same = replace(method, init=lambda *_: start)
+    same = method.with_init(lambda problem, rank, seeds: start, name="same start")
     loss = predict.floor(linear, same, rank=rank, seeds=tuple(seeds))
     return (2 * loss).sqrt().cpu().numpy()
 

@@ -192,7 +192,7 @@ def fine_tuned(
         ADAPTED,
         rank=config.rank,
         learning_rate=rate,
-        damping=config.damping if method.takes_damping else 0.0,
+        damping=config.damping if method.facts.inverts else 0.0,
     )
     rng = generator(0, "fine-tuning batches")
     for _ in range(config.steps):

@@ -23,10 +23,6 @@ ETA, STEPS = 0.02, 40
 # 40 contractive steps on matrices of size one: rounding grows by less than a factor of 10^3.
 TOLERANCE = {torch.float64: 1e-12, torch.float32: 5e-4}
 
-# Without a damping the first Gram matrix of B after B = 0 is nearly singular, and Adam's entrywise
-# steps turn its rounding into differences of 1e-7: every released version of these is damped.
-DAMPING = {"p-lora-adamw": 0.01}
-
 # Gaussian entries of size 0.3 in place of 0.01, so that every method moves in 40 steps.
 HYPER: dict[str, dict[str, Any]] = {
     name: {"init_std": 0.3} | ({"total_steps": 30} if name == "adalora" else {})
@@ -48,7 +44,10 @@ def problem(
 
 
 def simulate(name: str, given: lt.LinearProblem, seeds: Any = SEEDS, **options: Any):
-    known = {"rank": RANK, "learning_rate": ETA, "steps": STEPS, "damping": DAMPING.get(name, 0.0)}
+    # Without a damping the first Gram matrix of B after B = 0 is nearly singular, and Adam's
+    # entrywise steps turn its rounding into differences of 1e-7: such rules state a damping.
+    damping = method(name).facts.damping
+    known = {"rank": RANK, "learning_rate": ETA, "steps": STEPS, "damping": damping}
     options = known | options
     return lt.simulate(given, method(name), seeds=seeds, **options)
 
@@ -62,7 +61,9 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float) 
 
 
 @pytest.mark.parametrize(
-    ("package", "table"), [(rules, rules.RULES), (inits, inits.INITS)], ids=["rules", "inits"]
+    ("package", "table"),
+    [(rules, {**rules.RULES, **rules.AROUND}), (inits, inits.INITS)],
+    ids=["rules", "inits"],
 )
 def test_table_equals_folder(package: Any, table: dict[str, Callable]) -> None:
     files = {module.name for module in pkgutil.iter_modules(package.__path__)} - {"base"}
@@ -91,7 +92,7 @@ def test_method_row(name: str) -> None:
     assert factory.__doc__.splitlines()[0].endswith(".")
     resolved = lt.methods.get(name, 4)
     assert resolved.scale > 0
-    assert resolved.with_init_std is None or resolved.with_init_std(0.5).name == name
+    assert resolved.init_std is None or resolved.with_init_std(0.5).name == name
     keywords = inspect.signature(factory).parameters
     assert all(p.kind is inspect.Parameter.KEYWORD_ONLY for p in keywords.values())
 
@@ -167,7 +168,7 @@ def test_sweeps_equal_single_runs(name: str) -> None:
         found, expected = swept.learned_shift().dense(), alone.learned_shift().dense()
         # Factors of the offset carry no sweep axis, so the sum broadcasts to (rates, seeds).
         assert_close(found[i], expected, TOLERANCE[torch.float64] * 100)
-    if lt.methods.get(name).takes_damping:
+    if lt.methods.get(name).facts.inverts:
         dampings = [0.01, 0.1]
         swept = simulate(name, problem(), damping=dampings)
         for i, lam in enumerate(dampings):
@@ -185,7 +186,7 @@ def test_reduction_is_exact(name: str, population: bool) -> None:
     found, expected = (run.learned_shift().dense() for run in (auto, never))
     assert_close(found, expected, TOLERANCE[torch.float64] * 100)
     torch.testing.assert_close(auto["risk"], never["risk"], rtol=1e-10, atol=1e-20)
-    if not lt.methods.get(name, RANK).make_rule(ETA, 0.0).equivariant:
+    if not lt.methods.get(name, RANK).rule(ETA, 0.0).equivariant:
         assert torch.equal(auto["risk"], never["risk"])  # nothing was reduced
 
 
@@ -247,7 +248,7 @@ def _keywords(name: str) -> set[str]:
 RULES: dict[str, Callable[[], rules.Rule]] = {
     name: (lambda make=make: make(0.01))
     for name, make in rules.RULES.items()
-    if name not in rules.WRAPPERS and name != "lora-plus"
+    if name != "lora-plus"
 }
 RULES["lora-plus"] = lambda: rules.lora_plus(0.01, 4.0)
 RULES["adalora"] = lambda: rules.adalora(rules.gd(0.01), target_rank=2, total_steps=12)
@@ -382,7 +383,7 @@ def test_init_contract(name: str, device: str) -> None:
 def test_exact_law_problems(name: str) -> None:
     """Methods run on problems known up to a rotation where, and only where, that makes sense."""
     given = lt.sample_linear_matrix_free(d=12, k=10, true_rank=3, samples=60)
-    rule = lt.methods.get(name, RANK).make_rule(ETA, 0.0)
+    rule = lt.methods.get(name, RANK).rule(ETA, 0.0)
     if rule.equivariant:
         assert torch.isfinite(simulate(name, given, seeds=[0])["risk"]).all()
     else:

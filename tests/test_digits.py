@@ -154,7 +154,7 @@ def test_training_is_that_of_autograd_on_the_parts(name: str) -> None:
     assert unchanged == offsets
     form = method.parametrisation
     for i, rate in enumerate((0.01, 0.05)):
-        rule = method.make_rule(rate, 0.0)
+        rule = method.rule(rate, 0.0)
         layers = {n: layer._replace() for n, layer in training.layers.items()}
         leaves = {
             n: [t[i].clone().requires_grad_() for t in L.trainable] for n, L in layers.items()

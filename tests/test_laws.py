@@ -63,7 +63,7 @@ def test_gauge_of_gd_is_orthogonal_only(problem, seed, data):
 
 def turns(name):
     method = lt.METHODS[name]()
-    return method.make_rule(0.1, 0.0).equivariant and method.parametrisation.is_pair
+    return method.facts.equivariant and method.is_pair
 
 
 TURNING = sorted(name for name in lt.METHODS if turns(name))
@@ -154,7 +154,7 @@ def test_a_batch_equals_its_runs_one_by_one(problem, name):
     # LoRA-GA takes two disjoint sets of `rank` triplets.
     assume(name != "lora-ga" or 2 * problem.true_rank <= min(problem.d, problem.k))
     method, rank = lt.METHODS[name](), problem.true_rank
-    damping = 1e-3 if method.takes_damping else 0.0
+    damping = 1e-3 if method.facts.inverts else 0.0
     batch = run(problem, method, rank, seeds=(5, 6, 7), damping=damping)
     for i, seed in enumerate((5, 6, 7)):
         alone = lt.LinearProblem(

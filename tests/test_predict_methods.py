@@ -105,7 +105,7 @@ def stage(name: str, rank: int) -> tuple[lt.LinearProblem, lt.Method, tuple, tup
     small, method = reduction.problem, dataclasses.replace(method, offset=False)
     if method.parametrisation.is_pair:
         A, B = lt.predict.pair_solution(small, rank=rank)
-        ratio = method.hyper.get("ratio", 1.0)  # λAᵀA = BBᵀ
+        ratio = method.facts.local.ratio  # λAᵀA = BBᵀ
         scale = method.scale**0.5
         return small, method, (A / scale / ratio**0.25, B / scale * ratio**0.25), ()
     if not start.frozen:
@@ -119,7 +119,7 @@ def stage(name: str, rank: int) -> tuple[lt.LinearProblem, lt.Method, tuple, tup
 
 def one_step(problem, method, frozen, eta):
     """Trainable tensors -> those after one step, for rules without memory."""
-    rule = method.make_rule(eta, 0.0)
+    rule = method.rule(eta, 0.0)
 
     def step(params):
         gradients = problem.gradients(method.parametrisation.shift(params, frozen))
@@ -156,7 +156,7 @@ def modes(problem, method, at, frozen, eta) -> tuple[np.ndarray, list]:
 def decay(problem, method, at, frozen, eta, mode, steps: int) -> float:
     """Factor per step over the later half of `steps`, from the solution nudged along a mode."""
     start = tuple(P + NUDGE * Q for P, Q in zip(at, mode, strict=True))
-    nudged = dataclasses.replace(method, init=lambda *_: Start(start, frozen))
+    nudged = method.with_init(lambda problem, rank, seeds: Start(start, frozen), name="nudged")
     run = lt.simulate(
         problem,
         nudged,
@@ -211,7 +211,7 @@ def test_momentum_has_the_roots_of_its_recurrence(rank: int) -> None:
     method = lt.methods.lora_momentum(beta=beta)
     near = lt.predict.contraction(instance(), method, rank=rank)
     problem, plain, at, frozen = stage("lora", rank)
-    method = dataclasses.replace(method, parametrisation=plain.parametrisation, scale=SCALE)
+    method = dataclasses.replace(method, parametrise=plain.parametrise, scaling=SCALE)
     near = dataclasses.replace(near, extremes=SCALE * near.extremes)
     edge, eta = float(near.largest_stable_step), 0.02 * float(near.best_step)
     values, vectors = modes(problem, plain, at, frozen, eta)

@@ -8,9 +8,7 @@ from hypothesis import strategies as st
 import loraone_theory as lt
 from loraone_theory import testing
 
-EQUIVARIANT = sorted(
-    name for name, make in lt.METHODS.items() if make().make_rule(0.1, 0.0).equivariant
-)
+EQUIVARIANT = sorted(name for name, make in lt.METHODS.items() if make().facts.equivariant)
 FROM_W = {"pissa", "milora", "olora", "lora-xs"}
 TOL = 1e-10
 
@@ -18,9 +16,9 @@ TOL = 1e-10
 def both_ways(problem, name, rank, **options):
     method = lt.METHODS[name]()
     assume("lora-ga" not in name or 2 * rank <= min(problem.d, problem.k))
-    record = tuple(r for r in lt.RECORDS if r != "balance" or method.parametrisation.is_pair)
+    record = tuple(r for r in lt.RECORDS if r != "balance" or method.is_pair)
     # Undamped pseudo-inverses decide by a threshold which directions to drop.
-    damping = 1e-3 if method.takes_damping else 0.0
+    damping = 1e-3 if method.facts.inverts else 0.0
     # Factors made from W are as large as it is, up to 8 here, and stable for small steps only.
     eta = 0.01 if name in FROM_W else 0.1
     options = {"learning_rate": eta, "steps": 40, "record": record, "damping": damping} | options

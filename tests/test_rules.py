@@ -259,7 +259,7 @@ def test_budget_starts_at_the_rank_and_ends_at_the_target() -> None:
 def counts(method: lt.Method, rank: int, steps: int) -> list[list[int]]:
     """Non-zero λ in each of three runs, after every step."""
     problem = lt.sample_linear(d=10, k=9, true_rank=4, samples=100, seeds=(0, 1, 2))
-    rule = method.make_rule(0.3, 0.0)
+    rule = method.rule(0.3, 0.0)
     start = method.init(problem, rank, (0, 1, 2))
     params, state, seen = start.trainable, rule.init(start.trainable), []
     for _ in range(steps):
@@ -327,7 +327,7 @@ def test_trained_by_keeps_the_start_and_its_sweeps() -> None:
         problem, lt.methods.lora_adamw(init_std=0.3, eps=1e-3), rank=2, learning_rate=0.01, steps=5
     )
     torch.testing.assert_close(run["loss"][:, 1], one["loss"], rtol=1e-13, atol=0)
-    assert run.config["hyper"]["rule"] == "adamw"
+    assert run.config["hyper"]["rule"]["name"] == "adamw"
 
 
 def test_a_scale_that_waits_for_the_rank() -> None:
@@ -344,4 +344,6 @@ def test_a_scale_that_waits_for_the_rank() -> None:
             assert torch.equal(waiting["risk"], plain["risk"])
             assert waiting.scale == plain.scale
     with pytest.raises(ValueError, match=r"not known yet; take the method from methods.get"):
-        lt.methods.rslora().init(problem, 4, (0,))
+        _ = lt.methods.rslora().parametrisation
+    waiting = lt.methods.lora(scale=lt.methods.Alpha(6.0)).init(problem, 4, (0,))
+    assert torch.equal(waiting.trainable[0], lt.methods.lora().init(problem, 4, (0,)).trainable[0])

@@ -119,13 +119,13 @@ def test_matrix_free_refuses_what_needs_the_original_coordinates():
     problem = lt.sample_linear_matrix_free(**SIZES)
     assert problem.pretrained is None
     stepwise = lt.methods.lora()
-    entrywise = lt.methods.Method(
-        "entrywise",
-        stepwise.init,
-        stepwise.parametrisation,
-        lambda rate, damping: stepwise.make_rule(rate, damping)._replace(equivariant=False),
+    entrywise = stepwise.with_rule(
+        lambda rate, damping: stepwise.rule(rate, damping)._replace(equivariant=False),
+        name="entrywise",
     )
-    with pytest.raises(ValueError, match=r"'entrywise' is not rotation-equivariant.*sample_linear"):
+    with pytest.raises(
+        ValueError, match=r"'lora-entrywise' is not rotation-equivariant.*sample_linear"
+    ):
         lt.simulate(problem, entrywise, rank=2, learning_rate=0.1, steps=1)
 
 

@@ -74,7 +74,7 @@ def assert_agree(found, expected):
 @pytest.mark.parametrize("covariance", ["tridiagonal", "diagonal", "identity"])
 @pytest.mark.parametrize("name", IN_PLACE)
 def test_in_place_equals_by_rule(monkeypatch, name, covariance):
-    damping = 1e-2 if IN_PLACE[name].takes_damping else 0.0
+    damping = 1e-2 if IN_PLACE[name].facts.inverts else 0.0
     problem = problems(30)[covariance]
     for rate in (0.05, [0.02, 0.05]):
         found, expected, _ = both(
@@ -94,7 +94,7 @@ def test_a_dense_covariance_is_stepped_in_place_too(monkeypatch):
 def test_pieces_hand_on_what_they_share(monkeypatch, name, covariance):
     """Three pieces of unequal height, whose neighbours' rows have been overwritten."""
     monkeypatch.setattr(steppers, "BLOCK_BYTES", 1)
-    damping = 1e-2 if IN_PLACE[name].takes_damping else 0.0
+    damping = 1e-2 if IN_PLACE[name].facts.inverts else 0.0
     found, expected, stepper = both(
         monkeypatch,
         problems(641)[covariance],

@@ -99,7 +99,7 @@ class Simulate:
                 progress=lambda done: bar.update(task, completed=done),
             )
         screen.print(_table(trajectory))
-        if self.reduce == "auto" and method.with_init_std is not None:
+        if self.reduce == "auto" and method.init_std is not None:
             screen.print(
                 "In reduced coordinates LoRA-init's right alignment is 0 by construction; "
                 "--reduce never observes it."

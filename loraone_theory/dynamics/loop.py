@@ -114,7 +114,7 @@ def simulate(
         run = _Run(prepared, record, recorded, threads, pool)
         run.advance(steps, progress)
     end = plan.lifted(prepared, run.stepper.params)
-    config = {"method": chosen.name, "hyper": _plain(chosen.hyper), "rank": rank, "steps": steps}
+    config = {"method": chosen.name, "hyper": chosen.hyper, "rank": rank, "steps": steps}
     config |= {"every": every, "damping": damping, "learning_rate": learning_rate}
     return Trajectory(
         steps=recorded,
@@ -135,28 +135,17 @@ def _hyper(
 ) -> dict[str, Any]:
     hyper: dict[str, Any] = {}
     if init_std is not None:
-        if method.with_init_std is None:
-            raise ValueError(
-                f"init_std is the size of a Gaussian A0, and {method.name!r} has none; leave it out"
-            )
+        method.with_init_std(1.0)  # refuses where A0 is not Gaussian
         if initial is not None:
             raise ValueError("init_std and initial exclude each other; give one of them")
         hyper["init_std"] = validate.numbers("init_std", init_std, positive=True)
     hyper["learning_rate"] = validate.numbers("learning_rate", learning_rate, positive=True)
     hyper["damping"] = validate.numbers("damping", damping)
-    if not method.takes_damping and hyper["damping"] != 0.0:
+    if not method.facts.inverts and hyper["damping"] != 0.0:
         raise ValueError(
             f"{method.name!r} inverts nothing, so it takes no damping; got damping={damping}"
         )
     return hyper
-
-
-def _plain(hyper: dict[str, Any]) -> dict[str, Any]:
-    return {
-        name: value._asdict() if hasattr(value, "_asdict") else value
-        for name, value in hyper.items()
-        if not isinstance(value, Tensor)
-    }
 
 
 class _Run:

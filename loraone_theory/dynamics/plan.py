@@ -126,7 +126,7 @@ def make_plan(
     reduce: str,
 ) -> Plan:
     """Initialise, reduce where that is exact, and expand the start to the batch."""
-    rule = method.make_rule(batch.hyper["learning_rate"], batch.hyper["damping"])
+    rule = method.rule(batch.hyper["learning_rate"], batch.hyper["damping"])
     if facts(problem).matrix_free and not rule.equivariant:
         raise ValueError(
             f"{method.name!r} is not rotation-equivariant, and this problem is known up to a "
@@ -135,7 +135,6 @@ def make_plan(
     if initial is not None:
         method = method.started_at(initial)
     elif "init_std" in batch.hyper:
-        assert method.with_init_std is not None
         method = method.with_init_std(batch.hyper["init_std"])
     original = method.init(problem, rank, seeds)
     if original.offset is not None:

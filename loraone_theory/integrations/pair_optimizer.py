@@ -13,7 +13,7 @@ from torch.optim import Optimizer
 
 from loraone_theory.core import validate
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
-from loraone_theory.methods.rules import PAIR_RULES, RULES, WRAPPERS, Rule
+from loraone_theory.methods.rules import RULES, Rule
 
 Group = Mapping[str, Any]
 # What a parameter group holds besides the hyper-parameters of its rule.
@@ -154,18 +154,19 @@ def _with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any])
     name = group.get("rule", rule)
     own = {key: value for key, value in group.items() if key not in RESERVED}
     _accepted(name, own)
-    if "scales" not in group and name in PAIR_RULES:
+    inherited = dict(hyper) if name == rule else {}
+    whole = {"lr": lr, **group, "rule": name, **inherited, **own}
+    if "scales" not in group and _make(whole, 1.0).pair:
         raise ValueError(
             f"rule {name!r} needs pairs (A, B); got other parameters; give them 'rule': 'adamw', "
             "'momentum' or 'gd'"
         )
-    inherited = dict(hyper) if name == rule else {}
-    validate.number("lr", group.get("lr", lr))
-    return {"lr": lr, **group, "rule": name, **inherited, **own}
+    validate.number("lr", whole["lr"])
+    return whole
 
 
 def _accepted(rule: str, hyper: Iterable[str]) -> None:
-    validate.choice("rule", rule, [name for name in RULES if name not in WRAPPERS])
+    validate.choice("rule", rule, RULES)
     for name in hyper:
         validate.choice(f"hyper-parameter of {rule!r}", name, sorted(_known(rule) - {"scale"}))
 

@@ -77,7 +77,7 @@ def get(method: str | Method, rank: int | None = None) -> Method:
     """
     if not isinstance(method, Method):
         method = METHODS[validate.choice("method", method, METHODS)]()
-    return method if rank is None or method.at_rank is None else method.at_rank(rank)
+    return method if rank is None else method.at(rank)
 
 
 __all__ = [

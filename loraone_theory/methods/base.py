@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
-import functools
-import inspect
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple, ParamSpec
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any, NamedTuple
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, Scalar
-from loraone_theory.methods.inits import Init
-from loraone_theory.methods.parametrisations import Parametrisation, Start
-from loraone_theory.methods.rules import PAIR_RULES, RULES, WRAPPERS, Rule
+from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.methods import parts
+from loraone_theory.methods.inits import INITS, Init
+from loraone_theory.methods.parametrisations import Parametrisation, Start, check_start
+from loraone_theory.methods.parts import Part
+from loraone_theory.methods.rules import AROUND, RULES, Rule
+from loraone_theory.problems.base import Problem
 
-RuleFactory = Callable[[Scalar, Scalar], Rule]  # (learning_rate, damping) -> Rule
-P = ParamSpec("P")
+RuleFactory = Callable[..., Rule]  # (learning_rate, damping) -> Rule
+# What a method knows and fills in where a rule or an initialisation asks for it.
+RULE_ASKS = ("damping", "scale")
+INIT_ASKS = ("scale", "std")
 
 
 class Alpha(NamedTuple):
@@ -40,35 +45,138 @@ class Alpha(NamedTuple):
 Scale = float | Alpha
 
 
+def init_part(name: str, **hyper: Any) -> Part:
+    """An initialisation of `INITS` for a method; it is handed the scale and init_std."""
+    return parts.of_table("init", name, INITS, hyper, supplies=INIT_ASKS)
+
+
+def rule_part(name: str, **hyper: Any) -> Part:
+    """A rule of `RULES` for a method; it is handed the damping and the scale."""
+    takes = ("learning_rate",)
+    return parts.of_table("rule", name, RULES, hyper, takes=takes, supplies=RULE_ASKS)
+
+
+def around_part(name: str, **hyper: Any) -> Part:
+    """What goes around the rule of a method, from `AROUND`."""
+    return parts.of_table("rule", name, AROUND, hyper, takes=("base",))
+
+
+GD = rule_part("gd")
+
+
 @dataclass(frozen=True, eq=False)
 class Method:
     """A method ready to be simulated; make one with a factory of `METHODS`.
 
     Args:
         name: its name in `METHODS`, or that name and its rule's.
-        init: (problem, rank, seeds) -> Start.
-        parametrisation: how the trainable tensors make the learned shift.
-        make_rule: (learning_rate, damping) -> Rule.
-        hyper: the hyper-parameters it was made with, for records.
-        scale: s in W_eff = W_f + sAB; NaN while an `Alpha` waits for the rank.
+        start: what makes its initialisation.
+        parametrise: s -> how the trainable tensors make the learned shift.
+        train: what makes its rule.
+        scaling: s in W_eff = W_f + sAB, or an `Alpha` that waits for the rank.
+        init_std: α where A₀ is Gaussian with entries N(0, α²), else None.
         offset: True where W_f = W − sA₀B₀, so that the function is unchanged at t = 0.
-        takes_damping: whether its rule has the inverses that a damping goes into.
-        with_init_std: std -> the method with that LoRA-init; None where A₀ is not Gaussian.
-        wrap: what goes around its rule, AdaLoRA's pruning, or None.
-        at_rank: rank -> the method with its `Alpha` resolved; None where nothing waits for it.
+        around: what goes around its rule, AdaLoRA's pruning, or None.
     """
 
     name: str
-    init: Init
-    parametrisation: Parametrisation
-    make_rule: RuleFactory
-    hyper: dict[str, Any] = field(default_factory=dict)
-    scale: float = 1.0
+    start: Part
+    parametrise: Callable[[float], Parametrisation]
+    train: Part = GD
+    scaling: Scale = 1.0
+    init_std: Scalar | None = None
     offset: bool = False
-    takes_damping: bool = False
-    with_init_std: Callable[[Scalar], Method] | None = None
-    wrap: Callable[[Rule], Rule] | None = None
-    at_rank: Callable[[int], Method] | None = None
+    around: Part | None = None
+
+    def __post_init__(self) -> None:
+        if isinstance(self.scaling, Alpha):
+            self.scaling.at(1)  # refuses an alpha that is no positive number
+        else:
+            s = validate.number("scale", self.scaling, positive=True)
+            object.__setattr__(self, "scaling", s)
+
+    def at(self, rank: int) -> Method:
+        """The method at this rank, its scale a number."""
+        if not isinstance(self.scaling, Alpha):
+            return self
+        return replace(self, scaling=self.scaling.at(rank))
+
+    @property
+    def scale(self) -> float:
+        """s.
+
+        Raises:
+            ValueError: it waits for the rank.
+        """
+        if isinstance(self.scaling, Alpha):
+            raise ValueError(
+                f"the scale of {self.name!r} is alpha={self.scaling.alpha} over a power of the "
+                "rank, which is not known yet; take the method from methods.get(method, rank)"
+            )
+        return self.scaling
+
+    @cached_property
+    def parametrisation(self) -> Parametrisation:
+        """How the trainable tensors make the learned shift."""
+        return self.parametrise(self.scale)
+
+    @property
+    def is_pair(self) -> bool:
+        """Whether the trainable tensors are a pair (A, B), at any scale."""
+        return self.parametrise(1.0).is_pair
+
+    def init(self, problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
+        """The trainable and frozen tensors at t = 0, and the offset."""
+        make: Init = self.start.make(scale=self.at(rank).scale, std=self.init_std)
+        start = make(problem, rank, seeds)
+        if self.start.fingerprint is not None:
+            check_start(start, self.parametrise(1.0), problem, rank, self.start.name)
+        return start
+
+    def rule(self, learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
+        """Its update rule."""
+        return self._rule(learning_rate, damping, self.scale)
+
+    @cached_property
+    def facts(self) -> Rule:
+        """Its rule at some learning rate, to read facts from before a run."""
+        return self._rule(1.0, 0.0, 1.0)
+
+    def _rule(self, learning_rate: Scalar, damping: Scalar, scale: float) -> Rule:
+        made: Rule = self.train.make(learning_rate, damping=damping, scale=scale)
+        if not isinstance(made, Rule):
+            raise TypeError(
+                f"the factory of rule {self.train.name!r} must return an lt.Rule(init, update, "
+                f"...); got {type(made).__name__}"
+            )
+        return made if self.around is None else self.around.make(made)
+
+    @property
+    def hyper(self) -> dict[str, Any]:
+        """Every hyper-parameter, in plain JSON types, for records; `methods.rebuild` reads it."""
+        found = {
+            "init": self.start.described(),
+            "parametrisation": self.parametrise.__name__,
+            "rule": self.train.described(),
+            "scale": parts.plain(self.scaling),
+            "init_std": parts.plain(self.init_std),
+            "offset": self.offset,
+        }
+        if self.around is not None:
+            found["around"] = self.around.described()
+        return found
+
+    def with_init_std(self, std: Scalar) -> Method:
+        """The method with another α of its Gaussian A₀.
+
+        Raises:
+            ValueError: A₀ is not Gaussian.
+        """
+        if self.init_std is None:
+            raise ValueError(
+                f"init_std is the size of a Gaussian A0, and {self.name!r} has none; leave it out"
+            )
+        return replace(self, init_std=validate.standard_deviation("init_std", std))
 
     def started_at(self, initial: Factors) -> Method:
         """The method with given initial factors in place of its own initialisation.
@@ -76,20 +184,56 @@ class Method:
         Raises:
             ValueError: the method does not train a pair (A, B).
         """
-        if not self.parametrisation.is_pair:
+        if not self.is_pair:
             raise ValueError(
                 f"initial factors apply to methods that train A and B; {self.name!r} trains "
-                f"{self.parametrisation.name}; leave initial out"
+                f"{self.parametrise(1.0).name}; leave initial out"
             )
         offset = Factors(self.scale * initial.A, initial.B) if self.offset else None
         start = Start(tuple(initial), offset=offset)
-        return replace(self, init=lambda problem, rank, seeds: start, with_init_std=None)
+        part = Part("given", lambda: lambda *_: start, {}, fingerprint=fingerprint(tuple(initial)))
+        return replace(self, start=part, init_std=None)
 
-    def trained_by(self, rule: str, *, name: str | None = None, **hyper: Any) -> Method:
-        """The same initialisation and parametrisation under another rule of `RULES`.
+    def with_init(self, init: Init, *, name: str) -> Method:
+        """The method with an initialisation of one's own, called "<method>-<name>".
 
         Args:
-            rule: its name; rules for pairs need a method that trains A and B.
+            init: (problem, rank, seeds) -> Start, with one trial for each seed, or the problem's
+                batch shape where it draws nothing.
+            name: of the initialisation, for records.
+
+        Raises:
+            TypeError: it does not take these arguments.
+        """
+        part = parts.own_init(name, init)
+        renamed = f"{self.name}-{name}"
+        return replace(self, name=renamed, start=part, init_std=None, offset=False)
+
+    def with_rule(self, factory: RuleFactory, *, name: str, **hyper: Any) -> Method:
+        """The method with a rule of one's own, called "<method>-<name>".
+
+        Args:
+            factory: (learning_rate, damping, **hyper) -> Rule. The learning rate is a number, or a
+                tensor that broadcasts against matrices; with a schedule the factory is called for
+                every step and the state carries over. What the rule states of itself (equivariant,
+                pair, inverts, ...) decides what is done with it: nothing stated, nothing reduced.
+            name: of the rule, for records.
+            hyper: the factory's further arguments.
+
+        Raises:
+            TypeError: it does not take these arguments, or does not return a Rule.
+            ValueError: it needs a pair and the method does not train one.
+        """
+        return self._trained(parts.own_rule(name, factory, hyper), f"{self.name}-{name}")
+
+    def trained_by(
+        self, rule: str | RuleFactory, *, name: str | None = None, **hyper: Any
+    ) -> Method:
+        """The same initialisation and parametrisation under another rule.
+
+        Args:
+            rule: its name in `RULES`, or a factory as in `with_rule`, recorded by its own name;
+                rules for pairs need a method that trains A and B.
             name: the new method's name, by default "<name>-<rule>".
             hyper: the rule's own hyper-parameters.
 
@@ -100,72 +244,18 @@ class Method:
         >>> methods.pissa().trained_by("adamw", weight_decay=0.1).name
         'pissa-adamw'
         """
-        validate.choice("rule", rule, [name for name in RULES if name not in WRAPPERS])
-        if rule in PAIR_RULES and not self.parametrisation.is_pair:
+        if isinstance(rule, str):
+            part = rule_part(rule, **hyper)
+        else:
+            called = getattr(rule, "__name__", type(rule).__name__)
+            part = parts.own_rule(called, rule, hyper)
+        return self._trained(part, f"{self.name}-{part.name}" if name is None else name)
+
+    def _trained(self, part: Part, name: str) -> Method:
+        made = replace(self, name=name, train=part)
+        if made.facts.pair and not self.is_pair:
             raise ValueError(
-                f"rule {rule!r} applies to methods that train A and B; {self.name!r} trains "
-                f"{self.parametrisation.name}; use gd, momentum or adamw"
+                f"rule {part.name!r} applies to methods that train A and B; {self.name!r} trains "
+                f"{self.parametrise(1.0).name}; use gd, momentum or adamw"
             )
-        factory, wrap, scale = RULES[rule], self.wrap, self.scale
-        accepted = set(inspect.signature(factory).parameters) - {"learning_rate"}
-        supplied = accepted & {"damping", "scale"}
-        for given in hyper:
-            validate.choice(f"hyper-parameter of {rule!r}", given, sorted(accepted - supplied))
-
-        def make_rule(learning_rate: Scalar, damping: Scalar) -> Rule:
-            known = {"damping": damping, "scale": scale}
-            made = factory(learning_rate, **{key: known[key] for key in supplied}, **hyper)
-            return made if wrap is None else wrap(made)
-
-        again = functools.partial(_again, rule=rule, name=name, hyper=hyper)
-        return replace(
-            self,
-            name=f"{self.name}-{rule}" if name is None else name,
-            make_rule=make_rule,
-            hyper={**self.hyper, "rule": rule, **hyper},
-            takes_damping="damping" in accepted,
-            with_init_std=self.with_init_std and again(self.with_init_std),
-            at_rank=self.at_rank and again(self.at_rank),
-        )
-
-
-def _again(
-    make: Callable[[Any], Method], *, rule: str, name: str | None, hyper: dict[str, Any]
-) -> Callable[[Any], Method]:
-    return lambda value: make(value).trained_by(rule, name=name, **hyper)
-
-
-def scales_with_rank(factory: Callable[P, Method]) -> Callable[P, Method]:
-    """Let a factory of methods take an `Alpha` for its scale."""
-
-    @functools.wraps(factory)
-    def make(*args: P.args, **kwargs: P.kwargs) -> Method:
-        scale = kwargs.get("scale", 1.0)
-        if not isinstance(scale, Alpha):
-            validate.number("scale", scale, positive=True)
-            return factory(*args, **kwargs)
-        plain = {key: value for key, value in kwargs.items() if key != "scale"}
-
-        def at_rank(rank: int) -> Method:
-            return factory(*args, scale=scale.at(rank), **plain)  # type: ignore[arg-type]
-
-        template = at_rank(1)
-
-        def refuse(*_: Any) -> Any:
-            raise ValueError(
-                f"the scale of {template.name!r} is alpha={scale.alpha} over a power of the rank, "
-                "which is not known yet; take the method from methods.get(method, rank)"
-            )
-
-        unresolved = {"init": refuse, "make_rule": refuse, "with_init_std": None}
-        if template.with_init_std is not None:
-            unresolved["with_init_std"] = refuse
-        return replace(
-            template,
-            hyper={**template.hyper, "scale": scale},
-            scale=math.nan,
-            at_rank=at_rank,
-            **unresolved,  # type: ignore[arg-type]
-        )
-
-    return make
+        return made

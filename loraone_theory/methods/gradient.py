@@ -6,27 +6,18 @@ from typing import Any
 
 from loraone_theory.core import validate
 from loraone_theory.core.linalg import EXACT, SVDOptions
-from loraone_theory.methods import inits, parametrisations
-from loraone_theory.methods.base import Method, Scale, scales_with_rank
-from loraone_theory.methods.inits import Init
+from loraone_theory.methods.base import Method, Scale, init_part
 from loraone_theory.methods.inits.lora_ga import Direction, Size
-from loraone_theory.methods.lora import gd
+from loraone_theory.methods.parametrisations import core, pair
 from loraone_theory.methods.rules.base import Betas
 from loraone_theory.methods.rules.scaled_adamw import Order
 
 
-def _pair(name: str, init: Init, s: float, offset: bool = False, **hyper: Any) -> Method:
-    hyper = {**hyper, "scale": s}
-    return Method(name, init, parametrisations.pair(s), gd, hyper, scale=s, offset=offset)
-
-
-@scales_with_rank
 def lora_one(
     *, gamma: float | str | None = None, scale: Scale = 1.0, svd: SVDOptions = EXACT
 ) -> Method:
     """LoRA-One: Spectral-init from the one-step gradient, gradient descent."""
-    s = validate.number("scale", scale, positive=True)
-    return _pair("lora-one", inits.spectral(gamma, s, svd), s, gamma=gamma, svd=svd)
+    return Method("lora-one", init_part("spectral", gamma=gamma, svd=svd), pair, scaling=scale)
 
 
 def lora_one_preconditioned(
@@ -75,26 +66,22 @@ def lora_one_scaled_adamw(
     )
 
 
-@scales_with_rank
 def lora_one_released(
     *, gamma: float = 128.0, scale: Scale = 1.0, svd: SVDOptions = EXACT
 ) -> Method:
     """LoRA-One as released (Algorithm 1): gradient directions scaled by 1/(gamma sigma_1)."""
     gamma = validate.number("gamma", gamma, positive=True)
-    s = validate.number("scale", scale, positive=True)
-    return _pair("lora-one-released", inits.released(gamma, svd), s, gamma=gamma, svd=svd)
+    init = init_part("released", gamma=gamma, svd=svd)
+    return Method("lora-one-released", init, pair, scaling=scale)
 
 
-@scales_with_rank
 def lora_one_early(*, gamma: float = 16.0, scale: Scale = 1.0, svd: SVDOptions = EXACT) -> Method:
     """LoRA-One of the first notebook: gradient frames of equal weight, with an offset."""
     gamma = validate.number("gamma", gamma, positive=True)
-    s = validate.number("scale", scale, positive=True)
-    init = inits.early(gamma, s, svd)
-    return _pair("lora-one-early", init, s, offset=True, gamma=gamma, svd=svd)
+    init = init_part("early", gamma=gamma, svd=svd)
+    return Method("lora-one-early", init, pair, scaling=scale, offset=True)
 
 
-@scales_with_rank
 def lora_ga(
     *,
     gamma: float = 16.0,
@@ -105,24 +92,14 @@ def lora_ga(
 ) -> Method:
     """LoRA-GA: gradient directions 1..r for A and r+1..2r for B, with an offset."""
     gamma = validate.number("gamma", gamma, positive=True)
-    s = validate.number("scale", scale, positive=True)
-    init = inits.lora_ga(gamma, s, direction, size, svd)
-    hyper = {"gamma": gamma, "direction": direction, "size": size, "svd": svd}
-    return _pair("lora-ga", init, s, offset=True, **hyper)
+    init = init_part("lora-ga", gamma=gamma, direction=direction, size=size, svd=svd)
+    return Method("lora-ga", init, pair, scaling=scale, offset=True)
 
 
-@scales_with_rank
 def lora_sb(
     *, step: float = 1.0, signed: bool = False, scale: Scale = 1.0, svd: SVDOptions = EXACT
 ) -> Method:
     """LoRA-SB: frozen gradient frames, gradient descent on the r x r core."""
     step = validate.number("step", step, positive=True)
-    s = validate.number("scale", scale, positive=True)
-    return Method(
-        "lora-sb",
-        inits.lora_sb(step, signed, svd),
-        parametrisations.core(s),
-        gd,
-        hyper={"step": step, "signed": signed, "scale": s, "svd": svd},
-        scale=s,
-    )
+    init = init_part("lora-sb", step=step, signed=signed, svd=svd)
+    return Method("lora-sb", init, core, scaling=scale)

@@ -6,23 +6,19 @@ from typing import Any, Literal
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Scalar
-from loraone_theory.methods import inits, parametrisations, rules
-from loraone_theory.methods.base import Alpha, Method, Scale, scales_with_rank
-from loraone_theory.methods.rules.base import Betas, Rule
+from loraone_theory.methods.base import Alpha, Method, Scale, around_part, init_part
+from loraone_theory.methods.parametrisations import full as whole
+from loraone_theory.methods.parametrisations import pair, triplets
+from loraone_theory.methods.rules.base import Betas
 from loraone_theory.methods.rules.scaled_adamw import Order
 
 # The standard deviation of A₀, or uniform entries as libraries draw them.
 Std = Scalar | Literal["kaiming"]
 
 
-def gd(learning_rate: Scalar, damping: Scalar) -> Rule:
-    """The rule that every method has before `trained_by` gives it another."""
-    return rules.gd(learning_rate)
-
-
 def full() -> Method:
     """Full fine-tuning: gradient descent on all of W."""
-    return Method("full", inits.zero(), parametrisations.full(), gd)
+    return Method("full", init_part("zero"), whole)
 
 
 def full_adamw(
@@ -32,25 +28,13 @@ def full_adamw(
     return full().trained_by("adamw", betas=betas, eps=eps, weight_decay=weight_decay)
 
 
-@scales_with_rank
 def lora(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """LoRA: A Gaussian (or "kaiming", uniform), B zero, gradient descent (Eq. 4)."""
-    s = validate.number("scale", scale, positive=True)
-    uniform = isinstance(init_std, str)
     if isinstance(init_std, str):
         validate.choice("init_std", init_std, ("kaiming",))
-        init = inits.kaiming()
-    else:
-        init = inits.gaussian(validate.standard_deviation("init_std", init_std))
-    return Method(
-        "lora",
-        init,
-        parametrisations.pair(s),
-        gd,
-        hyper={"init_std": init_std, "scale": s},
-        scale=s,
-        with_init_std=None if uniform else lambda std: lora(init_std=std, scale=s),
-    )
+        return Method("lora", init_part("kaiming"), pair, scaling=scale)
+    std = validate.standard_deviation("init_std", init_std)
+    return Method("lora", init_part("gaussian"), pair, scaling=scale, init_std=std)
 
 
 def rslora(*, alpha: float = 1.0, init_std: Std = 1e-2) -> Method:
@@ -161,7 +145,6 @@ def lora_pro_adamw(
     )
 
 
-@scales_with_rank
 def adalora(
     *,
     target_rank: int | None = None,
@@ -176,28 +159,17 @@ def adalora(
     scale: Scale = 1.0,
 ) -> Method:
     """AdaLoRA: P diag(λ) Q whose rank shrinks to `target_rank` (two thirds of r) on a schedule."""
-    s = validate.number("scale", scale, positive=True)
     std = validate.number("init_std", init_std, positive=True)
-    hyper: dict[str, Any] = {
-        "target_rank": target_rank,
-        "total_steps": validate.integer("total_steps", total_steps, least=1),
-        "initial_steps": validate.integer("initial_steps", initial_steps, least=0),
-        "final_steps": validate.integer("final_steps", final_steps, least=0),
-        "interval": validate.integer("interval", interval, least=1),
-        "penalty": validate.number("penalty", penalty),
-        "squared": squared,
-        "betas": betas,
-    }
-
-    def wrap(rule: Rule) -> Rule:
-        return rules.adalora(rule, **hyper)
-
-    return Method(
+    around = around_part(
         "adalora",
-        inits.adalora(std),
-        parametrisations.triplets(s),
-        lambda learning_rate, damping: wrap(rules.gd(learning_rate)),
-        hyper={**hyper, "init_std": std, "scale": s},
-        scale=s,
-        wrap=wrap,
+        target_rank=target_rank,
+        total_steps=validate.integer("total_steps", total_steps, least=1),
+        initial_steps=validate.integer("initial_steps", initial_steps, least=0),
+        final_steps=validate.integer("final_steps", final_steps, least=0),
+        interval=validate.integer("interval", interval, least=1),
+        penalty=validate.number("penalty", penalty),
+        squared=squared,
+        betas=betas,
     )
+    init = init_part("adalora", init_std=std)
+    return Method("adalora", init, triplets, scaling=scale, around=around)

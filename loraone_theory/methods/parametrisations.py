@@ -7,12 +7,14 @@ else is the chain rule: s·AB, A R B with A and B frozen, P diag(λ) Q, or a ful
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, Params
+from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.reduction import Axes
 
 LEFT: Axes = ("input", None)
@@ -52,6 +54,39 @@ class Start(NamedTuple):
     offset: Factors | None = None
 
 
+def check_start(start: Any, form: Parametrisation, problem: Problem, rank: int, name: str) -> None:
+    """Refuse what an initialisation of a user's made where it does not fit.
+
+    Raises:
+        TypeError, ValueError: no Start, or tensors of another number, dtype, device or shape.
+    """
+    if not isinstance(start, Start):
+        raise TypeError(
+            f"initialisation {name!r} must return an lt.Start; got {type(start).__name__}"
+        )
+    parts = (
+        ("trainable", start.trainable, form.trainable_axes),
+        ("frozen", start.frozen, form.frozen_axes),
+    )
+    for what, tensors, axes in parts:
+        if not isinstance(tensors, tuple) or len(tensors) != len(axes):
+            raise ValueError(
+                f"initialisation {name!r} must return {len(axes)} {what} tensors for {form.name}; "
+                f"got {len(tensors)}"
+            )
+        for i, (tensor, (row, column)) in enumerate(zip(tensors, axes, strict=True)):
+            label = f"{what}[{i}] of initialisation {name!r}"
+            found = validate.tensor(label, tensor)
+            validate.same_kind(**{"the problem": problem.like, label: found})
+            inner = rank if form.is_pair else None
+            sizes = (problem.d if row else inner, problem.k if column else inner)
+            validate.shapes_match(
+                f"{label} must be (..., {', '.join('·' if n is None else str(n) for n in sizes)})",
+                all(n in (None, m) for n, m in zip(sizes, found.shape[-2:], strict=True)),
+                given=found.shape,
+            )
+
+
 def pair(scale: float = 1.0) -> Parametrisation:
     """W_eff = W_f + s·AB: ∇_A = s∇_{sA}, ∇_B as it comes."""
     if scale == 1.0:
@@ -73,8 +108,8 @@ def pair(scale: float = 1.0) -> Parametrisation:
     )
 
 
-def full() -> Parametrisation:
-    """W_eff = W + ΔW, held as Factors(ΔW, I)."""
+def full(scale: float = 1.0) -> Parametrisation:
+    """W_eff = W + ΔW, held as Factors(ΔW, I); there is no scale in it."""
     return Parametrisation(
         "full",
         shift=lambda p, _: Factors(p[0], _identity(p[0])),
@@ -116,3 +151,12 @@ def triplets(scale: float = 1.0) -> Parametrisation:
 
 def _identity(W: Tensor) -> Tensor:
     return torch.eye(W.shape[-1], dtype=W.dtype, device=W.device)
+
+
+# By the names that records of a method hold.
+PARAMETRISATIONS: dict[str, Callable[[float], Parametrisation]] = {
+    "pair": pair,
+    "full": full,
+    "core": core,
+    "triplets": triplets,
+}

@@ -123,7 +123,7 @@ class Training:
         damping: float = 0.0,
     ) -> None:
         self.method = method
-        self.rule: Rule = method.make_rule(learning_rate, damping)
+        self.rule: Rule = method.rule(learning_rate, damping)
         self.fixed = weights
         runs = torch.as_tensor(learning_rate).shape[:-3]
         self.layers: dict[int, Layer] = {}

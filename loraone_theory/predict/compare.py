@@ -23,8 +23,6 @@ from loraone_theory.problems.trials import trial_seeds
 GRID = tuple(2.0**power for power in range(-9, 2))
 # How far the distance to the floor has to fall, relative to t = 0.
 TARGET = 1e-6
-# Scaled AdamW is always damped: its Gram matrices are singular at B = 0.
-DAMPING = {"p-lora-adamw": 0.01, "lora-one-scaled-adamw": 0.01}
 
 # Told the method and the number of steps done.
 Report = Callable[[str, int], object]
@@ -167,7 +165,7 @@ class _Setting:
             learning_rate=learning_rate,
             steps=self.steps,
             seeds=self.seeds,
-            damping=DAMPING.get(method.name, 0.0),
+            damping=method.facts.damping,
             record=("loss", "error"),
             progress=lambda done: self.report(method.name, done),
         )
@@ -242,14 +240,14 @@ def _predictions(setting: _Setting, method: Method) -> Predictions:
 def _relu_predictions(setting: _Setting, method: Method) -> Predictions:
     """Floors of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
     trials, problem = len(setting.seeds), setting.problem
-    rank = setting.rank if method.wrap is None else 0
+    rank = setting.rank if method.facts.ends_with is None else 0
     true_rank = needed(problem, "true_rank", "a prediction")
     free = method.name in ("full", "full-adamw")
     reachable = free or (method.parametrisation.is_pair and not method.offset and rank >= true_rank)
     floor = np.full(trials, 0.0 if reachable else math.nan)
     notes = () if reachable else ("no floor: none is known in closed form in the ReLU model",)
-    preconditioned = method.hyper.get("rule") == "preconditioned" and rank == true_rank
-    if not preconditioned:
+    local = method.facts.local
+    if local is None or local.weights != "preconditioned" or rank != true_rank:
         return floor, lambda eta: np.full(trials, math.nan), math.nan, notes
     samples = facts(problem).samples
 

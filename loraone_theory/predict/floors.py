@@ -11,7 +11,6 @@ from loraone_theory import methods
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.methods import Method
-from loraone_theory.methods.rules.adalora import final_rank
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
@@ -52,8 +51,8 @@ def floor(
     if chosen.parametrisation.is_pair:
         offset = problem if start.offset is None else problem.with_offset(start.offset)
         return pair_floor(offset, rank=rank)
-    if "target_rank" in chosen.hyper:
-        return pair_floor(problem, rank=final_rank(chosen.hyper["target_rank"], rank))
+    if chosen.facts.ends_with is not None:
+        return pair_floor(problem, rank=chosen.facts.ends_with(rank))
     if start.frozen:
         return _core_floor(problem, start.frozen[0], start.frozen[1])
     return problem.like.new_zeros(problem.batch_shape)

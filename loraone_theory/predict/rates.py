@@ -14,13 +14,13 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
+from loraone_theory.methods.rules import Local
 from loraone_theory.predict.floors import pair_solution
 from loraone_theory.predict.hessian import Weights, hessian_extremes
 from loraone_theory.predict.tangent import tangent_extremes
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
-GD_TYPE = ("gd", "momentum", "lora-plus", "preconditioned", "lora-pro")
 # A start whose imbalance exceeds this share of the solution's smallest singular value makes the
 # factors that gradient descent ends with depend on the path.
 BALANCED = 0.1
@@ -118,26 +118,21 @@ def contraction(
     """
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen = methods.get(method, rank)
-    rule = chosen.hyper.get("rule", "gd")
+    local = chosen.facts.local
     nothing = problem.like.new_full((*problem.batch_shape, 2), math.nan)
-    if chosen.wrap is not None:
-        note = "no rate: pruning and the orthogonality penalty move the factors besides the loss"
-        return Contraction(nothing, notes=(note,))
-    if rule not in GD_TYPE or chosen.hyper.get("betas") is not None:
-        note = "no rate: steps of Adam's kind do not shrink with the gradient"
-        return Contraction(nothing, notes=(note,))
-    beta = chosen.hyper["beta"] if rule == "momentum" else 0.0
+    if local is None:
+        return Contraction(nothing, notes=(chosen.facts.no_rate,))
     start = chosen.init(problem, rank, trial_seeds(problem, seeds))
     notes: tuple[str, ...] = ()
     if chosen.parametrisation.is_pair:
-        extremes, notes = _pair(problem, chosen, rule, rank, start, damping, solution)
+        extremes, notes = _pair(problem, chosen, local, rank, start, damping, solution)
     elif start.frozen:
         extremes = _core(problem, start.frozen[0], start.frozen[1], chosen.scale)
     else:
         extremes = problem.covariance.spectrum("extremes")
     if problem.samples is not None and problem.samples < problem.d:
         notes += ("fewer samples than inputs: part of the error is at rest, so the rate is 1",)
-    return Contraction(extremes, beta, notes)
+    return Contraction(extremes, local.momentum, notes)
 
 
 def _core(problem: LinearProblem, A: Tensor, B: Tensor, scale: float) -> Tensor:
@@ -148,40 +143,42 @@ def _core(problem: LinearProblem, A: Tensor, B: Tensor, scale: float) -> Tensor:
 def _pair(
     problem: LinearProblem,
     method: Method,
-    rule: str,
+    local: Local,
     rank: int,
     start: Start,
     damping: float,
     solution: Factors | None,
 ) -> tuple[Tensor, tuple[str, ...]]:
     fitted = problem if start.offset is None else problem.with_offset(start.offset)
-    s, ratio = method.scale, method.hyper.get("ratio", 1.0)
-    gain = {"preconditioned": s**2, "lora-pro": 1.0}.get(rule, s)
+    s, ratio = method.scale, local.ratio
+    gain = {"preconditioned": s**2, "full": 1.0, "none": s}[local.weights]
     nothing = problem.like.new_full((*fitted.batch_shape, 2), math.nan)
     notes: tuple[str, ...] = ()
     if solution is not None:
         at = Factors(s**0.5 * solution.A, s**0.5 * solution.B)
-        return gain * hessian_extremes(fitted, at, _weigh(rule, damping, ratio)), notes
+        return gain * hessian_extremes(fitted, at, _weigh(local, damping, ratio)), notes
     exact = fitted.target.rank <= rank
     if exact and rank > fitted.target.rank:
-        if rule == "preconditioned" and (damping > 0 or bool(start.trainable[1].eq(0).all())):
+        if local.weights == "preconditioned" and (
+            damping > 0 or bool(start.trainable[1].eq(0).all())
+        ):
             note = "no rate: r > r*, where a fixed damping is sublinear and A's start is kept"
             return nothing, (note,)
         notes += ("r > r*: superfluous directions are taken to be at rest",)
     at = pair_solution(fitted, rank=rank)
-    if rule in ("gd", "momentum", "lora-plus"):
+    if local.weights == "none":
         size = _imbalance(start, ratio, s, at)
         if size > BALANCED:
             return nothing, (PATH.format(name=method.name, size=size),)
         gain *= ratio**0.5
     if not exact and not bool(_has_gap(fitted, rank).all()):
         return nothing, ("no rate: the target has no gap between singular values r and r + 1",)
-    if exact and rule == "lora-pro":
+    if exact and local.weights == "full":
         return problem.covariance.spectrum("extremes").expand(*fitted.batch_shape, 2), notes
     if exact and damping == 0 and fitted.offset is None:
-        kind = "preconditioned" if rule == "preconditioned" else "gd"
+        kind = "preconditioned" if local.weights == "preconditioned" else "gd"
         return gain * tangent_extremes(fitted, kind, solution=at), notes  # type: ignore[arg-type]
-    return gain * hessian_extremes(fitted, at, _weigh(rule, damping, 1.0)), notes
+    return gain * hessian_extremes(fitted, at, _weigh(local, damping, 1.0)), notes
 
 
 def _imbalance(start: Start, ratio: float, scale: float, at: Factors) -> float:
@@ -199,7 +196,7 @@ def _has_gap(problem: LinearProblem, rank: int) -> Tensor:
     return S[..., rank - 1] - S[..., rank] > 1e-6 * S[..., 0]
 
 
-def _weigh(rule: str, damping: float, ratio: float) -> Callable[[Factors], Weights]:
+def _weigh(local: Local, damping: float, ratio: float) -> Callable[[Factors], Weights]:
     """The roots of the rule's weights at unbatched factors."""
 
     def root(M: Tensor, inverse: bool) -> Tensor:
@@ -209,8 +206,8 @@ def _weigh(rule: str, damping: float, ratio: float) -> Callable[[Factors], Weigh
         return (vectors * (values + damping) ** -0.5) @ vectors.mT
 
     def weigh(at: Factors) -> Weights:
-        inverse = rule in ("preconditioned", "lora-pro")
+        inverse = local.weights != "none"
         right, left = root(at.B @ at.B.mT, inverse), root(at.A.mT @ at.A, inverse)
-        return Weights(right, ratio**0.5 * left, outside=rule == "lora-pro")
+        return Weights(right, ratio**0.5 * left, outside=local.weights == "full")
 
     return weigh

@@ -10,8 +10,8 @@ from loraone_theory.methods.parametrisations import Start
 from loraone_theory.problems.base import Problem
 
 
-def lora_xs(std: float = 1e-5, svd: SVDOptions = EXACT) -> Init:
-    """A = U_rΣ_r, B = V_rᵀ of W frozen, R₀ i.i.d. N(0, `std`²); no offset.
+def lora_xs(core_std: float = 1e-5, svd: SVDOptions = EXACT) -> Init:
+    """A = U_rΣ_r, B = V_rᵀ of W frozen, R₀ i.i.d. N(0, `core_std`²); no offset.
 
     Raises:
         ValueError: the problem does not know W.
@@ -20,6 +20,6 @@ def lora_xs(std: float = 1e-5, svd: SVDOptions = EXACT) -> Init:
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         U, S, V = linalg.truncated_svd(pretrained(problem, "lora-xs"), rank, svd)
         R = per_seed(lambda rng: normal(rng, rank, rank), seeds, "R0", problem.like)
-        return Start((std * R,), frozen=(U * S[..., None, :], V.mT))
+        return Start((core_std * R,), frozen=(U * S[..., None, :], V.mT))
 
     return init

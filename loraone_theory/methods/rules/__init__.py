@@ -1,13 +1,13 @@
-"""Update rules, one file each. `RULES` lists the factories by name.
+"""Update rules, one file each. `RULES` lists the factories by name, (learning_rate, ...) -> Rule.
 
-`PAIR_RULES` names those that need a pair (A, B); `WRAPPERS` those that go around another rule.
+`AROUND` lists those that go around another rule, (base, ...) -> Rule.
 """
 
 from collections.abc import Callable
 
 from loraone_theory.methods.rules.adalora import adalora
 from loraone_theory.methods.rules.adamw import adamw
-from loraone_theory.methods.rules.base import Rule
+from loraone_theory.methods.rules.base import Descent, Local, Rule
 from loraone_theory.methods.rules.gd import gd
 from loraone_theory.methods.rules.lora_plus import lora_plus
 from loraone_theory.methods.rules.lora_pro import lora_pro
@@ -16,7 +16,6 @@ from loraone_theory.methods.rules.preconditioned import preconditioned
 from loraone_theory.methods.rules.scaled_adamw import scaled_adamw
 
 RULES: dict[str, Callable[..., Rule]] = {
-    "adalora": adalora,
     "adamw": adamw,
     "gd": gd,
     "lora-plus": lora_plus,
@@ -26,13 +25,13 @@ RULES: dict[str, Callable[..., Rule]] = {
     "scaled-adamw": scaled_adamw,
 }
 
-PAIR_RULES = frozenset({"lora-plus", "lora-pro", "preconditioned", "scaled-adamw"})
-WRAPPERS = frozenset({"adalora"})
+AROUND: dict[str, Callable[..., Rule]] = {"adalora": adalora}
 
 __all__ = [
-    "PAIR_RULES",
+    "AROUND",
     "RULES",
-    "WRAPPERS",
+    "Descent",
+    "Local",
     "Rule",
     "adalora",
     "adamw",

@@ -122,4 +122,11 @@ def adalora(
             lam = lam.scatter(-1, order[..., None, :pruned], 0.0)
         return (new_P, lam, new_Q), Scores(t, inner, mean, spread)
 
-    return Rule(init, update, equivariant=False)
+    return Rule(
+        init,
+        update,
+        pair=base.pair,
+        inverts=base.inverts,
+        no_rate="no rate: pruning and the orthogonality penalty move the factors besides the loss",
+        ends_with=lambda rank: final_rank(target_rank, rank),
+    )

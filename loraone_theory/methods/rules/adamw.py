@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.methods.rules.base import Betas, Moments, Rule, decay, descend
+from loraone_theory.methods.rules.base import ADAM, Betas, Moments, Rule, decay, descend
 
 
 def adamw(
@@ -29,4 +29,4 @@ def adamw(
         )
         return new, state
 
-    return Rule(Moments.zero, update, equivariant=False)
+    return Rule(Moments.zero, update, no_rate=ADAM)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
@@ -31,8 +31,28 @@ class Descent(NamedTuple):
     inverses: Callable[[Params, State], tuple[Tensor, Tensor, State]] | None = None
 
 
+class Local(NamedTuple):
+    """How a rule acts near a solution, for local rates.
+
+    Args:
+        weights: of the gradients there. "none": as they come, so that λAᵀA − BBᵀ stays as the flow
+            leaves it; "preconditioned": (BBᵀ + λI)⁻¹ and (AᵀA + λI)⁻¹; "full": the step's effect on
+            W is that of full fine-tuning.
+        momentum: β.
+        ratio: by how much B's step is larger than A's.
+    """
+
+    weights: Literal["none", "preconditioned", "full"] = "none"
+    momentum: float = 0.0
+    ratio: float = 1.0
+
+
+UNSTATED = "no rate: the rule does not state how it acts near a solution (Rule.local)"
+ADAM = "no rate: steps of Adam's kind do not shrink with the gradient"
+
+
 class Rule(NamedTuple):
-    """An update rule.
+    """An update rule, and the facts about it that others go by.
 
     Args:
         init: trainable tensors -> state.
@@ -42,13 +62,25 @@ class Rule(NamedTuple):
         dropped: state -> per run, the number of steps in which a pseudo-inverse dropped
             directions, and the last such step; None for rules that invert nothing.
         descent: the same step of a pair (A, B) in the form that can be made in place, if it has it.
+        pair: it needs a pair (A, B).
+        inverts: it has inverses that a damping goes into.
+        damping: the one to take where none is given and it has to have one.
+        local: how it acts near a solution, None where no local rate exists or none is known.
+        no_rate: why there is none.
+        ends_with: rank -> the rank that it ends with, for rules that prune; None for the others.
     """
 
     init: Callable[[Params], State]
     update: Callable[[Params, Params, State], tuple[Params, State]]
-    equivariant: bool
+    equivariant: bool = False
     dropped: Callable[[State], tuple[Tensor, Tensor]] | None = None
     descent: Descent | None = None
+    pair: bool = False
+    inverts: bool = False
+    damping: float = 0.0
+    local: Local | None = None
+    no_rate: str = UNSTATED
+    ends_with: Callable[[int], int] | None = None
 
 
 def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:

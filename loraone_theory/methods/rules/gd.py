@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.methods.rules.base import Descent, Rule, State, descend
+from loraone_theory.methods.rules.base import Descent, Local, Rule, State, descend
 
 
 def gd(learning_rate: Scalar) -> Rule:
@@ -13,4 +13,10 @@ def gd(learning_rate: Scalar) -> Rule:
         stepped = (descend(P, G, learning_rate) for P, G in zip(params, gradients, strict=True))
         return tuple(stepped), state
 
-    return Rule(lambda params: None, update, equivariant=True, descent=Descent(learning_rate))
+    return Rule(
+        lambda params: None,
+        update,
+        equivariant=True,
+        descent=Descent(learning_rate),
+        local=Local(),
+    )

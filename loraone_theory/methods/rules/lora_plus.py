@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.methods.rules.base import Descent, Rule, State, descend
+from loraone_theory.methods.rules.base import Descent, Local, Rule, State, descend
 
 
-def lora_plus(learning_rate: Scalar, ratio: float) -> Rule:
+def lora_plus(learning_rate: Scalar, ratio: float = 16.0) -> Rule:
     """A ← A − η∇_A, B ← B − λη∇_B with λ = `ratio` >= 1."""
 
     def update(params: Params, gradients: Params, state: State) -> tuple[Params, State]:
@@ -14,5 +14,11 @@ def lora_plus(learning_rate: Scalar, ratio: float) -> Rule:
         new = (descend(A, grad_A, learning_rate), descend(B, grad_B, ratio * learning_rate))
         return new, state
 
-    descent = Descent(learning_rate, ratio)
-    return Rule(lambda params: None, update, equivariant=True, descent=descent)
+    return Rule(
+        lambda params: None,
+        update,
+        equivariant=True,
+        descent=Descent(learning_rate, ratio),
+        pair=True,
+        local=Local(ratio=ratio),
+    )

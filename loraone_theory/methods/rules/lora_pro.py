@@ -10,7 +10,16 @@ from torch import Tensor
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
-from loraone_theory.methods.rules.base import Betas, Drops, Moments, Rule, decay, descend
+from loraone_theory.methods.rules.base import (
+    ADAM,
+    Betas,
+    Drops,
+    Local,
+    Moments,
+    Rule,
+    decay,
+    descend,
+)
 
 
 class Projection(NamedTuple):
@@ -97,4 +106,13 @@ def lora_pro(
         )
         return new, (drops.after(found.left, found.right), moments)
 
-    return Rule(init, update, equivariant=betas is None, dropped=lambda s: (s[0].steps, s[0].last))
+    return Rule(
+        init,
+        update,
+        equivariant=betas is None,
+        dropped=lambda s: (s[0].steps, s[0].last),
+        pair=True,
+        inverts=True,
+        local=Local("full") if betas is None else None,
+        no_rate=ADAM,
+    )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.methods.rules.base import Rule, descend
+from loraone_theory.methods.rules.base import Local, Rule, descend
 
 
 def momentum(learning_rate: Scalar, beta: float = 0.9) -> Rule:
@@ -22,4 +22,4 @@ def momentum(learning_rate: Scalar, beta: float = 0.9) -> Rule:
         stepped = (descend(P, M, learning_rate) for P, M in zip(params, ball, strict=True))
         return tuple(stepped), ball
 
-    return Rule(init, update, equivariant=True)
+    return Rule(init, update, equivariant=True, local=Local(momentum=beta))

@@ -7,7 +7,7 @@ from torch import Tensor
 from loraone_theory.core import tall
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
-from loraone_theory.methods.rules.base import Descent, Drops, Rule, descend
+from loraone_theory.methods.rules.base import Descent, Drops, Local, Rule, descend
 
 
 def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float = 0.0) -> Rule:
@@ -45,6 +45,9 @@ def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float
         equivariant=True,
         dropped=lambda state: (state.steps, state.last),
         descent=None if adaptive > 0 else Descent(learning_rate, inverses=inverses),
+        pair=True,
+        inverts=True,
+        local=Local("preconditioned"),
     )
 
 

@@ -9,7 +9,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
-from loraone_theory.methods.rules.base import Betas, Drops, Moments, Rule, decay, descend
+from loraone_theory.methods.rules.base import ADAM, Betas, Drops, Moments, Rule, decay, descend
 
 Order = Literal["released", "peft"]
 State = tuple[Moments, Moments, Drops]
@@ -53,4 +53,12 @@ def scaled_adamw(
     def init(params: Params) -> State:
         return Moments.zero(params[:1]), Moments.zero(params[1:]), Drops.none(params)
 
-    return Rule(init, update, equivariant=False, dropped=lambda s: (s[2].steps, s[2].last))
+    return Rule(
+        init,
+        update,
+        dropped=lambda s: (s[2].steps, s[2].last),
+        pair=True,
+        inverts=True,
+        damping=0.01,  # the Gram matrix of B is singular at LoRA-init
+        no_rate=ADAM,
+    )

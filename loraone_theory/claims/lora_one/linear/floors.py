@@ -52,7 +52,7 @@ def _end(problem: LinearProblem, method: Method, rank: int, seeds: tuple[int, ..
         learning_rate=0.25,
         steps=steps,
         seeds=seeds,
-        damping=1e-3 if method.takes_damping else 0.0,
+        damping=1e-3 if method.facts.inverts else 0.0,
         record=("loss",),
         every=steps // 4,
     )

@@ -1,0 +1,141 @@
+"""A part of a method: a factory of rules or of initialisations, with its hyper-parameters."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from loraone_theory.core import validate
+from loraone_theory.core.fingerprint import fingerprint
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """What a method calls to get its rule or its initialisation.
+
+    Args:
+        name: its name in `RULES` or `INITS`, or the one that a user gave it.
+        factory: makes the rule or the initialisation.
+        hyper: the hyper-parameters that it is called with, defaults included.
+        supplied: the arguments that the method fills in, such as its scale.
+        positional: those of them that are handed over by position, in order.
+        fingerprint: of a user's own factory; None for those of the tables.
+    """
+
+    name: str
+    factory: Callable[..., Any]
+    hyper: Mapping[str, Any]
+    supplied: frozenset[str] = frozenset()
+    positional: tuple[str, ...] = ()
+    fingerprint: str | None = None
+
+    def make(self, *given: Any, **known: Any) -> Any:
+        """The factory's product; of what the method knows it takes what it asks for."""
+        placed = (known[name] for name in self.positional)
+        named = {name: known[name] for name in self.supplied}
+        return self.factory(*given, *placed, **named, **self.hyper)
+
+    def described(self) -> dict[str, Any]:
+        """Name, hyper-parameters and fingerprint, for records."""
+        own = {} if self.fingerprint is None else {"fingerprint": self.fingerprint}
+        return {"name": self.name, **own, **plain(self.hyper)}
+
+
+def of_table(
+    kind: str,
+    name: str,
+    table: Mapping[str, Callable[..., Any]],
+    hyper: Mapping[str, Any],
+    *,
+    takes: Iterable[str] = (),
+    supplies: Iterable[str] = (),
+) -> Part:
+    """The part `name` of a table, with its own hyper-parameters checked and completed.
+
+    Args:
+        kind: "rule" or "init", for messages.
+        name: a key of `table`.
+        hyper: those given.
+        takes: arguments that are handed in by position.
+        supplies: what the method knows and fills in where it is asked for.
+
+    Raises:
+        ValueError: an unknown name or hyper-parameter, or one that is missing.
+    """
+    factory = table[validate.choice(kind, name, table)]
+    parameters = inspect.signature(factory).parameters
+    supplied = frozenset(supplies) & set(parameters)
+    own = [key for key in parameters if key not in supplied and key not in takes]
+    for given in hyper:
+        if not own:
+            raise ValueError(
+                f"{kind} {name!r} takes no hyper-parameters; got {given}={hyper[given]!r}; "
+                "leave it out"
+            )
+        validate.choice(f"hyper-parameter of {name!r}", given, sorted(own))
+    defaults = {key: parameters[key].default for key in own}
+    whole = {**defaults, **hyper}
+    for key, value in whole.items():
+        if value is inspect.Parameter.empty:
+            raise ValueError(f"{kind} {name!r} needs {key}; got none; give {key}=...")
+    return Part(name, factory, whole, supplied)
+
+
+def own_rule(name: str, factory: Any, hyper: Mapping[str, Any]) -> Part:
+    """A user's (learning_rate, damping, **hyper) -> Rule, recorded by name and fingerprint.
+
+    Raises:
+        TypeError: it does not take these arguments.
+    """
+    _named(name)
+    given = ", ".join(["learning_rate", "damping", *hyper])
+    _takes("a rule's factory", factory, given, 1.0, 0.0, **hyper)
+    return Part(name, factory, dict(hyper), frozenset(), ("damping",), fingerprint(factory))
+
+
+def own_init(name: str, init: Any) -> Part:
+    """A user's (problem, rank, seeds) -> Start, recorded by name and fingerprint.
+
+    Raises:
+        TypeError: it does not take these arguments.
+    """
+    _named(name)
+    _takes("an initialisation", init, "problem, rank, seeds", None, 1, (0,))
+    return Part(name, lambda: init, {}, fingerprint=fingerprint(init))
+
+
+def _named(name: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise TypeError(f"name must be a non-empty string; got {name!r}; records show it")
+
+
+def _takes(what: str, given: Any, signature: str, *args: Any, **kwargs: Any) -> None:
+    if not callable(given):
+        raise TypeError(f"{what} must be a function of ({signature}); got {given!r}")
+    try:
+        found = inspect.signature(given)
+    except ValueError:  # some builtins do not tell
+        return
+    try:
+        found.bind(*args, **kwargs)
+    except TypeError:
+        raise TypeError(
+            f"{what} is called as ({signature}); got one that takes {found}; change its arguments"
+        ) from None
+
+
+def plain(value: Any) -> Any:
+    """A value of plain JSON types: tuples become lists, named tuples and mappings dicts."""
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if hasattr(value, "_asdict"):
+        return plain(value._asdict())
+    if isinstance(value, (tuple, list)):
+        return [plain(item) for item in value]
+    if isinstance(value, Tensor):
+        return value.flatten().tolist()
+    return value
