@@ -32,5 +32,8 @@ from loraone_theory.problems.relu.population import ReLUPopulation as ReLUPopula
 from loraone_theory.problems.relu.problem import ReLUProblem as ReLUProblem
 from loraone_theory.problems.relu.sampling import sample_relu as sample_relu
 from loraone_theory.problems.relu.sampling import sample_relu_population as sample_relu_population
+from loraone_theory.problems.sensing import operators as operators
+from loraone_theory.problems.sensing.problem import SensingProblem as SensingProblem
+from loraone_theory.problems.sensing.sampling import sample_sensing as sample_sensing
 
 __version__: str

@@ -6,6 +6,7 @@ import tolerance
 import torch
 
 from loraone_theory.core import linalg
+from loraone_theory.core.implicit import Implicit
 
 EPS = tolerance.eps()
 
@@ -115,3 +116,26 @@ def test_a_left_frame_is_that_of_the_dense_decomposition(gap: float) -> None:
         sine = np.linalg.norm(F - U[:, :rank] @ (U[:, :rank].T @ F), 2)
         error = tolerance.rounding(d) * values[0]
         assert sine <= tolerance.subspace(values, rank, error)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+def test_triplets_of_a_matrix_known_by_its_products(dtype):
+    """Block Lanczos against LAPACK: low rank plus noise, tied values, deficient rank, a batch."""
+    rng = np.random.default_rng(3)
+    noise = torch.from_numpy(rng.standard_normal((2, 60, 45)))
+    left, right = (
+        torch.linalg.qr(torch.from_numpy(rng.standard_normal((2, n, 4)))).Q for n in (60, 45)
+    )
+    values = torch.tensor([3.0, 2.0, 2.0, 1.0], dtype=torch.float64)
+    clean = (left * values) @ right.mT
+    for M, rank in ((clean + 0.01 * noise, 4), (noise, 5), (clean, 4), (noise[:, :7, :5], 5)):
+        M = M.to(dtype)
+        hidden = Implicit(M.shape, lambda N, M=M: M @ N, lambda N, M=M: M.mT @ N, M)
+        U, S, V = linalg.truncated_svd(hidden, rank)
+        exact = torch.linalg.svdvals(M)
+        small = 16 * 105**0.5 * torch.finfo(dtype).eps * exact[..., :1]
+        assert ((S - exact[..., :rank]).abs() <= small).all()
+        # Triplets: MV = US and MᵀU = VS to the accuracy they are accepted at, up to rounding.
+        for product, wanted in ((M @ V, U * S[..., None, :]), (M.mT @ U, V * S[..., None, :])):
+            assert (torch.linalg.matrix_norm(product - wanted) <= 4 * small[..., 0]).all()
+        torch.testing.assert_close(hidden.dense(), M)

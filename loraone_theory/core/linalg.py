@@ -14,6 +14,7 @@ from torch import Tensor
 
 from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.implicit import Implicit
 
 
 class SVD(NamedTuple):
@@ -52,18 +53,21 @@ def eps(M: Tensor) -> float:
     return torch.finfo(M.dtype).eps
 
 
-def truncated_svd(M: Tensor | Factors, rank: int, options: SVDOptions = EXACT) -> SVD:
+def truncated_svd(M: Tensor | Factors | Implicit, rank: int, options: SVDOptions = EXACT) -> SVD:
     """The leading `rank` singular triplets of M (..., d, k).
 
     A product given as Factors is decomposed through two thin QR factorisations at O((d + k) r²),
-    never formed; its triplets beyond the inner dimension have S = 0 and zero vectors.
+    never formed; its triplets beyond the inner dimension have S = 0 and zero vectors. A matrix
+    given by its products alone is decomposed by block Lanczos, to rounding.
 
     Raises:
         ValueError: unknown `options.method`.
     """
     validate.choice("svd", options.method, ("exact", "lowrank"))
     if options.method == "lowrank":
-        return _lowrank_svd(M.dense() if isinstance(M, Factors) else M, rank, options)
+        return _lowrank_svd(M if isinstance(M, Tensor) else M.dense(), rank, options)
+    if isinstance(M, Implicit):
+        return SVD(*M.leading(rank))
     if isinstance(M, Tensor):
         U, S, Vh = torch.linalg.svd(M, full_matrices=False)
         return SVD(U[..., :rank], S[..., :rank], Vh.mT[..., :rank])

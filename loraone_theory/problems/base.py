@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.implicit import Implicit
 
 P = TypeVar("P", bound="Problem")
 
@@ -45,8 +46,8 @@ class Problem(Protocol):
     def gradients(self, shift: Factors) -> Factors:
         """(∇_A L, ∇_B L)."""
 
-    def one_step_gradient(self) -> Tensor | Factors:
-        """G = −∇_W L at the pre-trained weight W, dense (..., d, k) or as Factors."""
+    def one_step_gradient(self) -> Tensor | Factors | Implicit:
+        """G = −∇_W L at W (..., d, k): dense, as Factors, or by its products alone."""
 
     def with_offset(self: P, offset: Factors) -> P:
         """The same problem with frozen part W_f = W − offset."""

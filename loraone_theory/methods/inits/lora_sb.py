@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from loraone_theory.core import linalg
-from loraone_theory.core.factors import Factors
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.methods.inits.base import (
     Init,
@@ -32,7 +32,7 @@ def lora_sb(step: float = 1.0, signed: bool = False, svd: SVDOptions = EXACT) ->
         if signed:
             refuse_unknown_basis(problem, "lora-sb with signed=True")
             G = problem.one_step_gradient()
-            dense = G.dense() if isinstance(G, Factors) else G
+            dense = G if isinstance(G, Tensor) else G.dense()
             found = linalg.truncated_svd(dense.sign(), rank, svd)
         U, S, V = found
         U = complete_frame(U, S, seeds, "LoRA-SB left")

@@ -1,0 +1,209 @@
+"""Matrix sensing as a fitting problem: L = ‖𝒜(AB − offset) − y‖²/2m."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from functools import cached_property
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.implicit import Implicit
+from loraone_theory.core.validate import Array
+from loraone_theory.problems.linear.problem import _shift_and_pretrained
+from loraone_theory.problems.sensing.base import DENSE_LIMIT, MeasurementOperator
+
+
+@dataclass(frozen=True, eq=False)
+class SensingProblem:
+    """Fit labels y_i = ⟨a_i, Δ⟩ + z_i by ⟨a_i, AB⟩ in least squares.
+
+    With R = 𝒜*(𝒜(AB) − y)/m the gradients are ∇_A = RBᵀ and ∇_B = AᵀR, and G = 𝒜*(y)/m. The
+    labels are those of the shift: what W itself would measure is taken off. Make one with
+    `from_data` or `sample_sensing`.
+
+    Args:
+        operator: 𝒜, batch (...).
+        labels: y (..., m).
+        shift: Δ as Factors, where it is known; risk, error and alignments need it.
+        pretrained: W (..., d, k), needed only by initialisations that use W.
+        offset: what was subtracted from W in the frozen part: W_f = W − offset.
+        seeds: the seed of each instance, where they were drawn.
+        recipe: what made it, where it was drawn.
+    """
+
+    operator: MeasurementOperator
+    labels: Tensor
+    shift: Factors | None = None
+    pretrained: Tensor | None = None
+    offset: Factors | None = None
+    seeds: tuple[int, ...] | None = None
+    recipe: dict[str, Any] | None = None
+
+    @classmethod
+    def from_data(
+        cls,
+        operator: MeasurementOperator,
+        labels: Array,
+        *,
+        shift: Array | Factors | None = None,
+        pretrained: Array | None = None,
+    ) -> SensingProblem:
+        """The problem of given labels, with or without the Δ they came from.
+
+        Args:
+            operator: one of `problems.sensing.operators`, or one of your own with its methods.
+            labels: y (..., m), less what W measures.
+            shift: Δ (d, k), dense or Factors.
+            pretrained: W (d, k).
+
+        Raises:
+            TypeError: a dtype other than the operator's.
+            ValueError: labels, Δ or W that do not fit the operator; non-finite entries.
+
+        >>> from loraone_theory.problems.sensing.operators import Dense
+        >>> a = torch.randn(9, 3, 2, generator=torch.Generator().manual_seed(0))
+        >>> problem = SensingProblem.from_data(Dense(a), torch.ones(9))
+        >>> problem.d, problem.k, problem.measurements, problem.true_rank
+        (3, 2, 9, None)
+        """
+        y = validate.tensor("labels", labels, least_dims=1)
+        validate.same_kind(operator=operator.like, labels=y)
+        validate.shapes_match(
+            "labels must hold one number per measurement",
+            y.shape[-1] == operator.measurements,
+            labels=y.shape,
+            measurements=(operator.measurements,),
+        )
+        validate.broadcastable("operator", operator.batch_shape, "labels", y.shape[:-1])
+        delta = weight = None
+        if shift is not None:
+            delta, weight = _shift_and_pretrained(shift, pretrained)
+        elif pretrained is not None:
+            weight = validate.tensor("pretrained", pretrained)
+        for name, M in (("shift", delta), ("pretrained", weight)):
+            if M is None:
+                continue
+            validate.shapes_match(
+                f"{name} must have the shape (d, k) of the measured matrices",
+                M.shape[-2:] == (operator.d, operator.k),
+                **{name: M.shape, "operator": (operator.d, operator.k)},
+            )
+            validate.same_kind(labels=y, **{name: M.A if isinstance(M, Factors) else M})
+        return cls(operator, y, delta, weight)
+
+    @property
+    def d(self) -> int:
+        """Rows of the measured matrices."""
+        return self.operator.d
+
+    @property
+    def k(self) -> int:
+        """Columns of the measured matrices."""
+        return self.operator.k
+
+    @property
+    def measurements(self) -> int:
+        """m, the number of scalar measurements."""
+        return self.operator.measurements
+
+    @property
+    def true_rank(self) -> int | None:
+        """r*, the rank of Δ, where it is known."""
+        return None if self.shift is None else self.shift.rank
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions: the instances."""
+        shapes = [self.operator.batch_shape, self.labels.shape[:-1]]
+        shapes += [F.shape[:-2] for F in (self.shift, self.offset) if F is not None]
+        return torch.broadcast_shapes(*shapes)
+
+    @property
+    def like(self) -> Tensor:
+        """A tensor that carries the problem's dtype and device."""
+        return self.labels
+
+    @property
+    def work(self) -> int:
+        """Numbers that a step makes per instance: one for each measurement."""
+        return self.measurements
+
+    @cached_property
+    def targets(self) -> Tensor:
+        """What 𝒜(AB) has to equal: y, plus what the offset measures."""
+        if self.offset is None:
+            return self.labels
+        return self.labels + self.operator.forward(self.offset)
+
+    @property
+    def target(self) -> Factors | None:
+        """T = Δ + offset, what AB has to equal, where Δ is known."""
+        if self.shift is None or self.offset is None:
+            return self.shift
+        return concatenate(self.shift, self.offset)
+
+    def loss(self, shift: Factors) -> Tensor:
+        """L = ‖𝒜(AB) − y‖²/2m, shape (...)."""
+        miss = self.operator.forward(shift) - self.targets
+        return (miss * miss).sum(-1) / (2 * self.measurements)
+
+    def gradients(self, shift: Factors) -> Factors:
+        """(RBᵀ, AᵀR) with R = 𝒜*(𝒜(AB) − y)/m."""
+        _, pulled = self.operator.miss_and_pull(shift, self.targets)
+        return Factors(pulled.A / self.measurements, pulled.B / self.measurements)
+
+    def one_step_gradient(self) -> Tensor | Implicit:
+        """G = 𝒜*(y)/m, by its products where the operator forms no d×k matrix."""
+        batch = self.batch_shape
+        return self.operator.gradient(
+            self.labels.expand(*batch, self.measurements) / self.measurements
+        )
+
+    def residual(self, shift: Factors) -> Tensor:
+        """E = AB − T (..., d, k), formed explicitly.
+
+        Raises:
+            ValueError: Δ is not known, or E has more than DENSE_LIMIT entries.
+        """
+        target = self._known_target("the residual")
+        if self.d * self.k > DENSE_LIMIT:
+            raise ValueError(
+                f"a residual of d x k = {self.d} x {self.k} entries is too large to hold; "
+                "record 'risk', which needs none"
+            )
+        return shift.A @ shift.B - target.A @ target.B
+
+    def risk(self, shift: Factors) -> Tensor:
+        """½‖E‖_F², shape (...), without a d×k matrix.
+
+        E = [A T_A]·[B; −T_B] = Q·(R[B; −T_B]) with QR of the first factor: as accurate as the
+        difference itself.
+
+        Raises:
+            ValueError: Δ is not known.
+        """
+        target = self._known_target("the risk")
+        E = concatenate(shift, Factors(target.A, -target.B))
+        if 4 * E.rank > min(self.d, self.k):
+            E = Factors(self.residual(shift), torch.eye(self.k).to(self.like))
+            return 0.5 * (E.A * E.A).sum((-2, -1))
+        C = torch.linalg.qr(E.A, mode="r").R @ E.B
+        return 0.5 * (C * C).sum((-2, -1))
+
+    def with_offset(self, offset: Factors) -> SensingProblem:
+        """The same problem with W_f = W − offset."""
+        total = offset if self.offset is None else concatenate(self.offset, offset)
+        return replace(self, offset=total)
+
+    def _known_target(self, purpose: str) -> Factors:
+        target = self.target
+        if target is None:
+            raise ValueError(
+                f"{purpose} compares with the true shift, which this problem does not know; "
+                "pass shift=Δ when making it"
+            )
+        return target
