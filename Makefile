@@ -1,5 +1,7 @@
 # make reproduce   regenerate every figure into figures/
 # make test        install with the extras and pass lint, types and tests
+# make test-paths  the tests under several arithmetic paths (vector units, MKL, OpenBLAS, threads)
+# make mutants     one fault at a time in the numerical core: do its tests notice? (hours)
 # make verify      judge every claim and write paper_checks.md
 # make bench       time every benchmark against its baseline and write docs/performance.md
 # Each creates .venv when absent and installs the versions of constraints.txt.
@@ -9,7 +11,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test verify bench clean
+.PHONY: reproduce test test-paths mutants verify bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -30,6 +32,12 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-paths: $(VENV)/.installed-test
+	PYTHON=$(BIN)/python tests/arithmetic_paths.sh -n auto $(ARGS)
+
+mutants: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(ARGS)
 
 verify: $(VENV)/.installed
 	$(BIN)/loraone verify --json records/verdicts.json

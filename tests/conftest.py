@@ -1,8 +1,12 @@
 """Shared fixtures: devices, hypothesis settings."""
 
+from pathlib import Path
+
 import pytest
 import torch
 from hypothesis import HealthCheck, settings
+
+HERE = Path(__file__).resolve().parent
 
 settings.register_profile(
     "suite",
@@ -17,6 +21,19 @@ CUDA = pytest.param(
     "cuda",
     marks=pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no CUDA"),
 )
+
+
+# Files whose tests are about something other than the numbers that come out.
+NOT_NUMERICAL = {
+    "test_bad_arguments", "test_bench", "test_cli", "test_layers", "test_mutants",
+    "test_peft_processes", "test_peft_refusals", "test_readme", "test_report", "test_verify",
+}  # fmt: skip
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.path.parent == HERE and item.path.stem not in NOT_NUMERICAL:
+            item.add_marker("numerical")
 
 
 @pytest.fixture(params=["cpu", CUDA])
