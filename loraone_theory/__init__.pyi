@@ -21,6 +21,8 @@ from loraone_theory.methods import METHODS as METHODS
 from loraone_theory.methods import Method as Method
 from loraone_theory.methods.parametrisations import Start as Start
 from loraone_theory.methods.rules.base import Rule as Rule
+from loraone_theory.problems.autograd import LossProblem as LossProblem
+from loraone_theory.problems.from_loss import from_loss as from_loss
 from loraone_theory.problems.linear.problem import LinearProblem as LinearProblem
 from loraone_theory.problems.linear.reduction import Reduction as Reduction
 from loraone_theory.problems.linear.reduction import reduce as reduce

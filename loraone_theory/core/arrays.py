@@ -52,7 +52,7 @@ def tensor(
             f"{name} must be finite; got {int((~torch.isfinite(found)).sum())} NaN or infinite "
             f"entries of {found.numel()}; remove or repair them first"
         )
-    return found.clone() if owned else found
+    return found.detach().clone() if owned else found
 
 
 def _from_numpy(name: str, given: np.ndarray) -> Tensor:

@@ -13,9 +13,10 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg, tall, validate
+from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.validate import Array
+from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.linear.covariance import Covariance, Dense, Identity, Which
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
@@ -74,7 +75,7 @@ class LinearProblem:
         (3, 2, 2, 50)
         """
         inputs = validate.tensor("X", X)
-        delta, weight = _shift_and_pretrained(shift, pretrained)
+        delta, weight = shift_and_pretrained(shift, pretrained)
         validate.same_kind(X=inputs, shift=delta.A)
         N, d = inputs.shape[-2:]
         validate.shapes_match(
@@ -94,7 +95,7 @@ class LinearProblem:
 
         Args and errors are those of `from_data`.
         """
-        delta, weight = _shift_and_pretrained(shift, pretrained)
+        delta, weight = shift_and_pretrained(shift, pretrained)
         return cls(Identity(delta.A.new_ones(delta.shape[-2])), delta, weight)
 
     @property
@@ -205,56 +206,3 @@ class LinearProblem:
     def covariance_deviation(self) -> Tensor:
         """ε = ‖Σ̂ − I‖_op, shape (...) (Eq. 8)."""
         return (self.covariance.spectrum("extremes") - 1).abs().amax(-1)
-
-
-def _shift_and_pretrained(
-    shift: Array | Factors, pretrained: Array | None
-) -> tuple[Factors, Tensor | None]:
-    """Check Δ and W; Δ comes back as Factors whose inner dimension is its numerical rank."""
-    if isinstance(shift, Factors):
-        given: Factors | Tensor = Factors(
-            validate.tensor("shift.A", shift.A), validate.tensor("shift.B", shift.B)
-        )
-        validate.same_kind(**{"shift.A": given.A, "shift.B": given.B})  # type: ignore[union-attr]
-        validate.shapes_match(
-            "shift.A must have as many columns as shift.B has rows",
-            shift.A.shape[-1] == shift.B.shape[-2],
-            **{"shift.A": shift.A.shape, "shift.B": shift.B.shape},
-        )
-    else:
-        given = validate.tensor("shift", shift)
-    delta = _at_true_rank(given)
-    if pretrained is None:
-        return delta, None
-    weight = validate.tensor("pretrained", pretrained)
-    validate.same_kind(shift=delta.A, pretrained=weight)
-    validate.shapes_match(
-        "pretrained and shift must have the same last two dimensions (d, k)",
-        weight.shape[-2:] == delta.shape[-2:],
-        pretrained=weight.shape,
-        shift=delta.shape,
-    )
-    return delta, weight
-
-
-def _at_true_rank(given: Tensor | Factors) -> Factors:
-    d, k = given.shape[-2:]
-    U, S, V = linalg.truncated_svd(given, min(d, k, *_inner(given)))
-    if not bool((S[..., 0] > 0).all()):
-        raise ValueError(
-            f"shift must not be zero: there is nothing to learn; got shape {tuple(given.shape)}"
-        )
-    ranks = (S > max(d, k) * linalg.eps(S) * S[..., :1]).sum(-1)
-    true_rank = int(ranks.max())
-    if int(ranks.min()) != true_rank:
-        raise ValueError(
-            "shift must have the same rank in every instance of the batch; got ranks "
-            f"{ranks.flatten().tolist()}; simulate the instances of each rank separately"
-        )
-    if isinstance(given, Factors) and given.rank == true_rank:
-        return given
-    return Factors(U[..., :true_rank] * S[..., None, :true_rank], V[..., :true_rank].mT)
-
-
-def _inner(given: Tensor | Factors) -> tuple[int, ...]:
-    return (given.rank,) if isinstance(given, Factors) else ()

@@ -13,7 +13,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.implicit import Implicit
 from loraone_theory.core.validate import Array
-from loraone_theory.problems.linear.problem import _shift_and_pretrained
+from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.sensing.base import DENSE_LIMIT, MeasurementOperator
 
 
@@ -81,7 +81,7 @@ class SensingProblem:
         validate.broadcastable("operator", operator.batch_shape, "labels", y.shape[:-1])
         delta = weight = None
         if shift is not None:
-            delta, weight = _shift_and_pretrained(shift, pretrained)
+            delta, weight = shift_and_pretrained(shift, pretrained)
         elif pretrained is not None:
             weight = validate.tensor("pretrained", pretrained)
         for name, M in (("shift", delta), ("pretrained", weight)):
