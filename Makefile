@@ -1,5 +1,6 @@
 # make reproduce   regenerate every figure into figures/
 # make test        install with the extras and pass lint, types and tests
+# make test-all    the same with the tests that are slow (kills, processes)
 # make test-paths  the tests under several arithmetic paths (vector units, MKL, OpenBLAS, threads)
 # make mutants     one fault at a time in the numerical core: do its tests notice? (hours)
 # make verify      judge every claim and write paper_checks.md
@@ -11,7 +12,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-paths mutants verify bench clean
+.PHONY: reproduce test test-all test-paths mutants verify bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -32,6 +33,9 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+
+test-all:
+	$(MAKE) test ARGS="-m 'slow or not slow' $(ARGS)"
 
 test-paths: $(VENV)/.installed-test
 	PYTHON=$(BIN)/python tests/arithmetic_paths.sh -n auto $(ARGS)

@@ -75,28 +75,49 @@ class Experiment:
     tables: Callable[[Data, Any], Mapping[str, Rows]] | None = None
 
 
-def find() -> dict[str, Path]:
-    """The scripts of ./experiments, or else of the checkout that the package is in.
+def find(folder: str | Path | None = None) -> dict[str, Path]:
+    """The scripts of `folder`, by default of the checkout that the package is in.
+
+    Scripts are code, so those of the current folder are run only where it is named.
 
     Raises:
-        FileNotFoundError: neither folder has any.
+        FileNotFoundError: the folder has none.
     """
-    beside = Path(__file__).resolve().parent.parent / "experiments"
-    for folder in (Path("experiments"), beside):
-        found = (path for pattern in SCRIPTS for path in folder.glob(pattern))
-        scripts = {path.stem: path for path in sorted(found)}
-        if scripts:
-            return scripts
-    raise FileNotFoundError(
-        "experiments are scripts of the repository, not of the installed package: looked for "
-        f"{' and '.join(SCRIPTS)} in {Path('experiments').resolve()} and {beside} and found none; "
-        "run from a clone of the repository"
+    where = _beside() if folder is None else Path(folder)
+    scripts = _scripts(where)
+    if scripts:
+        return scripts
+    remedy = (
+        "experiments are scripts of the repository, not of the installed package: run from a clone "
+        "of the repository, or name a folder of them with --experiments"
+        if folder is None
+        else "name another folder"
     )
+    raise FileNotFoundError(
+        f"{where} must hold experiments, {' or '.join(SCRIPTS)}, and has none; {remedy}"
+    )
+
+
+def in_repository() -> bool:
+    """Whether the package is in a checkout, which has the experiments."""
+    return bool(_scripts(_beside()))
+
+
+def _beside() -> Path:
+    return Path(__file__).resolve().parent.parent / "experiments"
+
+
+def _scripts(folder: Path) -> dict[str, Path]:
+    found = (path for pattern in SCRIPTS for path in folder.glob(pattern))
+    return {path.stem: path for path in sorted(found) if path.is_file()}
 
 
 def summary(path: Path) -> str:
     """First line of a script's docstring, without running the script."""
-    text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    try:
+        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+    except (OSError, SyntaxError, ValueError) as error:
+        return f"(cannot be read: {' '.join(str(error).split())})"
     return text.partition("\n")[0]
 
 
@@ -144,8 +165,7 @@ def produce(
         "wall_time_s": round(time.perf_counter() - start, 2),
         **storage.provenance(),
     }
-    storage.save_arrays(out / f"{experiment.name}.npz", data)
-    storage.save_json(out / f"{experiment.name}.json", about)
+    storage.save_pair(out / f"{experiment.name}.npz", data, about)
     return redraw(experiment, out)
 
 
@@ -154,7 +174,8 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
 
     Raises:
         FileNotFoundError: there is no such data.
-        ValueError: the data was stored by a version of the script with other knobs.
+        ValueError: the data was stored by a version of the script with other knobs; with
+            storage.DamagedFile, data and config are damaged or were not written together.
     """
     stem = out / experiment.name
     for path in (stem.with_suffix(".npz"), stem.with_suffix(".json")):
@@ -163,7 +184,9 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
                 f"plotting reads stored data, and {path} does not exist; "
                 "run the experiment without --plot-only first"
             )
-    given = storage.load_json(stem.with_suffix(".json"))["config"]
+    data, about = storage.load_pair(stem.with_suffix(".npz"))
+    with storage.reading(stem.with_suffix(".json"), "what an experiment stored"):
+        given = dict(about["config"])
     if "seeds" in given:  # the former name of trials
         given["trials"] = given.pop("seeds")
     known = {field.name for field in dataclasses.fields(experiment.config)}
@@ -174,7 +197,6 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
         )
     # The data is only drawn, so the device it was made on need not be here.
     config = experiment.config(**{**_tuples(given), "device": "cpu"})
-    data = storage.load_arrays(stem.with_suffix(".npz"))
     paths = []
     with plotting.style():
         for name, figure in experiment.plot(data, config).items():
@@ -182,8 +204,7 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
     if experiment.tables is not None:
         for name, rows in experiment.tables(data, config).items():
             storage.save_json(out / f"{name}.rows.json", rows)
-            with storage.whole_file(out / f"{name}.md") as temporary:
-                temporary.write_text(markdown(rows), encoding="utf-8")
+            storage.save_text(out / f"{name}.md", markdown(rows))
     return paths
 
 
@@ -197,7 +218,11 @@ def markdown(rows: Rows) -> str:
     | 8 | 0.25 |
     """
     lines = [list(rows[0]), ["---"] * len(rows[0]), *(list(row.values()) for row in rows)]
-    return "".join(f"| {' | '.join(str(cell) for cell in line)} |\n" for line in lines)
+    return "".join(f"| {' | '.join(_cell(cell) for cell in line)} |\n" for line in lines)
+
+
+def _cell(value: Any) -> str:
+    return " ".join(str(value).split()).replace("|", "\\|")
 
 
 def _tuples(value: Any) -> Any:

@@ -1,6 +1,7 @@
 """Every benchmark at its tiny size: what its rows hold, and how they are kept. No times."""
 
 import json
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,7 @@ def test_rows_of_every_benchmark(name: str, tmp_path: Path) -> None:
 def test_benchmarks_run_before_are_kept(tmp_path: Path) -> None:
     """A file keeps the rows of other benchmarks, and only the latest of each."""
     path = tmp_path / "bench.json"
-    old = [{"name": "other/a", "ours_s": 1.0}, {"name": "relu/gone", "ours_s": 2.0}]
+    old = [asdict(bench.Row(name, "none", None, 1.0)) for name in ("other/a", "relu/gone")]
     path.write_text(json.dumps({"rows": old}))
     for _ in range(2):
         rows = bench.run(["relu"], setting=TINY, json=path)

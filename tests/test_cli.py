@@ -10,6 +10,7 @@ import loraone_theory as lt
 from loraone_theory.cli import COMMANDS, main
 
 SMALL = ["--d", "12", "--k", "10", "--rank", "3", "--true-rank", "2", "--samples", "120"]
+HERE = ["--experiments", "experiments"]
 BRIEF = ["--steps", "30", "--trials", "2"]
 
 GOOD = '''
@@ -81,7 +82,7 @@ def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
 
 
 def test_list_names_everything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["list"]) == 0
+    assert main(["list", *HERE]) == 0
     words = capsys.readouterr().out.split()
     assert set(lt.METHODS) | set(lt.RECORDS) | {"fig_good", "fig_bad", "fig_broken"} <= set(words)
     assert "parabola." in words  # the docstring's first line, without running the script
@@ -125,7 +126,7 @@ def test_divergence_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "lora", "--save", "run.csv"], "must end in .npz"),
         (["simulate", "lora", "--save", "nowhere/run.npz"], "must exist"),
         (["simulate", "lora", "--plot", "run.bmp"], "must end in .png or .pdf"),
-        (["reproduce", "fig_god"], "did you mean 'fig_good'"),
+        (["reproduce", "fig_god", *HERE], "did you mean 'fig_good'"),
         (["reproduce", "--trials", "0"], "trials must be >= 1"),
     ],
 )
@@ -144,7 +145,7 @@ def test_bad_arguments_are_one_line_and_2(
 def test_failing_experiment_does_not_stop_the_others(
     folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert main(["reproduce", "--out", "out"]) == 1
+    assert main(["reproduce", *HERE, "--out", "out"]) == 1
     captured = capsys.readouterr()
     assert "failed: no such parabola" in captured.out
     assert "an experiment must define Config, SMOKE, run, plot" in captured.out
@@ -158,13 +159,13 @@ def test_interruption_keeps_what_is_finished(
 ) -> None:
     script = folder / "experiments" / "fig_late.py"
     script.write_text(BAD.replace("ArithmeticError", "KeyboardInterrupt"))
-    assert main(["reproduce", "fig_good", "fig_late", "fig_bad", "--out", "out"]) == 130
+    assert main(["reproduce", "fig_good", "fig_late", "fig_bad", *HERE, "--out", "out"]) == 130
     assert "interrupted" in capsys.readouterr().out
     assert {path.stem for path in (folder / "out").iterdir()} == {"fig_good"}
 
 
 def test_reproduce_is_quiet_in_a_pipe(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert main(["reproduce", "fig_good", "--out", "out"]) == 0
+    assert main(["reproduce", "fig_good", *HERE, "--out", "out"]) == 0
     captured = capsys.readouterr()
     assert captured.err == ""
     assert "\x1b" not in captured.out
@@ -182,6 +183,28 @@ def test_no_experiments_is_a_clear_error(
     monkeypatch.setattr("loraone_theory.experiment.__file__", str(tmp_path / "a" / "b.py"))
     assert main(["reproduce"]) == 2
     assert "run from a clone of the repository" in capsys.readouterr().err
+    assert main(["list"]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    assert "lora-one" in captured.out
+    assert "experiments: none here" in captured.out
+
+
+def test_scripts_of_the_current_folder_run_only_where_it_is_named(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["reproduce", "fig_good", "--out", "out"]) == 2
+    assert "experiment must be one of" in capsys.readouterr().err
+    assert not (folder / "out").exists()
+
+
+def test_list_survives_a_script_that_cannot_be_read(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / "experiments" / "fig_syntax.py").write_text("def (:")
+    (folder / "experiments" / "fig_binary.py").write_bytes(b"\xff\x00")
+    assert main(["list", *HERE]) == 0
+    assert capsys.readouterr().out.count("(cannot be read: ") == 2
 
 
 def test_importing_the_library_imports_no_drawing_and_no_command_line() -> None:

@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 import loraone_theory as lt
+from loraone_theory import storage
 from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, judge
+from loraone_theory.claims.verdict import Store
 
 verify = importlib.import_module("loraone_theory.claims.run")
 
@@ -92,6 +94,9 @@ def test_arguments_are_passed_on():
         (lambda: lt.verify("T3.1", trials=0), ValueError, "trials must be >= 1"),
         (lambda: lt.verify("T3.1", trials=2.5), TypeError, "trials must be an integer"),
         (lambda: lt.verify("T3.1", seed=-1), ValueError, "seed must be >= 0"),
+        (lambda: lt.verify("T3.1", confidence=2), ValueError, "strictly between 0 and 1"),
+        (lambda: lt.verify_all(["T3.1"], confidence=True), TypeError, "confidence must be a num"),
+        (lambda: lt.verify("T3.1", smoke=1), TypeError, "smoke must be True or False"),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):
@@ -146,12 +151,14 @@ def without_time(verdict):
     return json.dumps(dataclasses.replace(verdict, seconds=0.0).to_record())
 
 
+place = list(CLAIMS).index
 QUICK = ["3.4", "3.4/balance", "3.9", "T3.3/second at N = 16d", "3.5/scale"]
 
 
 def test_an_interrupted_run_continues_and_ends_with_the_same_records(tmp_path, monkeypatch):
     whole = [without_time(v) for v in lt.verify_all(QUICK, smoke=True)]
-    progress, measured, real = tmp_path / "progress.json", [], verify.verify
+    progress, measured, real = tmp_path / "verdicts.json", [], verify.verify
+    partial = tmp_path / "verdicts.partial.json"
 
     def counting(name, **options):
         if name == "3.9" and name not in measured:
@@ -163,21 +170,23 @@ def test_an_interrupted_run_continues_and_ends_with_the_same_records(tmp_path, m
     monkeypatch.setattr(verify, "verify", counting)
     reported = []
     with pytest.raises(KeyboardInterrupt):
-        lt.verify_all(QUICK, smoke=True, progress_file=progress, report=reported.append)
+        lt.verify_all(QUICK, smoke=True, json=progress, report=reported.append)
     assert [v.id for v in reported] == QUICK[:2]
-    assert progress.exists()
+    assert partial.exists()
+    assert not progress.exists()
 
-    resumed = lt.verify_all(QUICK, smoke=True, progress_file=progress, report=reported.append)
+    resumed = lt.verify_all(QUICK, smoke=True, json=progress, report=reported.append)
     assert [without_time(v) for v in resumed] == whole
     assert measured == [*QUICK[:3], *QUICK[2:]]
     # All of them are reported again, those taken over included, in the order asked for.
     assert [v.id for v in reported[2:]] == QUICK
-    assert not progress.exists()
+    assert not partial.exists()
+    assert [r["id"] for r in json.loads(progress.read_text())] == sorted(QUICK, key=place)
 
 
 @pytest.mark.parametrize("changed", [{"seed": 1}, {"trials": 4}, {"smoke": False, "trials": 3}])
 def test_progress_of_another_run_is_not_taken_over(tmp_path, changed, monkeypatch):
-    progress, real, stopped = tmp_path / "progress.json", verify.verify, []
+    progress, real, stopped = tmp_path / "verdicts.json", verify.verify, []
 
     def stop_once(name, **options):
         if name == "3.9" and not stopped:
@@ -187,9 +196,9 @@ def test_progress_of_another_run_is_not_taken_over(tmp_path, changed, monkeypatc
 
     monkeypatch.setattr(verify, "verify", stop_once)
     with pytest.raises(KeyboardInterrupt):
-        lt.verify_all(["3.4", "3.9"], smoke=True, progress_file=progress)
+        lt.verify_all(["3.4", "3.9"], smoke=True, json=progress)
     options = {"smoke": True} | changed
-    found = lt.verify_all(["3.4", "3.9"], progress_file=progress, **options)
+    found = lt.verify_all(["3.4", "3.9"], json=progress, **options)
     expected = [real(name, **options) for name in ("3.4", "3.9")]
     assert [without_time(v) for v in found] == [without_time(v) for v in expected]
 
@@ -202,3 +211,62 @@ def test_records_and_verdicts_convert_both_ways(name):
     assert record["verdict"] == verdict.finding.value
     assert record["mutant_verdict"] == "VIOLATED"
     assert repr(lt.Verdict.from_record(record)) == repr(verdict)
+
+
+def ids(path):
+    return [record["id"] for record in json.loads(path.read_text())]
+
+
+def test_records_of_other_claims_stay_in_the_file(tmp_path):
+    path = tmp_path / "verdicts.json"
+    lt.verify_all(["3.4", "3.9"], smoke=True, json=path)
+    before = {record["id"]: record for record in json.loads(path.read_text())}
+    lt.verify_all(["3.9"], smoke=True, seed=1, json=path)
+    after = {record["id"]: record for record in json.loads(path.read_text())}
+    assert ids(path) == ["3.4", "3.9"]
+    assert after["3.4"] == before["3.4"]
+    assert after["3.9"]["seed"] == 1
+
+
+def test_progress_of_other_code_is_not_taken_over(tmp_path, monkeypatch):
+    path = tmp_path / "verdicts.json"
+    older = Store(path, {"trials": None, "confidence": 0.99, "seed": 0, "smoke": True})
+    older.run["code"] = "older"
+    older.keep(dataclasses.replace(lt.verify("3.4", smoke=True), reason="of older code"))
+    (found,) = lt.verify_all(["3.4"], smoke=True, json=path)
+    assert found.reason != "of older code"
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["verdicts.json"]
+
+
+def test_finished_claims_of_an_unfinished_run_survive_a_shorter_one(tmp_path):
+    path, asked = tmp_path / "verdicts.json", {"trials": None, "confidence": 0.99, "seed": 0}
+    Store(path, asked | {"smoke": True}).keep(lt.verify("3.9", smoke=True))
+    lt.verify_all(["3.4"], smoke=True, json=path)
+    lt.verify_all(["3.4"], trials=2, json=path)
+    assert ids(path) == ["3.4"]
+    assert list(Store(path, asked | {"smoke": True}).done) == ["3.9"]
+
+
+def test_progress_stays_until_the_file_is_there(tmp_path, monkeypatch):
+    path, real = tmp_path / "verdicts.json", storage.save_json
+
+    def full(where, value):
+        if where == path:
+            raise OSError(28, "No space left on device")
+        real(where, value)
+
+    monkeypatch.setattr(storage, "save_json", full)
+    with pytest.raises(OSError, match="No space left"):
+        lt.verify_all(["3.4"], smoke=True, json=path)
+    monkeypatch.undo()
+    monkeypatch.setattr(verify, "verify", None)  # nothing is measured again
+    assert [str(v) for v in lt.verify_all(["3.4"], smoke=True, json=path)] == ["SUPPORTED"]
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"id": "3.4"}]', '{"rows": []}', "null"])
+@pytest.mark.parametrize("name", ["verdicts.json", "verdicts.partial.json"])
+def test_foreign_files_are_refused_before_anything_is_measured(tmp_path, monkeypatch, text, name):
+    monkeypatch.setattr(verify, "verify", None)
+    (tmp_path / name).write_text(text)
+    with pytest.raises(storage.DamagedFile, match=name):
+        lt.verify_all(["3.4"], json=tmp_path / "verdicts.json")

@@ -2,6 +2,6 @@
 
 # Importing the files fills BENCHMARKS.
 from loraone_theory.bench import large, linear, relu
-from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run
+from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run, stored
 
-__all__ = ["BENCHMARKS", "Row", "Setting", "large", "linear", "relu", "run"]
+__all__ = ["BENCHMARKS", "Row", "Setting", "large", "linear", "relu", "run", "stored"]

@@ -128,20 +128,46 @@ def run(
     """
     for name in names:
         validate.choice("benchmark", name, BENCHMARKS)
+    target = None if json is None else storage.target(json, ".json")
+    if target is not None:
+        stored(target)
     rows: list[Row] = []
+    done: set[str] = set()
     for name in names or BENCHMARKS:
         for row in BENCHMARKS[name](setting or Setting()):
             rows.append(row)
+            if target is not None:
+                _merge(target, rows, done)
             if report is not None:
                 report(row)
-            if json is not None:
-                _merge(Path(json), rows)
+        done.add(name)
+        if target is not None:
+            _merge(target, rows, done)
     return rows
 
 
-def _merge(path: Path, rows: list[Row]) -> None:
-    old = storage.load_json(path)["rows"] if path.exists() else []
-    new = [asdict(row) for row in rows]
-    done = {row["name"].split("/")[0] for row in new}
-    kept = [row for row in old if row["name"].split("/")[0] not in done]
-    storage.save_json(path, {"rows": kept + new, "made_with": storage.provenance()})
+def stored(path: Path) -> dict[str, Any]:
+    """What `run` stored at `path`; no rows where there is no such file.
+
+    Raises:
+        storage.DamagedFile: another kind of file, or a damaged one.
+    """
+    if not path.exists():
+        return {"rows": []}
+    found = storage.load_json(path)
+    with storage.reading(path, "what `loraone bench --json` wrote"):
+        for row in found["rows"]:
+            Row(**row).name.split("/")
+        return dict(found)
+
+
+def _merge(path: Path, rows: list[Row], done: set[str]) -> None:
+    """Old rows go where a new one has their name, or all of their benchmark are done anew."""
+    new = {row.name: asdict(row) for row in rows}
+    kept = [
+        row
+        for row in stored(path)["rows"]
+        if row["name"] not in new and row["name"].split("/")[0] not in done
+    ]
+    whole = {"rows": kept + list(new.values()), "made_with": storage.provenance()}
+    storage.save_json(path, whole)

@@ -1,59 +1,30 @@
-"""The `loraone` command. A subcommand is a dataclass in a file of its own and a row of COMMANDS."""
+"""The `loraone` command."""
 
 from __future__ import annotations
 
-import functools
-import operator
+import importlib
 import sys
 from collections.abc import Sequence
-from typing import Annotated, Any, Protocol
+from typing import Any
 
-import tyro
+from loraone_theory.cli.guard import guarded
 
-from loraone_theory.cli.bench import Bench
-from loraone_theory.cli.common import BAD_ARGUMENTS, INTERRUPTED, complain
-from loraone_theory.cli.compare import Compare
-from loraone_theory.cli.listing import List
-from loraone_theory.cli.reproduce import Reproduce
-from loraone_theory.cli.simulate import Simulate
-from loraone_theory.cli.verify import Report, Verify
-
-
-class Command(Protocol):
-    """A dataclass whose fields are the command's arguments and whose docstring is its help."""
-
-    def run(self) -> int:
-        """Do it; the exit code."""
-
-
-COMMANDS: dict[str, type[Command]] = {
-    "compare": Compare,
-    "bench": Bench,
-    "list": List,
-    "report": Report,
-    "reproduce": Reproduce,
-    "simulate": Simulate,
-    "verify": Verify,
-}
+COMMANDS: dict[str, Any]  # the table of `cli.commands`, imported when it is first asked for
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Entry point: 0 done, 1 a run failed or diverged, 2 bad arguments, 130 interrupted."""
-    choices: list[Any] = [
-        Annotated[command, tyro.conf.subcommand(name)] for name, command in COMMANDS.items()
-    ]
-    command: Command = tyro.cli(
-        functools.reduce(operator.or_, choices),
-        prog="loraone",
-        description="Verify, by computation, the theory of low-rank fine-tuning.",
-        args=sys.argv[1:] if arguments is None else arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
-    )
-    try:
-        return command.run()
-    except (ValueError, TypeError, FileNotFoundError) as error:
-        complain(error)
-        return BAD_ARGUMENTS
-    except KeyboardInterrupt:
-        complain("interrupted")
-        return INTERRUPTED
+    given = sys.argv[1:] if arguments is None else arguments
+
+    def work() -> int:
+        # Imported here, so that an interruption of the imports is answered like any other.
+        code: int = importlib.import_module("loraone_theory.cli.commands").run(given)
+        return code
+
+    return guarded(work)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "COMMANDS":
+        return importlib.import_module("loraone_theory.cli.commands").COMMANDS
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

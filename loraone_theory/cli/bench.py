@@ -10,7 +10,9 @@ from rich.table import Table
 
 from loraone_theory import bench, storage
 from loraone_theory.bench import page
-from loraone_theory.cli.common import DONE, check_target, console
+from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.guard import DONE
+from loraone_theory.core import validate
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,7 @@ class Bench:
         check_target(self.page, ".md")
         if self.page is not None and self.json is None:
             raise ValueError("--page renders the rows of --json; give both")
+        validate.integer("pairs", self.pairs, least=1)
         screen = console()
         rows = bench.run(
             self.names,
@@ -44,14 +47,13 @@ class Bench:
             json=self.json,
             report=lambda row: screen.print(f"{row.name}: {page.ratio(row.ratio)}"),
         )
+        if self.page is not None and self.json is not None:
+            text = page.render(bench.stored(self.json), source=self.json.as_posix())
+            storage.save_text(self.page, text)
         table = Table(box=None, pad_edge=False)
         for heading in ("benchmark", "baseline", "baseline s", "ours s", "ratio", "spread"):
             table.add_column(heading)
         for row in rows:
             table.add_row(*page.cells(row))
         screen.print(table)
-        if self.page is not None and self.json is not None:
-            text = page.render(storage.load_json(self.json), source=self.json.as_posix())
-            with storage.whole_file(self.page) as temporary:
-                temporary.write_text(text, encoding="utf-8")
         return DONE

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 
 from rich.console import Console
 
-DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
+from loraone_theory import storage
 
 
 def console() -> Console:
-    """Standard output; plain text, and wide enough not to fold tables, where it is a pipe."""
-    found = Console(highlight=False)
-    return found if found.is_terminal else Console(highlight=False, width=120)
+    """Standard output; plain text, and wide enough not to fold tables, where it is a pipe.
 
-
-def complain(message: object) -> None:
-    """One line on standard error."""
-    print(f"error: {message}", file=sys.stderr)
+    Names and paths are printed as they are: no markup and no emoji are read out of them.
+    """
+    found = Console(highlight=False, markup=False, emoji=False)
+    if not found.is_terminal:
+        found = Console(highlight=False, markup=False, emoji=False, width=120)
+    return found
 
 
 def check_target(path: Path | None, *suffixes: str) -> None:
-    """A file to write ends in one of `suffixes` and lies in a folder that exists."""
-    if path is None:
-        return
-    if path.suffix not in suffixes:
-        raise ValueError(f"{path} must end in {' or '.join(suffixes)}")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(f"the folder of {path} must exist; create it first")
+    """A file that is to be written can be, as far as is known before the work, or an error."""
+    if path is not None:
+        storage.target(path, *suffixes)
+
+
+def check_folder(path: Path) -> None:
+    """A folder that is to be written to, and made if it is absent, can be, or an error."""
+    nearest = path
+    while not nearest.exists() and nearest != nearest.parent:
+        nearest = nearest.parent
+    if not nearest.is_dir():
+        raise NotADirectoryError(f"{path} must be a folder, and {nearest} is a file; name another")
+    storage.target(nearest / "probe")

@@ -9,11 +9,13 @@ from typing import Literal
 
 import numpy as np
 import tyro
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from loraone_theory import plotting
-from loraone_theory.cli.common import DONE, FAILED, check_target, console
+from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import validate
 from loraone_theory.predict import compare as comparing
 from loraone_theory.predict.compare import Comparison
@@ -84,6 +86,20 @@ class Compare:
                 tune=self.tune,
                 report=lambda name, done: bar.update(task, description=name, completed=done),
             )
+        try:
+            self._write(found)
+        finally:
+            self._print(found, screen)
+        return FAILED if any("diverged" in row.status for row in found.rows) else DONE
+
+    def _write(self, found: Comparison) -> None:
+        if self.save is not None:
+            found.save(self.save)
+        if self.plot is not None:
+            with plotting.style():
+                plotting.write(draw(found), self.plot)
+
+    def _print(self, found: Comparison, screen: Console) -> None:
         screen.print(_table(found))
         screen.print(
             "Means over the seeds. Floor and loss: training loss. Rates and steps: of the distance "
@@ -98,12 +114,6 @@ class Compare:
         for note, names in _notes(found).items():
             text = f"{', '.join(names)}: {note}"
             screen.print(textwrap.fill(text, screen.width, subsequent_indent="  "))
-        if self.save is not None:
-            found.save(self.save)
-        if self.plot is not None:
-            with plotting.style():
-                plotting.write(draw(found), self.plot)
-        return FAILED if any("diverged" in row.status for row in found.rows) else DONE
 
     def _problem(self, seeds: range) -> Problem:
         sizes = {"d": self.d, "k": self.k, "true_rank": self.true_rank, "seeds": seeds}

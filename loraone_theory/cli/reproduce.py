@@ -23,7 +23,8 @@ from rich.progress import (
 from rich.table import Table
 
 from loraone_theory import experiment
-from loraone_theory.cli.common import DONE, FAILED, INTERRUPTED, console
+from loraone_theory.cli.common import check_folder, console
+from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained, guarded
 from loraone_theory.core import validate
 from loraone_theory.experiment import Config, Experiment
 
@@ -49,10 +50,13 @@ class Reproduce:
     """The folder to write to; made where it does not exist."""
     plot_only: bool = False
     """Draw the figures again from the stored data, without running anything."""
+    experiments: Path | None = None
+    """A folder of experiment scripts, in place of the repository's; their code is run."""
 
     def run(self) -> int:
         """Run them one after another; those that fail do not stop the others."""
-        scripts = experiment.find()
+        check_folder(self.out)
+        scripts = experiment.find(self.experiments)
         for name in self.names:
             validate.choice("experiment", name, scripts)
         given = {"trials": self.trials, "device": self.device, "dtype": self.dtype}
@@ -76,7 +80,7 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
     screen = console()
     rows: list[tuple[str, str, str, str]] = []
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         TaskProgressColumn(),
         TimeElapsedColumn(),
@@ -95,7 +99,10 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
             except KeyboardInterrupt:
                 paths, result, stopped = [], "interrupted", True
             except Exception as error:
-                traceback.print_exc(file=sys.stderr)
+                if explained(error) is None:  # a fault of the script
+                    traceback.print_exc(file=sys.stderr)
+                else:
+                    complain(f"{name}: {error}")
                 paths, result, failed = [], f"failed: {error}", True
             bar.update(task, completed=1.0)
             seconds = f"{time.perf_counter() - start:.1f}"
@@ -125,6 +132,10 @@ def _one(job: Job, out: Path, plot_only: bool, progress: experiment.Progress) ->
 
 def script(path: str | Path, arguments: Sequence[str] | None = None) -> int:
     """The command line of one experiment: every field of its Config is an option."""
+    return guarded(lambda: _script(path, arguments))
+
+
+def _script(path: str | Path, arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     found = experiment.load(path)
     start = found.smoke if "--smoke" in given else found.config()
@@ -144,4 +155,5 @@ def script(path: str | Path, arguments: Sequence[str] | None = None) -> int:
         args=given,
         config=(tyro.conf.FlagCreatePairsOff,),
     )
+    check_folder(chosen.out)
     return run_all({found.name: lambda: (found, chosen.config)}, chosen.out, chosen.plot_only)

@@ -10,11 +10,13 @@ from typing import Literal
 import numpy as np
 import torch
 import tyro
+from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from loraone_theory import methods, plotting
-from loraone_theory.cli.common import DONE, FAILED, check_target, console
+from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import validate
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
@@ -98,6 +100,20 @@ class Simulate:
                 reduce=self.reduce,
                 progress=lambda done: bar.update(task, completed=done),
             )
+        try:
+            self._write(trajectory)
+        finally:
+            self._print(trajectory, screen, method)
+        return FAILED if trajectory.diverged.any() else DONE
+
+    def _write(self, trajectory: Trajectory) -> None:
+        if self.save is not None:
+            trajectory.save(self.save)
+        if self.plot is not None:
+            with plotting.style():
+                plotting.write(draw(trajectory), self.plot)
+
+    def _print(self, trajectory: Trajectory, screen: Console, method: methods.Method) -> None:
         screen.print(_table(trajectory))
         if self.reduce == "auto" and method.init_std is not None:
             screen.print(
@@ -106,12 +122,6 @@ class Simulate:
             )
         for message, count in Counter(str(s) for s in trajectory.status.flat).items():
             screen.print(f"{count} of {trajectory.status.size} runs: {message}")
-        if self.save is not None:
-            trajectory.save(self.save)
-        if self.plot is not None:
-            with plotting.style():
-                plotting.write(draw(trajectory), self.plot)
-        return FAILED if trajectory.diverged.any() else DONE
 
 
 def _table(trajectory: Trajectory) -> Table:

@@ -14,11 +14,14 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from loraone_theory import storage
-from loraone_theory.claims import CLAIMS, report
-from loraone_theory.claims.run import Verdict, verify_all
-from loraone_theory.cli.common import DONE, FAILED, check_target, console
+from loraone_theory.claims import CLAIMS, report, verdict
+from loraone_theory.claims.run import verify_all
+from loraone_theory.claims.verdict import Verdict
+from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.guard import DONE, FAILED
 
 VERDICTS = Path("records/verdicts.json")
+PARTIAL = ".partial.json"
 REPORT = Path("paper_checks.md")
 
 
@@ -44,19 +47,22 @@ class Verify:
     device: Literal["cpu"] = "cpu"
     """Claims are judged on the CPU in float64, where rounding tolerances are known."""
     json: Path | None = None
-    """Write the verdicts to this JSON file; an interrupted run goes on from where it was."""
+    """Write the verdicts to this JSON file, in place of those of the same claims in it; an
+    interrupted run goes on from where it was."""
 
     def run(self) -> int:
         """Judge, print the table, write the file."""
+        if self.json is not None and self.json.name.endswith(PARTIAL):
+            raise ValueError(f"{self.json} is named like the progress of a run; name another file")
         check_target(self.json, ".json")
         screen = console()
         wanted = self.claims or tuple(CLAIMS)
         verdicts: list[Verdict] = []
         with _bar(screen, len(wanted)) as advance:
 
-            def seen(verdict: Verdict) -> None:
-                verdicts.append(verdict)
-                advance(verdict.id)
+            def seen(found: Verdict) -> None:
+                verdicts.append(found)
+                advance(found.id)
 
             verify_all(
                 wanted,
@@ -64,24 +70,22 @@ class Verify:
                 confidence=self.confidence,
                 seed=self.seed,
                 smoke=self.smoke,
-                progress_file=self.json and self.json.with_suffix(".partial.json"),
+                json=self.json,
                 report=seen,
             )
         screen.print(_table(verdicts))
-        if self.json is not None:
-            storage.save_json(self.json, [verdict.to_record() for verdict in verdicts])
-        surprises = [verdict for verdict in verdicts if not verdict.as_expected]
-        for verdict in surprises:
-            screen.print(f"{verdict.id}: {verdict.finding}, expected {verdict.expected}")
-            screen.print(f"  {verdict.reason}")
-            screen.print(f"  mutant {verdict.mutant}: {verdict.mutant_reason}")
+        surprises = [found for found in verdicts if not found.as_expected]
+        for found in surprises:
+            screen.print(f"{found.id}: {found.finding}, expected {found.expected}")
+            screen.print(f"  {found.reason}")
+            screen.print(f"  mutant {found.mutant}: {found.mutant_reason}")
         return FAILED if surprises else DONE
 
 
 @contextmanager
 def _bar(screen: Console, total: int) -> Iterator:
     bar = Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
@@ -118,8 +122,9 @@ class Report:
     def run(self) -> int:
         """Render and write."""
         check_target(self.out, ".md")
-        text = report.render(storage.load_json(self.json), source=self.json.as_posix())
-        with storage.whole_file(self.out) as temporary:
-            temporary.write_text(text, encoding="utf-8")
+        records = verdict.load(self.json)
+        with storage.reading(self.json, "verdicts with all that a report needs"):
+            text = report.render(records, source=self.json.as_posix())
+        storage.save_text(self.out, text)
         console().print(f"wrote {self.out}")
         return DONE

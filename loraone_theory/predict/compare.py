@@ -73,7 +73,6 @@ class Comparison:
 
     def save(self, path: str | Path) -> None:
         """Every array as <method>.<name> to `path` (.npz), all else to the .json beside it."""
-        path = Path(path)
         arrays, about = {}, []
         for row in self.rows:
             plain = {}
@@ -84,9 +83,8 @@ class Comparison:
                     odd = isinstance(value, float) and not math.isfinite(value)
                     plain[name] = None if odd else value
             about.append(plain)
-        storage.save_arrays(path, arrays)
         whole = {"config": self.config, "rows": about, **storage.provenance()}
-        storage.save_json(path.with_suffix(".json"), whole)
+        storage.save_pair(path, arrays, whole)
 
 
 def compare(

@@ -1,0 +1,146 @@
+"""What comes out of a claim, and the file where that is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from loraone_theory import storage
+from loraone_theory.claims import CLAIMS, Finding
+from loraone_theory.core import validate
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What the numbers say of one claim, with all that a report needs.
+
+    `finding` is the answer; `as_expected` also asks that the mutant was found out.
+    """
+
+    id: str
+    finding: Finding
+    expected: Finding
+    reason: str
+    trials: int
+    inside: int
+    worst: float
+    confidence: float
+    mutant: Finding
+    mutant_reason: str
+    seed: int
+    smoke: bool
+    requested: int
+    seconds: float
+    numbers: dict[str, Any] = field(default_factory=dict)
+    about: dict[str, Any] = field(default_factory=dict)
+
+    def __str__(self) -> str:
+        return self.finding.value
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the draws decided anything."""
+        return self.finding is not Finding.INCONCLUSIVE
+
+    @property
+    def as_expected(self) -> bool:
+        """Whether claim and mutant came out as the library expects them to.
+
+        A smoke run has few draws, so there INCONCLUSIVE is taken as not contradicting.
+        """
+        if self.smoke and not self.conclusive:
+            return True
+        return self.finding is self.expected and self.mutant is Finding.VIOLATED
+
+    def to_record(self) -> dict[str, Any]:
+        """The JSON object: `id`, `verdict`, `expected`, `trials`, `mutant_verdict`, ..."""
+        record = asdict(self)
+        record["verdict"] = record.pop("finding")
+        record["mutant_verdict"] = record.pop("mutant")
+        return record
+
+    @classmethod
+    def from_record(cls, record: dict[str, Any]) -> Verdict:
+        """The inverse of `to_record`."""
+        values = dict(record)
+        values["finding"] = Finding(values.pop("verdict"))
+        values["mutant"] = Finding(values.pop("mutant_verdict"))
+        values["expected"] = Finding(values["expected"])
+        return cls(**values)
+
+
+def load(path: str | Path) -> list[dict[str, Any]]:
+    """The records of a verdict file.
+
+    Raises:
+        storage.DamagedFile: another kind of file, or a damaged one.
+    """
+    records = storage.load_json(path)
+    with storage.reading(path, "a list of verdicts that `loraone verify --json` wrote"):
+        for record in validate.sequence("the file", records, "records"):
+            Verdict.from_record(record)
+        return list(records)
+
+
+class Store:
+    """A verdict file, and the finished claims of an unfinished run beside it.
+
+    Args:
+        path: the file; checked here, before anything is measured.
+        asked: the settings of this run. Finished claims of a run with others, or of other code,
+            are not taken over.
+    """
+
+    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
+        self.path = storage.target(path, ".json")
+        self.partial = storage.target(path.with_suffix(".partial.json"))
+        self.run = {**asked, "code": storage.code_version()}
+        if self.path.exists():
+            load(self.path)
+        self._kept = self._read()
+        self.done = {
+            entry["record"]["id"]: Verdict.from_record(entry["record"])
+            for entry in self._kept
+            if entry["run"] == self.run
+        }
+
+    def _read(self) -> list[dict[str, Any]]:
+        if not self.partial.exists():
+            return []
+        entries = storage.load_json(self.partial)
+        with storage.reading(self.partial, "the finished claims of an unfinished run"):
+            for entry in validate.sequence("the file", entries, "finished claims"):
+                Verdict.from_record(entry["record"])
+                dict(entry["run"])
+            return list(entries)
+
+    def keep(self, verdict: Verdict) -> None:
+        """Add a finished claim."""
+        self._kept.append({"run": self.run, "record": verdict.to_record()})
+        self.done[verdict.id] = verdict
+        storage.save_json(self.partial, self._kept)
+
+    def finish(self, verdicts: Sequence[Verdict]) -> None:
+        """Write the verdicts to the file, in the order of `CLAIMS`, and only then drop them here.
+
+        Finished claims of other runs stay as long as their code is the present one.
+        """
+        old = load(self.path) if self.path.exists() else []
+        records = {record["id"]: record for record in old}
+        records |= {verdict.id: verdict.to_record() for verdict in verdicts}
+        place = {name: i for i, name in enumerate(CLAIMS)}
+        ordered = sorted(records.values(), key=lambda r: place.get(r["id"], len(place)))
+        storage.save_json(self.path, ordered)
+        written = {verdict.id for verdict in verdicts}
+        rest = [
+            entry
+            for entry in self._kept
+            if entry["run"].get("code") == self.run["code"]
+            and not (entry["run"] == self.run and entry["record"]["id"] in written)
+        ]
+        if rest:
+            storage.save_json(self.partial, rest)
+        else:
+            self.partial.unlink(missing_ok=True)
