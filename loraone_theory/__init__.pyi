@@ -19,6 +19,7 @@ from loraone_theory.dynamics.records import RECORDS as RECORDS
 from loraone_theory.dynamics.trajectory import Trajectory as Trajectory
 from loraone_theory.methods import METHODS as METHODS
 from loraone_theory.methods import Method as Method
+from loraone_theory.methods import schedules as schedules
 from loraone_theory.methods.parametrisations import Start as Start
 from loraone_theory.methods.rules.base import Rule as Rule
 from loraone_theory.problems.autograd import LossProblem as LossProblem

@@ -104,7 +104,10 @@ CASES = {
     "init_std list": (lambda: lt.methods.lora(init_std=[0.1, 0.2]), r"pass the sequence to simul"),
     "init_std sign": (lambda: lt.methods.lora(init_std=-1.0), r"init_std must be finite and > 0"),
     "scale": (lambda: lt.methods.lora(scale=0), r"scale must be finite and > 0"),
-    "ratio": (lambda: lt.methods.lora_plus(ratio=0.5), r"ratio must be >= 1 \(1 is plain LoRA\)"),
+    "ratio": (
+        lambda: lt.methods.lora_plus(ratio=0.5),
+        r"ratio of rule 'lora-plus' must satisfy 1 <= ratio; got .*1 is plain LoRA",
+    ),
     "initial shape": (
         lambda: simulate(rank=3, initial=given),
         r"initial must be A \(..., 8, 3\) and B \(..., 3, 6\); got A \(8, 2\)",

@@ -298,16 +298,17 @@ def test_adalora_refuses_bad_schedules() -> None:
     options = {"rank": 3, "learning_rate": 0.1, "steps": 1}
     with pytest.raises(ValueError, match="target_rank=4 with rank=3; lower target_rank"):
         lt.simulate(problem, lt.methods.adalora(target_rank=4), **options)
-    method = lt.methods.adalora(total_steps=5, initial_steps=2, final_steps=3)
     with pytest.raises(ValueError, match=r"must be < total_steps; got 2 \+ 3 with total_steps=5"):
-        lt.simulate(problem, method, **options)
+        lt.methods.adalora(total_steps=5, initial_steps=2, final_steps=3)
 
 
 # --- choosing rules --------------------------------------------------------------------------
 
 
 def test_trained_by_says_what_fits() -> None:
-    with pytest.raises(ValueError, match="train A and B; 'lora-sb' trains sARB; use gd"):
+    with pytest.raises(
+        ValueError, match="train A and B; 'lora-sb-preconditioned' trains sARB; use gd"
+    ):
         lt.methods.lora_sb().trained_by("preconditioned")
     with pytest.raises(ValueError, match=r"rule must be one of .*did you mean 'adamw'"):
         lt.methods.lora().trained_by("adam")
@@ -347,3 +348,137 @@ def test_a_scale_that_waits_for_the_rank() -> None:
         _ = lt.methods.rslora().parametrisation
     waiting = lt.methods.lora(scale=lt.methods.Alpha(6.0)).init(problem, 4, (0,))
     assert torch.equal(waiting.trainable[0], lt.methods.lora().init(problem, 4, (0,)).trainable[0])
+
+
+# --- weight decay ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("beta", "rule"), [(0.0, "gd"), (0.7, "momentum")])
+def test_l2_is_the_weight_decay_of_torchs_sgd(beta: float, rule: str) -> None:
+    hyper = {"beta": beta} if rule == "momentum" else {}
+    expected = run_torch(
+        lambda params: torch.optim.SGD(params, lr=0.05, momentum=beta, weight_decay=0.3)
+    )
+    assert_same(run(rules.RULES[rule](0.05, l2=0.3, **hyper)), expected)
+
+
+def test_decoupled_decay_is_its_formula() -> None:
+    """Entry by entry in numpy: P ← (1 − ηw)P − η(step)."""
+    eta, w, beta, lam = 0.05, 0.3, 0.6, 0.2
+    start = [P.numpy() for P in pair()]
+    names = ("gd", "momentum", "lora-plus", "preconditioned")
+    for name in names:
+        A, B = (P.copy() for P in start)
+        ball = [np.zeros_like(A), np.zeros_like(B)]
+        for t in range(5):
+            steps = [G.numpy() for G in pair(100 + 2 * t)]
+            rates = [eta, eta]
+            if name == "momentum":
+                ball = [beta * M + G for M, G in zip(ball, steps, strict=True)]
+                steps = ball
+            elif name == "lora-plus":
+                rates = [eta, 4 * eta]
+            elif name == "preconditioned":
+                eye = lam * np.eye(R)
+                right = np.linalg.inv(B @ B.swapaxes(-1, -2) + eye)
+                left = np.linalg.inv(A.swapaxes(-1, -2) @ A + eye)
+                steps = [steps[0] @ right, left @ steps[1]]
+            A = (1 - rates[0] * w) * A - rates[0] * steps[0]
+            B = (1 - rates[1] * w) * B - rates[1] * steps[1]
+        hyper = {
+            "momentum": {"beta": beta},
+            "lora-plus": {"ratio": 4.0},
+            "preconditioned": {"damping": lam},
+        }.get(name, {})
+        found = run(rules.RULES[name](eta, weight_decay=w, **hyper), steps=5)
+        assert_same(found, tuple(torch.from_numpy(P) for P in (A, B)))
+
+
+def test_l2_in_preconditioned_descent_is_preconditioned_with_the_gradient() -> None:
+    eta, w, lam = 0.05, 0.3, 0.2
+    (A, B), (grad_A, grad_B) = pair(), pair(100)
+    eye = lam * torch.eye(R, dtype=torch.float64)
+    expected = (
+        A - eta * (grad_A + w * A) @ torch.linalg.inv(B @ B.mT + eye),
+        B - eta * torch.linalg.inv(A.mT @ A + eye) @ (grad_B + w * B),
+    )
+    assert_same(run(rules.preconditioned(eta, lam, l2=w), steps=1), expected)
+
+
+DECAYED = [
+    (name, kind)
+    for name in ("gd", "momentum", "lora-plus", "preconditioned")
+    for kind in ("weight_decay", "l2")
+]
+
+
+@pytest.mark.parametrize(("name", "kind"), DECAYED)
+def test_decayed_runs_reduce_exactly_and_state_what_changes(name: str, kind: str) -> None:
+    problem = lt.sample_linear(d=9, k=8, true_rank=2, samples=60, seeds=(0, 1))
+    method = lt.methods.lora(init_std=0.3).trained_by(name, **{kind: 0.2})
+    assert method.facts.equivariant
+    assert method.facts.descent is None  # the step in place has no decay
+    assert method.facts.local is None
+    damping = 0.1 if method.facts.inverts else 0.0
+    auto, never = (
+        lt.simulate(
+            problem, method, rank=3, learning_rate=0.05, steps=40, damping=damping, reduce=how
+        )
+        for how in ("auto", "never")
+    )
+    # 40 steps that contract: rounding grows by less than a factor of 10^3.
+    torch.testing.assert_close(auto["risk"], never["risk"], rtol=1e-11, atol=1e-15)
+    note = lt.predict.contraction(problem, method, rank=3).notes[0]
+    assert "weight decay moves the solution" in note
+
+
+def test_without_decay_nothing_is_changed() -> None:
+    for name in ("gd", "momentum", "lora-plus", "preconditioned"):
+        plain, zero = rules.RULES[name](0.05), rules.RULES[name](0.05, weight_decay=0.0, l2=0.0)
+        assert all(torch.equal(a, b) for a, b in zip(run(plain), run(zero), strict=True))
+        assert (plain.descent is None) == (zero.descent is None) == (name == "momentum")
+
+
+# --- one clear error -------------------------------------------------------------------------
+
+BAD_HYPER = [
+    ("adamw", {"betas": (2, 2)}, r"betas\[0\] of rule 'adamw' must satisfy 0 <= betas\[0\] < 1"),
+    ("adamw", {"betas": (0.9, -0.1)}, r"betas\[1\] of rule 'adamw' must satisfy"),
+    ("adamw", {"betas": 0.9}, "betas of rule 'adamw' must be two numbers; got 0.9"),
+    ("adamw", {"betas": (0.9, 0.9, 0.9)}, "betas of rule 'adamw' must be two numbers"),
+    ("adamw", {"eps": -1e-8}, "eps of rule 'adamw' must satisfy 0 < eps; got eps=-1e-08; 1e-8"),
+    ("adamw", {"eps": 0.0}, "eps of rule 'adamw' must satisfy 0 < eps"),
+    ("adamw", {"weight_decay": -0.1}, "weight_decay of rule 'adamw' must satisfy 0 <= weight"),
+    ("adamw", {"ratio": 0.5}, "ratio of rule 'adamw' must satisfy 1 <= ratio"),
+    ("gd", {"weight_decay": float("nan")}, "weight_decay of rule 'gd' must satisfy"),
+    ("gd", {"l2": -1.0}, "l2 of rule 'gd' must satisfy 0 <= l2; got l2=-1"),
+    ("gd", {"decay": 0.1}, "hyper-parameter of 'gd' must be one of l2, weight_decay; got 'decay'"),
+    (
+        "momentum",
+        {"beta": 2},
+        "beta of rule 'momentum' must satisfy 0 <= beta < 1; got beta=2; 0.9",
+    ),
+    ("momentum", {"beta": "0.9"}, "beta of rule 'momentum' must be a number"),
+    ("lora-plus", {"ratio": -4}, "ratio of rule 'lora-plus' must satisfy 1 <= ratio; got ratio=-4"),
+    ("preconditioned", {"adaptive": -1}, "adaptive of rule 'preconditioned' must satisfy"),
+    ("preconditioned", {"damping": 1.0}, "hyper-parameter of 'preconditioned' must be one of"),
+    ("scaled-adamw", {"betas": (1.0, 0.9)}, r"betas\[0\] of rule 'scaled-adamw' must satisfy"),
+    ("scaled-adamw", {"order": "later"}, "order must be one of released, peft"),
+    ("lora-pro", {"ridge": -1.0}, "ridge of rule 'lora-pro' must satisfy"),
+    ("lora-pro", {"betas": (0.9, 1.5)}, r"betas\[1\] of rule 'lora-pro' must satisfy"),
+]
+
+
+@pytest.mark.parametrize(("rule", "hyper", "message"), BAD_HYPER)
+def test_bad_hyper_parameters_are_refused_at_once(rule: str, hyper: dict, message: str) -> None:
+    with pytest.raises((TypeError, ValueError), match=message):
+        lt.methods.lora().trained_by(rule, **hyper)
+
+
+@pytest.mark.parametrize("name", rules.RULES)
+def test_rules_refuse_rates_below_zero(name: str) -> None:
+    with pytest.raises(ValueError, match=f"learning_rate of rule '{name}' must satisfy 0 <= learn"):
+        rules.RULES[name](-1.0)
+    if rules.RULES[name](1.0).inverts:
+        with pytest.raises(ValueError, match=f"damping of rule '{name}' must satisfy 0 <= damping"):
+            rules.RULES[name](1.0, damping=-1.0)

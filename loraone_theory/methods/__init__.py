@@ -36,6 +36,7 @@ from loraone_theory.methods.lora import (
     p_lora_adamw,
     rslora,
 )
+from loraone_theory.methods.rebuilding import rebuild
 from loraone_theory.methods.weight import lora_xs, milora, olora, pissa
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -111,5 +112,6 @@ __all__ = [
     "p_lora",
     "p_lora_adamw",
     "pissa",
+    "rebuild",
     "rslora",
 ]

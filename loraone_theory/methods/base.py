@@ -94,6 +94,11 @@ class Method:
         else:
             s = validate.number("scale", self.scaling, positive=True)
             object.__setattr__(self, "scaling", s)
+        if self.facts.pair and not self.is_pair:
+            raise ValueError(
+                f"rule {self.train.name!r} applies to methods that train A and B; {self.name!r} "
+                f"trains {self.parametrise(1.0).name}; use gd, momentum or adamw"
+            )
 
     def at(self, rank: int) -> Method:
         """The method at this rank, its scale a number."""
@@ -224,7 +229,8 @@ class Method:
             TypeError: it does not take these arguments, or does not return a Rule.
             ValueError: it needs a pair and the method does not train one.
         """
-        return self._trained(parts.own_rule(name, factory, hyper), f"{self.name}-{name}")
+        part = parts.own_rule(name, factory, hyper)
+        return replace(self, name=f"{self.name}-{name}", train=part)
 
     def trained_by(
         self, rule: str | RuleFactory, *, name: str | None = None, **hyper: Any
@@ -249,13 +255,4 @@ class Method:
         else:
             called = getattr(rule, "__name__", type(rule).__name__)
             part = parts.own_rule(called, rule, hyper)
-        return self._trained(part, f"{self.name}-{part.name}" if name is None else name)
-
-    def _trained(self, part: Part, name: str) -> Method:
-        made = replace(self, name=name, train=part)
-        if made.facts.pair and not self.is_pair:
-            raise ValueError(
-                f"rule {part.name!r} applies to methods that train A and B; {self.name!r} trains "
-                f"{self.parametrise(1.0).name}; use gd, momentum or adamw"
-            )
-        return made
+        return replace(self, name=f"{self.name}-{part.name}" if name is None else name, train=part)

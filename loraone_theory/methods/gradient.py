@@ -29,7 +29,7 @@ def lora_one_preconditioned(
 ) -> Method:
     """LoRA-One: Spectral-init, preconditioned gradient descent (Eq. 9)."""
     return lora_one(gamma=gamma, scale=scale, svd=svd).trained_by(
-        "preconditioned", adaptive=validate.number("adaptive", adaptive)
+        "preconditioned", adaptive=adaptive
     )
 
 

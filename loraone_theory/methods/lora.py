@@ -46,9 +46,7 @@ def rslora(*, alpha: float = 1.0, init_std: Std = 1e-2) -> Method:
 
 def lora_momentum(*, beta: float = 0.9, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """LoRA by gradient descent with heavy-ball momentum."""
-    return lora(init_std=init_std, scale=scale).trained_by(
-        "momentum", beta=validate.below_one("beta", beta)
-    )
+    return lora(init_std=init_std, scale=scale).trained_by("momentum", beta=beta)
 
 
 def lora_adamw(
@@ -67,9 +65,7 @@ def lora_adamw(
 
 def lora_plus(*, ratio: float = 16.0, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """LoRA+: LoRA with a step for B that is `ratio` times as large."""
-    return lora(init_std=init_std, scale=scale).trained_by(
-        "lora-plus", name="lora+", ratio=_ratio(ratio)
-    )
+    return lora(init_std=init_std, scale=scale).trained_by("lora-plus", name="lora+", ratio=ratio)
 
 
 def lora_plus_adamw(
@@ -86,22 +82,15 @@ def lora_plus_adamw(
         "betas": betas,
         "eps": eps,
         "weight_decay": weight_decay,
-        "ratio": _ratio(ratio),
+        "ratio": ratio,
     }
     return lora(init_std=init_std, scale=scale).trained_by("adamw", name="lora+-adamw", **hyper)
-
-
-def _ratio(given: float) -> float:
-    ratio = validate.number("ratio", given, positive=True)
-    if ratio < 1:
-        raise ValueError(f"ratio must be >= 1 (1 is plain LoRA); got ratio={ratio}")
-    return ratio
 
 
 def p_lora(*, adaptive: float = 0.0, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """P-LoRA: LoRA-init, preconditioned gradient descent (Eq. 9); `adaptive` damps with ‖∇‖."""
     return lora(init_std=init_std, scale=scale).trained_by(
-        "preconditioned", name="p-lora", adaptive=validate.number("adaptive", adaptive)
+        "preconditioned", name="p-lora", adaptive=adaptive
     )
 
 
@@ -124,9 +113,7 @@ def p_lora_adamw(
 
 def lora_pro(*, ridge: float = 1e-8, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """LoRA-Pro: LoRA-init, the low-rank step nearest to the full gradient's."""
-    return lora(init_std=init_std, scale=scale).trained_by(
-        "lora-pro", name="lora-pro", ridge=validate.number("ridge", ridge)
-    )
+    return lora(init_std=init_std, scale=scale).trained_by("lora-pro", name="lora-pro", ridge=ridge)
 
 
 def lora_pro_adamw(
@@ -141,7 +128,7 @@ def lora_pro_adamw(
     """LoRA-Pro by AdamW on the equivalent full gradient, projected back."""
     hyper: dict[str, Any] = {"betas": betas, "eps": eps, "weight_decay": weight_decay}
     return lora(init_std=init_std, scale=scale).trained_by(
-        "lora-pro", name="lora-pro-adamw", ridge=validate.number("ridge", ridge), **hyper
+        "lora-pro", name="lora-pro-adamw", ridge=ridge, **hyper
     )
 
 
@@ -163,11 +150,11 @@ def adalora(
     around = around_part(
         "adalora",
         target_rank=target_rank,
-        total_steps=validate.integer("total_steps", total_steps, least=1),
-        initial_steps=validate.integer("initial_steps", initial_steps, least=0),
-        final_steps=validate.integer("final_steps", final_steps, least=0),
-        interval=validate.integer("interval", interval, least=1),
-        penalty=validate.number("penalty", penalty),
+        total_steps=total_steps,
+        initial_steps=initial_steps,
+        final_steps=final_steps,
+        interval=interval,
+        penalty=penalty,
         squared=squared,
         betas=betas,
     )

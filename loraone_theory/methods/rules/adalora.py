@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Params
-from loraone_theory.methods.rules.base import Betas, Rule, State
+from loraone_theory.methods.rules.base import Betas, Rule, State, check_adam, checked
 
 
 class Scores(NamedTuple):
@@ -85,6 +85,12 @@ def adalora(
     Raises:
         ValueError: t_i + t_f >= T, or b_T > r once r is known.
     """
+    validate.integer("total_steps", total_steps, least=1)
+    for name, count in (("initial_steps", initial_steps), ("final_steps", final_steps)):
+        validate.integer(name, count, least=0)
+    validate.integer("interval", interval, least=1)
+    checked("adalora", "penalty", penalty)
+    check_adam("adalora", betas, 1.0, 0.0)
     if initial_steps + final_steps >= total_steps:
         raise ValueError(
             "initial_steps + final_steps must be < total_steps; got "

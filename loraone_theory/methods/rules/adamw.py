@@ -3,7 +3,17 @@
 from __future__ import annotations
 
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.methods.rules.base import ADAM, Betas, Moments, Rule, decay, descend
+from loraone_theory.methods.rules.base import (
+    ADAM,
+    Betas,
+    Moments,
+    Rule,
+    check_adam,
+    check_rates,
+    check_ratio,
+    decay,
+    descend,
+)
 
 
 def adamw(
@@ -18,6 +28,9 @@ def adamw(
     The last tensor (B of a pair) takes steps `ratio` times as large: LoRA+. The rule is entrywise,
     so its trajectory does not rotate with the problem.
     """
+    check_rates("adamw", learning_rate)
+    check_adam("adamw", betas, eps, weight_decay)
+    check_ratio("adamw", ratio)
 
     def update(params: Params, gradients: Params, state: Moments) -> tuple[Params, Moments]:
         state = state.after(gradients, betas)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from typing import Any, Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse
 
@@ -48,6 +50,7 @@ class Local(NamedTuple):
 
 
 UNSTATED = "no rate: the rule does not state how it acts near a solution (Rule.local)"
+DECAY = "no rate: weight decay moves the solution away from the fit"
 ADAM = "no rate: steps of Adam's kind do not shrink with the gradient"
 
 
@@ -88,6 +91,62 @@ def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:
     if isinstance(learning_rate, Tensor):
         return M.addcmul(step, learning_rate, value=-1)
     return M.add(step, alpha=-learning_rate)
+
+
+def checked(
+    rule: str,
+    name: str,
+    given: Any,
+    *,
+    least: float = 0.0,
+    positive: bool = False,
+    below: float = math.inf,
+    remedy: str = "",
+) -> float:
+    """A hyper-parameter of a rule with least <= value (> 0 where positive) and value < below.
+
+    Raises:
+        TypeError, ValueError: it is none.
+    """
+    what = f"{name} of rule {rule!r}"
+    value = validate.real(what, given)
+    if math.isfinite(value) and value >= least and value < below and (value > 0 or not positive):
+        return value
+    lower = f"0 < {name}" if positive else f"{least:g} <= {name}"
+    upper = "" if math.isinf(below) else f" < {below:g}"
+    tail = f"; {remedy}" if remedy else ""
+    raise ValueError(f"{what} must satisfy {lower}{upper}; got {name}={value:g}{tail}")
+
+
+def check_rates(rule: str, learning_rate: Scalar, damping: Scalar = 0.0) -> None:
+    """Refuse a learning rate or a damping below 0; tensors of them have been looked at before."""
+    for name, given in (("learning_rate", learning_rate), ("damping", damping)):
+        if not isinstance(given, Tensor):
+            checked(rule, name, given)
+
+
+def check_adam(rule: str, betas: Any, eps: Any, weight_decay: Any) -> None:
+    """Refuse betas outside [0, 1), eps <= 0 and a negative weight decay."""
+    if not isinstance(betas, (tuple, list)) or len(betas) != 2:
+        raise TypeError(
+            f"betas of rule {rule!r} must be two numbers; got {betas!r}; (0.9, 0.999) is usual"
+        )
+    for name, beta in zip(("betas[0]", "betas[1]"), betas, strict=True):
+        checked(rule, name, beta, below=1.0, remedy="(0.9, 0.999) is usual")
+    checked(rule, "eps", eps, positive=True, remedy="1e-8 is usual")
+    checked(rule, "weight_decay", weight_decay)
+
+
+def check_ratio(rule: str, ratio: Any) -> None:
+    """Refuse a ratio of the steps of B and A below 1."""
+    checked(rule, "ratio", ratio, least=1.0, remedy="1 is plain LoRA, 16 is usual")
+
+
+def with_l2(gradients: Params, params: Params, l2: float) -> Params:
+    """∇ + wP for every tensor: the gradients of L + ½w Σ‖P‖_F²."""
+    if l2 == 0:
+        return gradients
+    return tuple(G.add(P, alpha=l2) for G, P in zip(gradients, params, strict=True))
 
 
 def decay(M: Tensor, learning_rate: Scalar, weight_decay: float) -> Tensor:

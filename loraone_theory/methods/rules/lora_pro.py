@@ -17,6 +17,9 @@ from loraone_theory.methods.rules.base import (
     Local,
     Moments,
     Rule,
+    check_adam,
+    check_rates,
+    checked,
     decay,
     descend,
 )
@@ -84,6 +87,10 @@ def lora_pro(
     The Gram inverses take damping + `ridge`, 1e-8 in the released code: a direction that grows out
     of rounding passes any cutoff of a pseudo-inverse, and g^A has 1/σ² there.
     """
+    check_rates("lora-pro", learning_rate, damping)
+    check_adam("lora-pro", (0.9, 0.999) if betas is None else betas, eps, weight_decay)
+    checked("lora-pro", "scale", scale, positive=True)
+    checked("lora-pro", "ridge", ridge)
 
     def init(params: Params) -> tuple[Drops, Moments]:
         A, B = params

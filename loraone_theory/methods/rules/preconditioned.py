@@ -7,10 +7,27 @@ from torch import Tensor
 from loraone_theory.core import tall
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
-from loraone_theory.methods.rules.base import Descent, Drops, Local, Rule, descend
+from loraone_theory.methods.rules.base import (
+    DECAY,
+    Descent,
+    Drops,
+    Local,
+    Rule,
+    check_rates,
+    checked,
+    decay,
+    descend,
+    with_l2,
+)
 
 
-def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float = 0.0) -> Rule:
+def preconditioned(
+    learning_rate: Scalar,
+    damping: Scalar = 0.0,
+    adaptive: float = 0.0,
+    weight_decay: float = 0.0,
+    l2: float = 0.0,
+) -> Rule:
     """A ← A − η∇_A (BBᵀ + λ_tI)⁻¹, B ← B − η(AᵀA + λ_tI)⁻¹∇_B, both from time-t values.
 
     λ_t = λ + c·ρ_t with c = `adaptive` and ρ_t² = ⟨∇_A, ∇_A(BBᵀ)†⟩ + ⟨∇_B, (AᵀA)†∇_B⟩. A rule sees
@@ -18,7 +35,15 @@ def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float
     residual, and stays so where r > r* and factors shrink with the residual, where plain gradient
     norms vanish faster. At λ_t = 0 the inverses are pseudo-inverses: at B = 0 (LoRA-init) A does
     not move.
+
+    `weight_decay` w is decoupled, P ← (1 − ηw)P and then the step; `l2` w adds wP to ∇_P, so that
+    it is preconditioned with the rest.
     """
+    check_rates("preconditioned", learning_rate, damping)
+    checked("preconditioned", "adaptive", adaptive)
+    checked("preconditioned", "weight_decay", weight_decay)
+    checked("preconditioned", "l2", l2)
+    free = weight_decay == l2 == 0
 
     def inverses(
         params: Params, state: Drops, lam: Scalar = damping
@@ -28,14 +53,14 @@ def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float
         return left.matrix, right.matrix, state.after(left, right)
 
     def update(params: Params, gradients: Params, state: Drops) -> tuple[Params, Drops]:
-        (A, B), (grad_A, grad_B) = params, gradients
+        (A, B), (grad_A, grad_B) = params, with_l2(gradients, params, l2)
         lam = damping
         if adaptive > 0:
             lam = damping + adaptive * _residual_size(A.mT @ A, B @ B.mT, grad_A, grad_B)
         left, right, state = inverses(params, state, lam)
         new = (
-            descend(A, grad_A @ right, learning_rate),
-            descend(B, left @ grad_B, learning_rate),
+            descend(decay(A, learning_rate, weight_decay), grad_A @ right, learning_rate),
+            descend(decay(B, learning_rate, weight_decay), left @ grad_B, learning_rate),
         )
         return new, state
 
@@ -44,10 +69,11 @@ def preconditioned(learning_rate: Scalar, damping: Scalar = 0.0, adaptive: float
         update,
         equivariant=True,
         dropped=lambda state: (state.steps, state.last),
-        descent=None if adaptive > 0 else Descent(learning_rate, inverses=inverses),
+        descent=Descent(learning_rate, inverses=inverses) if free and adaptive == 0 else None,
         pair=True,
         inverts=True,
-        local=Local("preconditioned"),
+        local=Local("preconditioned") if free else None,
+        no_rate=DECAY,
     )
 
 

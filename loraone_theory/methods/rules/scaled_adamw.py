@@ -9,7 +9,17 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
-from loraone_theory.methods.rules.base import ADAM, Betas, Drops, Moments, Rule, decay, descend
+from loraone_theory.methods.rules.base import (
+    ADAM,
+    Betas,
+    Drops,
+    Moments,
+    Rule,
+    check_adam,
+    check_rates,
+    decay,
+    descend,
+)
 
 Order = Literal["released", "peft"]
 State = tuple[Moments, Moments, Drops]
@@ -30,6 +40,8 @@ def scaled_adamw(
     unless asked for, and (1 − ηw) multiplies both factors after the step. "peft": both Gram
     matrices from time t, then AdamW, with bias correction and the decay first.
     """
+    check_rates("scaled-adamw", learning_rate, damping)
+    check_adam("scaled-adamw", betas, eps, weight_decay)
     validate.choice("order", order, ("released", "peft"))
     released = order == "released"
     corrected = not released if bias_correction is None else bias_correction

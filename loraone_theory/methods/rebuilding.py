@@ -1,0 +1,91 @@
+"""A method again from what a record holds of it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.core.linalg import SVDOptions
+from loraone_theory.methods import parts
+from loraone_theory.methods.base import (
+    Alpha,
+    Method,
+    RuleFactory,
+    around_part,
+    init_part,
+    rule_part,
+)
+from loraone_theory.methods.inits import Init
+from loraone_theory.methods.parametrisations import PARAMETRISATIONS
+from loraone_theory.methods.parts import Part
+
+
+def rebuild(
+    name: str,
+    hyper: Mapping[str, Any],
+    *,
+    init: Init | None = None,
+    rule: RuleFactory | None = None,
+) -> Method:
+    """The method called `name` whose `Method.hyper` was `hyper`, also after a trip through JSON.
+
+    Args:
+        name: `Method.name`.
+        hyper: `Method.hyper`.
+        init: the user's own initialisation, where it had one.
+        rule: the user's own factory of the rule, where it had one.
+
+    Raises:
+        ValueError: a part of the user's own is missing, or is not the one that was recorded.
+
+    >>> from loraone_theory import methods
+    >>> method = methods.lora_plus(ratio=4.0)
+    >>> methods.rebuild(method.name, method.hyper).hyper == method.hyper
+    True
+    """
+    scale, around = hyper["scale"], hyper.get("around")
+    return Method(
+        name,
+        _part("init", hyper["init"], init, init_part, parts.own_init),
+        PARAMETRISATIONS[hyper["parametrisation"]],
+        _part("rule", hyper["rule"], rule, rule_part, parts.own_rule),
+        scaling=Alpha(**scale) if isinstance(scale, Mapping) else scale,
+        init_std=hyper["init_std"],
+        offset=hyper["offset"],
+        around=None if around is None else around_part(**_arguments(around)),
+    )
+
+
+def _part(
+    kind: str,
+    held: Mapping[str, Any],
+    given: Any,
+    of_table: Callable[..., Part],
+    own: Callable[..., Part],
+) -> Part:
+    hyper = _arguments(held)
+    name, recorded = hyper.pop("name"), hyper.pop("fingerprint", None)
+    if recorded is None:
+        return of_table(name, **hyper)
+    if given is None:
+        raise ValueError(
+            f"the {kind} {name!r} was made by a user and is not in the record; hand it in again: "
+            f"{kind}=..."
+        )
+    if fingerprint(given) != recorded:
+        raise ValueError(
+            f"the {kind} {name!r} handed in is not the one recorded: its fingerprint is "
+            f"{fingerprint(given)}, that of the record {recorded}; use the code it was made with"
+        )
+    return own(name, given, hyper) if kind == "rule" else own(name, given)
+
+
+def _arguments(held: Mapping[str, Any]) -> dict[str, Any]:
+    """Keyword arguments from plain JSON types."""
+    found: dict[str, Any] = {}
+    for key, value in held.items():
+        if key == "svd":
+            value = SVDOptions(**value)
+        found[key] = tuple(value) if isinstance(value, list) else value
+    return found
