@@ -250,16 +250,16 @@ def test_a_large_step_unbalances_and_moves_the_rate() -> None:
     problem = lt.sample_linear(
         d=30, k=24, true_rank=4, samples=480, condition_number=2.0, seeds=(SEED,)
     )
-    best = float(lt.predict.contraction(problem, "lora-ga", rank=8, seeds=SEED).best_step)
-    floor = lt.predict.floor(problem, "lora-ga", rank=8, seeds=SEED)
+    best = float(lt.predict.contraction(problem, "lora-ga", rank=8, seeds=[SEED]).best_step)
+    floor = lt.predict.floor(problem, "lora-ga", rank=8, seeds=[SEED])
     gaps = []
     for eta in (best, best / 2):
         run = lt.simulate(
-            problem, "lora-ga", rank=8, learning_rate=eta, steps=400, seeds=SEED, record=("loss",)
+            problem, "lora-ga", rank=8, learning_rate=eta, steps=400, seeds=[SEED], record=("loss",)
         )
-        near = {"rank": 8, "seeds": SEED, "solution": run.final}
+        near = {"rank": 8, "seeds": [SEED], "solution": run.final}
         reached = float(lt.predict.contraction(problem, "lora-ga", **near).rate(eta))
-        balanced = lt.predict.contraction(problem, "lora-ga", rank=8, seeds=SEED).rate(eta)
+        balanced = lt.predict.contraction(problem, "lora-ga", rank=8, seeds=[SEED]).rate(eta)
         gaps.append(abs(float(balanced) - reached) / (1 - reached))
         if eta == best:
             curve = ((run["loss"] - floor) / (run["loss"][0] - floor)).sqrt()[:, 0]
