@@ -130,7 +130,7 @@ def test_own_parts_are_handed_in_again() -> None:
     again = lt.methods.rebuild(method.name, hyper, init=small, rule=nesterov)
     assert torch.equal(run(method)["loss"], run(again)["loss"])
     with pytest.raises(
-        ValueError, match="the rule 'nesterov' was made by a user.* hand it in again"
+        ValueError, match=r"the rule 'nesterov' was made by a user.* hand it in again"
     ):
         lt.methods.rebuild(method.name, hyper, init=small)
     with pytest.raises(ValueError, match="the init 'eye' handed in is not the one recorded"):
