@@ -274,3 +274,88 @@ def test_nothing_to_train_is_refused() -> None:
     model, _, _ = headed()
     with pytest.raises(ValueError, match="others goes with a model"):
         PairOptimizer(lora_pairs(model), others={"rule": "adamw"})
+
+
+def test_gradients_that_are_not_finite_change_nothing() -> None:
+    model, X, Y = headed()
+    optimizer = PairOptimizer(model, "gd", lr=0.1, others={"rule": "gd"})
+    ((model(X) - Y).square().mean()).backward()
+    lora_pairs(model)[1].up.grad[0, 0] = torch.nan
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    with pytest.raises(ValueError, match=r"finite; got NaN or infinite ones in 1 of 6 tensors; no"):
+        optimizer.step()
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+@pytest.mark.parametrize(
+    ("rule", "key", "index"),
+    [("adamw", "betas", 0), ("scaled-adamw", "betas", 0), ("momentum", "momentum", None)],
+)
+def test_schedulers_of_momenta_set_what_the_rule_reads(
+    rule: str, key: str, index: int | None
+) -> None:
+    """One cycle on ours and, with the momentum set by hand at each step, on a twin."""
+    _, _, model, X, Y = layer(torch.float64)
+    twin = copy.deepcopy(model)
+    head = {"rule": "gd"}  # reads no momentum and is scheduled all the same
+    with_head = nn.ModuleList([model, nn.Linear(2, 2)])
+    optimizer = PairOptimizer(with_head, rule, lr=0.01, others=head)
+    scheduler = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=6)
+    by_hand = PairOptimizer(twin, rule, lr=0.01)
+    seen = []
+    for _ in range(5):
+        (group, _) = optimizer.param_groups
+        by_hand.param_groups[0]["lr"] = group["lr"]
+        value = group[key] if index is None else group[key][index]
+        seen.append(value)
+        own = by_hand.param_groups[0]
+        own[key] = value if index is None else (value, *own[key][1:])
+        train(model, optimizer, X, Y, 1)
+        train(twin, by_hand, X, Y, 1)
+        scheduler.step()
+    assert len(set(seen)) == 5
+    for mine, other in zip(lora_pairs(model)[0].factors, lora_pairs(twin)[0].factors, strict=True):
+        assert torch.equal(mine, other)
+
+
+def test_rules_without_momentum_say_so_to_schedulers() -> None:
+    _, _, model, _, _ = layer(torch.float64)
+    optimizer = PairOptimizer(model, "preconditioned", damping=1e-2)
+    with pytest.raises(ValueError, match="must support momentum or beta1"):
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=6)
+    torch.optim.lr_scheduler.CyclicLR(optimizer, 0.1, 0.2, cycle_momentum=False)
+
+
+class Words(nn.Module):
+    """An embedding and a layer."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.words, self.out = nn.Embedding(5, 6), nn.Linear(6, 4)
+
+    def forward(self, ids: Tensor) -> Tensor:
+        return self.out(self.words(ids))
+
+
+@pytest.mark.parametrize("dora", [False, True])
+def test_embeddings_and_variants_go_to_the_others(dora: bool) -> None:
+    targets = ["out"] if dora else ["words", "out"]
+    config = peft.LoraConfig(r=2, target_modules=targets, use_dora=dora)
+    model = peft.get_peft_model(Words(), config)
+    rule = "gd" if dora else "preconditioned"
+    with pytest.raises(ValueError, match=r"the model also trains .*others="):
+        PairOptimizer(model, rule)
+    optimizer = PairOptimizer(model, rule, lr=0.1, others={"rule": "adamw", "lr": 1e-2})
+    pairs, others = (group["params"] for group in optimizer.param_groups)
+    assert (len(pairs), len(others)) == ((0, 3) if dora else (2, 2))
+    twin = copy.deepcopy(model)
+    theirs = [p for p in twin.parameters() if p.requires_grad]
+    theirs = theirs if dora else theirs[:2]
+    reference = torch.optim.AdamW(theirs, lr=1e-2, weight_decay=0.0)
+    ids = torch.arange(5)
+    for each, its in ((model, optimizer), (twin, reference)):
+        each(ids).square().sum().backward()
+        its.step()
+    for p, q in zip(others, theirs, strict=True):
+        torch.testing.assert_close(p, q)

@@ -94,7 +94,7 @@ def test_random_state_is_left_alone_and_seeds_repeat() -> None:
     for seed in (0, 0, 1):
         state = torch.random.get_rng_state()
         options = LoRAOneConfig(svd="lowrank", q=5, niter=1, seed=seed)
-        initialize_lora_one_weights(wrapped, gradients, options)
+        initialize_lora_one_weights(wrapped, gradients, options, overwrite=True)
         assert torch.equal(torch.random.get_rng_state(), state)
         found.append([pair.factors.dense().clone() for pair in lora_pairs(wrapped)])
     assert all(torch.equal(a, b) for a, b in zip(found[0], found[1], strict=True))
@@ -115,7 +115,8 @@ def test_too_many_probes_are_clamped_with_a_warning() -> None:
         )
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        initialize_lora_one_weights(wrapped, gradients, LoRAOneConfig(svd="lowrank", q=6))
+        options = LoRAOneConfig(svd="lowrank", q=6)
+        initialize_lora_one_weights(wrapped, gradients, options, overwrite=True)
 
 
 def test_directions_that_the_gradient_lacks_start_as_in_lora() -> None:
@@ -133,9 +134,8 @@ def test_directions_that_the_gradient_lacks_start_as_in_lora() -> None:
         assert torch.linalg.matrix_rank(A) == 4
         assert close(pair.scale * (A @ B).double(), best(-gradients[pair.name].mT, 2))
     coarse = LoRAOneConfig("spectral", rel_tol=0.999)
-    assert {
-        r.kept_rank for r in initialize_lora_one_weights(wrapped, gradients, coarse).values()
-    } == {1}
+    again = initialize_lora_one_weights(wrapped, gradients, coarse, overwrite=True)
+    assert {r.kept_rank for r in again.values()} == {1}
 
 
 def test_only_the_named_adapter_is_written() -> None:
@@ -179,5 +179,7 @@ def test_cache_is_read_instead_of_training(tmp_path: Path) -> None:
     second = get_lora_one_gradients(model, config(), never, cache_file=file)
     assert all(torch.equal(first[n], second[n]) for n in ("0", "2"))
     assert list(get_lora_one_gradients(model, config("0"), never, cache_file=file)) == ["0"]
-    with pytest.raises(ValueError, match=r"is not of this model and config.*shape"):
-        get_lora_one_gradients(net(9, 10, 6), config(), never, cache_file=file)
+    other = tmp_path / "other.safetensors"
+    get_lora_one_gradients(model, config("0"), step_on(model, batch(8, 6)), cache_file=other)
+    with pytest.raises(ValueError, match=r"is not of this model and config.*none for 2"):
+        get_lora_one_gradients(model, config(), never, cache_file=other)

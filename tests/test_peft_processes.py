@@ -45,7 +45,7 @@ def on_a_process(rank: int, folder: str) -> None:
     pairs = {pair.name: tuple(pair.factors) for pair in lora_pairs(wrapped)}
     complaints = []
     try:
-        initialize_lora_one_weights(wrapped, gradients if rank == 0 else {})
+        initialize_lora_one_weights(wrapped, gradients if rank == 0 else {}, overwrite=True)
     except ValueError as error:
         complaints.append(str(error))
     other = net(8, 10, 6)

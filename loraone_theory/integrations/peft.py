@@ -5,12 +5,9 @@
 """
 
 from loraone_theory.integrations.pair_optimizer import PairOptimizer
+from loraone_theory.integrations.peft_config import LoRAOneConfig, ModuleReport, Reports
 from loraone_theory.integrations.peft_gradients import get_lora_one_gradients
-from loraone_theory.integrations.peft_init import (
-    LoRAOneConfig,
-    ModuleReport,
-    initialize_lora_one_weights,
-)
+from loraone_theory.integrations.peft_init import initialize_lora_one_weights
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
 
 __all__ = [
@@ -18,6 +15,7 @@ __all__ = [
     "ModuleReport",
     "Pair",
     "PairOptimizer",
+    "Reports",
     "get_lora_one_gradients",
     "initialize_lora_one_weights",
     "lora_pairs",

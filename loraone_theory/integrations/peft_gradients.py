@@ -2,29 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import copy
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Literal
 
 import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from loraone_theory import storage
 from loraone_theory.core import validate
-from loraone_theory.integrations import distributed
+from loraone_theory.integrations import distributed, peft_cache
+from loraone_theory.integrations.peft_backward import Passes, watched
 from loraone_theory.integrations.peft_layers import (
+    AROUND,
+    REMEDIES,
     LoraConfig,
     refuse,
-    targets,
     unwrapped,
-    weight_shape,
 )
+from loraone_theory.integrations.peft_leaves import calls, substituted, unsynchronised
+from loraone_theory.integrations.peft_targets import Target, targets
 
 Gradients = dict[str, Tensor]
+Missing = Literal["error", "lora"]
 
 
 def get_lora_one_gradients(
@@ -34,6 +34,8 @@ def get_lora_one_gradients(
     *,
     num_batches: int | None = None,
     cache_file: str | Path | None = None,
+    data: str = "",
+    missing: Missing = "error",
 ) -> Gradients:
     """∇_W L of every targeted weight, averaged over batches, in float32 on the CPU.
 
@@ -47,10 +49,14 @@ def get_lora_one_gradients(
         model: the base model, before `get_peft_model`; it may be in DistributedDataParallel.
         lora_config: says which modules are targeted; plain LoRA.
         train_step: runs forward and backward on a batch or on several, and leaves gradients alone.
-            The mode of the model (dropout or not) is the caller's.
+            The mode of the model (dropout or not) is the caller's, and so is the loss, unscaled.
         num_batches: call `train_step` until so many backward passes have run; None: call it once.
             The gradients are divided by the number of passes either way.
-        cache_file: a safetensors file; read where it exists, written otherwise.
+        cache_file: a safetensors file; read where it exists, written otherwise. It is bound to the
+            model's weights, to num_batches and to `data`.
+        data: a name for the data that `train_step` reads, for the cache.
+        missing: "lora" leaves out modules of unsupported type and those that get no gradient or a
+            zero one, such as an expert without tokens; "error" refuses them.
 
     Returns:
         Module name -> gradient, of the shape of the module's weight: (k, d) for nn.Linear, (d, k)
@@ -58,26 +64,30 @@ def get_lora_one_gradients(
 
     Raises:
         ValueError: targets that have no gradient (another kind of layer, a quantised weight, DoRA);
-            a `train_step` that gives a target none, a zero one or a non-finite one; a cache of
-            other modules.
+            a `train_step` that gives a target none, a zero one or a non-finite one, that scales
+            its loss, or that runs out of batches; a cache of something else.
     """
     if num_batches is not None:
         num_batches = validate.integer("num_batches", num_batches, least=1)
-    found = targets(unwrapped(model), lora_config)
+    validate.choice("missing", missing, ("error", "lora"))
+    found, _ = targets(unwrapped(model), lora_config, lenient=missing == "lora")
     cache = None if cache_file is None else Path(cache_file)
-    if cache is not None and distributed.everyone(cache.is_file()):
-        return _cached(cache, found)
-    if cache is not None and not cache.parent.is_dir():
-        raise FileNotFoundError(f"the folder of cache_file {cache} must exist; create it first")
+    made_from = {}
+    if cache is not None:
+        storage.target(cache)
+        weights = peft_cache.fingerprint(unwrapped(model))
+        made_from = {"weights": weights, "num_batches": str(num_batches), "data": data}
+        if distributed.everyone(cache.is_file()):
+            return _cached(cache, found, made_from, missing)
     with distributed.together():
         sums, passes = _accumulate(model, found, train_step, num_batches or 1)
         if not sums:
             raise ValueError(_NO_GRADIENT)
-        check(sums, {name: weight_shape(m) for name, m in found.items()})
-    gradients = {name: distributed.mean_(sums[name] / passes) for name in found}
+    for total in sums.values():
+        total.div_(passes)
+    gradients = _averaged(sums, found, missing)
     if cache is not None and distributed.leads():
-        with storage.whole_file(cache) as temporary:
-            save_file(gradients, temporary, metadata={"passes": str(passes)})
+        peft_cache.save(cache, gradients, made_from)
     return gradients
 
 
@@ -87,86 +97,81 @@ _NO_GRADIENT = (
 )
 
 
+def _averaged(sums: Gradients, found: Mapping[str, Target], missing: Missing) -> Gradients:
+    """The mean over processes, checked."""
+    shapes = {name: target.shape for name, target in found.items()}
+    if missing == "error":
+        with distributed.together():
+            check(sums, shapes)
+        return {name: distributed.mean_(sums[name]) for name in found}
+    for name in found:  # another process may have seen what this one has not
+        if not distributed.everyone(name not in sums):
+            held = sums[name] if name in sums else torch.zeros(shapes[name])
+            sums[name] = distributed.mean_(held)
+    kept = {name: sums[name] for name in found if name in sums and bool(sums[name].any())}
+    if not kept:
+        raise ValueError(_NO_GRADIENT)
+    check(kept, {name: shapes[name] for name in kept})
+    return kept
+
+
 def _accumulate(
     model: nn.Module,
-    found: dict[str, nn.Module],
+    found: Mapping[str, Target],
     train_step: Callable[[], object],
     num_batches: int,
 ) -> tuple[Gradients, int]:
     """Sums of gradients, and how many backward passes they are over."""
     sums: Gradients = {}
-    passes = dict.fromkeys(found, 0)
 
-    def collect(name: str) -> Callable[[Tensor], None]:
+    def collect(name: str, passes: Passes) -> Callable[[Tensor], None]:
         def hook(leaf: Tensor) -> None:
             gradient = leaf.grad
             assert gradient is not None
             leaf.grad = None
+            passes.reached()
             fresh = gradient.detach().to("cpu", torch.float32).contiguous()
             sums[name] = sums[name].add_(fresh) if name in sums else fresh
-            passes[name] += 1
 
         return hook
 
-    with _leaves(unwrapped(model), found) as leaves, _unsynchronised(model), torch.enable_grad():
+    base = unwrapped(model)
+    with (
+        substituted(base, found) as leaves,
+        calls(base, found) as called,
+        unsynchronised(model),
+        torch.enable_grad(),
+        watched() as passes,
+    ):
         for name, leaf in leaves.items():
-            leaf.register_post_accumulate_grad_hook(collect(name))
-        while max(passes.values()) < num_batches:
-            before = max(passes.values())
+            leaf.register_post_accumulate_grad_hook(collect(name, passes))
+        _run(train_step, num_batches, passes)
+    around = [] if called is None else [name for name in sums if name not in called]
+    refuse(AROUND, around, REMEDIES[AROUND])
+    return sums, passes.done
+
+
+def _run(train_step: Callable[[], object], num_batches: int, passes: Passes) -> None:
+    while passes.done < num_batches:
+        before = passes.done
+        try:
             train_step()
-            if max(passes.values()) == before:
-                break
-    return sums, max(passes.values())
+        except StopIteration as error:
+            raise ValueError(
+                f"train_step must have a batch for each of {num_batches} backward passes; its "
+                f"iterator was exhausted after {passes.done}; give it more data, cycle through "
+                "it, or lower num_batches"
+            ) from error
+        if passes.scaled:
+            raise ValueError(
+                f"the loss must not be scaled; got {'; '.join(sorted(passes.scaled))}; call "
+                "loss.backward() in train_step, in bfloat16 or float32, and without accumulation"
+            )
+        if passes.done == before:
+            break
 
 
-def _unsynchronised(model: nn.Module) -> contextlib.AbstractContextManager:
-    """Without DistributedDataParallel's own averaging, which does not know the leaves."""
-    if isinstance(model, nn.parallel.DistributedDataParallel):
-        return model.no_sync()
-    return contextlib.nullcontext()
-
-
-@contextlib.contextmanager
-def _leaves(model: nn.Module, found: dict[str, nn.Module]) -> Iterator[dict[str, nn.Parameter]]:
-    """A leaf for the weight of every target, nothing else trainable; undone at the end."""
-    parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
-    modes = [(module, module.training) for module in model.modules()]
-    weights = {name: module._parameters["weight"] for name, module in found.items()}
-    places = Counter(id(child) for parent in model.modules() for child in parent._modules.values())
-    shared = {name for name, module in found.items() if places[id(module)] > 1}
-    leaves = {}
-    try:
-        for p, _, _ in parameters:
-            p.grad = None
-            p.requires_grad_(False)
-        for name, module in found.items():
-            weight = weights[name]
-            assert weight is not None
-            leaves[name] = nn.Parameter(weight.detach())
-            if name in shared:  # PEFT adapts the first use of a shared module only
-                module = copy.copy(module)
-                module._parameters = dict(module._parameters)
-                _put(model, name, module)
-            module._parameters["weight"] = leaves[name]
-        yield leaves
-    finally:
-        for name, module in found.items():
-            module._parameters["weight"] = weights[name]
-            if name in shared:
-                _put(model, name, module)
-        for p, trainable, gradient in parameters:
-            p.requires_grad_(trainable)
-            p.grad = gradient
-        for module, training in modes:
-            module.training = training
-
-
-def _put(model: nn.Module, name: str, module: nn.Module) -> None:
-    parent, _, child = name.rpartition(".")
-    setattr(model.get_submodule(parent), child, module)
-
-
-def check(gradients: Gradients, shapes: dict[str, tuple[int, ...]]) -> None:
+def check(gradients: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
     """Every module has a finite, non-zero gradient of the shape of its weight.
 
     Raises:
@@ -203,11 +208,13 @@ def check(gradients: Gradients, shapes: dict[str, tuple[int, ...]]) -> None:
     )
 
 
-def _cached(path: Path, found: dict[str, nn.Module]) -> Gradients:
-    with safe_open(path, framework="pt") as file:
-        gradients = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+def _cached(
+    path: Path, found: Mapping[str, Target], made_from: Mapping[str, str], missing: Missing
+) -> Gradients:
+    gradients = peft_cache.load(path, made_from)
+    wanted = [name for name in found if missing == "error" or name in gradients]
     try:
-        check(gradients, {name: weight_shape(m) for name, m in found.items()})
+        check(gradients, {name: found[name].shape for name in wanted})
     except ValueError as error:
         raise ValueError(f"cache_file {path} is not of this model and config: {error}") from error
-    return {name: gradients[name] for name in found}
+    return {name: gradients[name] for name in wanted}

@@ -5,8 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -15,75 +14,25 @@ from loraone_theory.core import linalg, randomness, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.linalg import SVDOptions
 from loraone_theory.integrations import distributed
-from loraone_theory.integrations.peft_gradients import check
-from loraone_theory.integrations.peft_layers import Pair, lora_pairs, refuse
+from loraone_theory.integrations.peft_config import (
+    DEFAULT,
+    LoRAOneConfig,
+    ModuleReport,
+    Reports,
+)
+from loraone_theory.integrations.peft_gradients import Missing, check
+from loraone_theory.integrations.peft_layers import (
+    LoraConfig,
+    Pair,
+    adapter_config,
+    aligned,
+    is_meta,
+    lora_pairs,
+    refuse,
+    survey,
+)
 from loraone_theory.methods import inits
 from loraone_theory.problems.linear.problem import LinearProblem
-
-DEFAULT_GAMMA = {"released": 128.0, "spectral": 1.0}
-
-
-@dataclass(frozen=True)
-class LoRAOneConfig:
-    """How to initialise; with −∇_W L = U S Vᵀ and the module's own rank r and scale s.
-
-    Args:
-        init: "released": A₀ = γ^{−1/2} U_r (S_r/σ₁)^{1/2}, B₀ likewise with V_r: the function moves
-            by one best-rank-r gradient step of learning rate s/(γσ₁), another in every module.
-            "spectral": A₀ = √(γ/s) U_r S_r^{1/2}: a step of learning rate γ in all modules.
-        gamma: γ > 0; 128 for "released" and 1 for "spectral" where None. It divides in the first
-            and multiplies in the second.
-        svd: "exact", LAPACK's in float64; "lowrank", randomised in float32.
-        q: probe directions of the randomised SVD, clamped to min(d, k).
-        niter: its power iterations.
-        seed: of all random draws; the global random state is not touched.
-        rel_tol: directions with σ_i <= rel_tol·σ₁ are left out and start as in LoRA, A random and
-            B = 0; None: max(d, k) times the rounding unit of float32, what a gradient is known to.
-    """
-
-    init: Literal["released", "spectral"] = "released"
-    gamma: float | None = None
-    svd: Literal["exact", "lowrank"] = "exact"
-    q: int = 512
-    niter: int = 16
-    seed: int = 0
-    rel_tol: float | None = None
-
-    def __post_init__(self) -> None:
-        validate.choice("init", self.init, DEFAULT_GAMMA)
-        validate.choice("svd", self.svd, ("exact", "lowrank"))
-        if self.gamma is not None:
-            validate.number("gamma", self.gamma, positive=True)
-        for name, least in (("q", 1), ("niter", 0), ("seed", 0)):
-            validate.integer(name, getattr(self, name), least=least)
-        if self.rel_tol is not None:
-            validate.below_one("rel_tol", self.rel_tol)
-
-    @property
-    def factor(self) -> float:
-        """γ, with the default filled in."""
-        return DEFAULT_GAMMA[self.init] if self.gamma is None else float(self.gamma)
-
-
-DEFAULT = LoRAOneConfig()
-
-
-class ModuleReport(NamedTuple):
-    """What was done to one module.
-
-    Args:
-        sigma_1: largest singular value of the gradient.
-        kept_rank: how many directions were taken from it, at most r.
-        energy: their share of its squared Frobenius norm.
-        step_norm: ‖sA₀B₀‖_F, how far the effective weight moved.
-        learning_rate: of the rank-r gradient step that it moved by.
-    """
-
-    sigma_1: float
-    kept_rank: int
-    energy: float
-    step_norm: float
-    learning_rate: float
 
 
 def initialize_lora_one_weights(
@@ -91,7 +40,10 @@ def initialize_lora_one_weights(
     gradients: Mapping[str, Tensor],
     config: LoRAOneConfig = DEFAULT,
     adapter_name: str = "default",
-) -> dict[str, ModuleReport]:
+    *,
+    missing: Missing = "error",
+    overwrite: bool = False,
+) -> Reports:
     """Write A₀ and B₀ of one adapter from the gradients; W_eff = W + sA₀B₀ is one gradient step.
 
     Only lora_A and lora_B of that adapter are written, after everything has been computed, so an
@@ -104,24 +56,26 @@ def initialize_lora_one_weights(
             each of the shape of the base weight before any quantisation.
         config: which initialisation.
         adapter_name: which adapter.
+        missing: "lora" leaves modules of unsupported type, and those without a gradient or with a
+            zero one, as they are and names them in the report; "error" refuses them.
+        overwrite: also where the adapter is not fresh, AB ≠ 0.
 
     Returns:
-        Module name -> report.
+        Module name -> report; its `skipped` names the modules left as they are.
 
     Raises:
-        ValueError: an unknown, merged or DoRA adapter; a gradient that is missing, zero, not finite
-            or of another shape.
+        ValueError: an unknown, merged or DoRA adapter; one whose own initialisation changed the
+            base weights, such as PiSSA; one that has been trained; one whose weights are not
+            loaded; a gradient that is missing, zero, not finite or of another shape.
 
     Reference: Algorithm 1 ("released"); Spectral-init of the analysis ("spectral").
     """
-    pairs = lora_pairs(peft_model, adapter_name)
+    validate.choice("missing", missing, ("error", "lora"))
     with distributed.together():
-        refuse(
-            "the adapter must not be merged into the base weights",
-            [pair.name for pair in pairs if pair.layer.merged],
-            "call unmerge_adapter() first",
-        )
-        check(dict(gradients), {pair.name: pair.base_shape for pair in pairs})
+        pairs, skipped = _pairs(peft_model, gradients, adapter_name, missing)
+        gradients = aligned(gradients, [pair.name for pair in pairs])
+        _untouched(adapter_config(peft_model, adapter_name), pairs, overwrite)
+        check(gradients, {pair.name: pair.base_shape for pair in pairs})
     if config.svd == "lowrank":
         _warn_of_clamping(pairs, config.q)
     made: dict[str, Factors] = {}
@@ -130,13 +84,97 @@ def initialize_lora_one_weights(
         for pair in pairs if distributed.leads() else ():
             made[pair.name], reports[pair.name] = _initialise(pair, gradients[pair.name], config)
     for pair in pairs:
+        pair = _materialised(pair, adapter_name)
         if pair.name in made:
             with torch.no_grad():
                 pair.down.copy_(made[pair.name].A.mT)
                 pair.up.copy_(made[pair.name].B.mT)
         distributed.broadcast_(pair.down)
         distributed.broadcast_(pair.up)
-    return distributed.broadcast_object(reports)
+    return distributed.broadcast_object(Reports(reports, skipped))
+
+
+def _pairs(
+    model: nn.Module, gradients: Mapping[str, Tensor], adapter_name: str, missing: Missing
+) -> tuple[list[Pair], dict[str, str]]:
+    """The pairs to write, and the modules to leave as they are, with the reason."""
+    if missing == "error":
+        return lora_pairs(model, adapter_name), {}
+    pairs, skipped = survey(model, adapter_name)
+    named = aligned(gradients, [pair.name for pair in pairs])
+    for pair in pairs:
+        if pair.name not in named:
+            skipped[pair.name] = "no gradient"
+        elif not bool(named[pair.name].any()):
+            skipped[pair.name] = "its gradient is zero"
+    kept = [pair for pair in pairs if pair.name not in skipped]
+    if not kept:
+        raise ValueError(
+            f"some module must have a gradient; got none for the {len(pairs)} pairs of adapter "
+            f"{adapter_name!r}; estimate them with get_lora_one_gradients and the same config"
+        )
+    return kept, skipped
+
+
+# What init_lora_weights may be: the settings under which PEFT leaves the base weights alone.
+LEAVES_BASE = ("true", "false", "gaussian", "eva", "orthogonal", "mica")
+
+
+def _untouched(config: LoraConfig | None, pairs: list[Pair], overwrite: bool) -> None:
+    """The adapter can be overwritten without changing more than it adds itself.
+
+    Raises:
+        ValueError: it cannot.
+    """
+    setting = "true" if config is None else str(config.init_lora_weights).lower()
+    if setting not in LEAVES_BASE:
+        raise ValueError(
+            "the adapter must be made without changing the base weights, since LoRA-One has no "
+            f"offset; got init_lora_weights={setting!r}, which changes them; load the model anew "
+            "and make the adapter with init_lora_weights=True"
+        )
+    refuse(
+        "the adapter must not be merged into the base weights",
+        [pair.name for pair in pairs if pair.layer.merged],
+        "call unmerge_adapter() first",
+    )
+    refuse(
+        "an adapter needs real tensors, or a base weight that is loaded to put them beside",
+        [
+            f"{pair.name} on the meta device"
+            for pair in pairs
+            if is_meta(pair.down) and is_meta(_base_weight(pair))
+        ],
+        "load the model without offloading to disk or CPU",
+    )
+    if not overwrite:
+        refuse(
+            "the adapter must be fresh, with AB = 0",
+            [p.name for p in pairs if not is_meta(p.up) and bool(p.up.any() and p.down.any())],
+            "it has been trained or initialised before; pass overwrite=True to replace it",
+        )
+
+
+def _base_weight(pair: Pair) -> Tensor:
+    return cast(Tensor, pair.layer.get_base_layer().weight)
+
+
+def _materialised(pair: Pair, adapter_name: str) -> Pair:
+    """The pair with tensors beside the base weight, where PEFT left it without values."""
+    if not is_meta(pair.down):
+        return pair
+    device = _base_weight(pair).device
+    down, up = (
+        nn.Parameter(torch.empty_like(p, device=device), p.requires_grad)
+        for p in (pair.down, pair.up)
+    )
+    pair.layer.lora_A[adapter_name].weight = down
+    pair.layer.lora_B[adapter_name].weight = up
+    bias = cast(nn.Linear, pair.layer.lora_B[adapter_name]).bias
+    if isinstance(bias, Tensor):
+        zero = torch.zeros_like(bias, device=device)
+        pair.layer.lora_B[adapter_name].bias = nn.Parameter(zero, bias.requires_grad)
+    return pair._replace(down=down, up=up)
 
 
 def _warn_of_clamping(pairs: list[Pair], q: int) -> None:

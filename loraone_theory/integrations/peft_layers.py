@@ -1,20 +1,23 @@
-"""Where the pairs of a PEFT model are, and which modules a LoRA config targets."""
+"""Where the pairs of a PEFT model are, whatever is wrapped around it."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Iterable
-from typing import Any, NamedTuple, cast
+from collections.abc import Iterable, Iterator, Mapping
+from typing import NamedTuple, TypeVar, cast
 
+import torch
 from torch import Tensor, nn
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 
 try:
-    from peft import LoraConfig, PeftModel
-    from peft.tuners.lora import LoraLayer, LoraModel
-    from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+    from peft import LoraConfig, PeftMixedModel, PeftModel
+    from peft.tuners.lora import LoraLayer
+    from peft.tuners.lora.layer import MultiheadAttention, ParamWrapper
+    from torch._dynamo.eval_frame import OptimizedModule
+    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
+    from torch.distributed.fsdp import FullyShardedDataParallel
     from transformers.pytorch_utils import Conv1D
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
@@ -22,12 +25,18 @@ except ModuleNotFoundError as error:
         name=error.name,
     ) from error
 
+# Each holds one module, whose name they put a word in front of.
+PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
+WRAPPERS = (*PARALLEL, OptimizedModule, CheckpointWrapper, FullyShardedDataParallel)
+
+Value = TypeVar("Value")
+
 
 class Pair(NamedTuple):
     """One LoRA pair of a model: W_eff = W + scale·AB with A = down.weightᵀ, B = up.weightᵀ.
 
     Args:
-        name: the module's name in the base model, without PEFT's prefix.
+        name: the module's name in the base model, without PEFT's prefix and those of wrappers.
         layer: PEFT's layer around the base module.
         down: lora_A's weight (r, d).
         up: lora_B's weight (k, r).
@@ -61,138 +70,164 @@ class Pair(NamedTuple):
         return weight if self.transposed else weight.mT
 
 
+class Survey(NamedTuple):
+    """The layers of one adapter: pairs, and the rest by name with the reason."""
+
+    pairs: list[Pair]
+    unsupported: dict[str, str]
+
+
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside a (Distributed)DataParallel wrapper."""
-    wrappers = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-    return model.module if isinstance(model, wrappers) else model
+    return model.module if isinstance(model, PARALLEL) else model
 
 
-def lora_pairs(model: nn.Module, adapter_name: str = "default") -> list[Pair]:
-    """The pairs of one adapter, in the order of `named_modules`.
+def named_inside(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
+    """`named_modules` with a second name, from which the words of wrappers are left out.
 
-    Args:
-        model: a PeftModel, or a module that adapters were injected into.
-        adapter_name: which adapter.
+    Compiled, checkpointed and sharded parts of a model have the names that they would have without
+    that. The wrappers themselves are left out.
+    """
+    plain = {"": ""}
+    wraps: set[str] = set()
+    for name, module in root.named_modules():
+        parent, _, word = name.rpartition(".")
+        if name:
+            before = plain[parent]
+            short = before if parent in wraps else f"{before}.{word}" if before else word
+            plain[name] = short
+        if isinstance(module, WRAPPERS):
+            wraps.add(name)
+        else:
+            yield name, plain[name], module
+
+
+def base_model(model: nn.Module) -> nn.Module:
+    """The module that adapters were injected into: that of the one PeftModel in `model`, or it.
 
     Raises:
-        ValueError: no such adapter; one on layers other than linear ones; one whose effective
-            weight is not W + sAB, such as DoRA.
+        ValueError: several PeftModels inside.
     """
-    root: Any = unwrapped(model)
-    root = root.base_model.model if isinstance(root, PeftModel) else root
-    layers = {name: m for name, m in root.named_modules() if isinstance(m, LoraLayer)}
-    adapters = {key for m in layers.values() for key in _adapters(m)}
+    kinds = (PeftModel, PeftMixedModel)
+    found = [m for m in model.modules() if isinstance(m, kinds)]
+    outermost = [m for m in found if not any(m is not n and m in set(n.modules()) for n in found)]
+    if len(outermost) > 1:
+        raise ValueError(
+            f"model must hold one PeftModel; got {len(outermost)} of them; pass the one to work on"
+        )
+    return cast(nn.Module, outermost[0].base_model.model) if outermost else unwrapped(model)
+
+
+def adapter_config(model: nn.Module, adapter_name: str) -> LoraConfig | None:
+    """The LoraConfig that an adapter was made with, where PEFT has left it in the model."""
+    for module in model.modules():
+        configs = module.__dict__.get("peft_config")
+        if isinstance(configs, Mapping) and adapter_name in configs:
+            return configs[adapter_name]
+    return None
+
+
+def survey(model: nn.Module, adapter_name: str = "default") -> Survey:
+    """All layers of one adapter, in the order of `named_modules`.
+
+    Raises:
+        ValueError: no such adapter.
+    """
+    root = base_model(model)
+    layers = {n: (full, m) for full, n, m in named_inside(root) if isinstance(m, LoraLayer)}
+    adapters = {key for _, m in layers.values() for key in _adapters(m)}
     if not adapters:
         raise ValueError(
             f"model must have LoRA layers; got {type(model).__name__} without any; "
             "pass the result of peft.get_peft_model"
         )
     validate.choice("adapter_name", adapter_name, sorted(adapters))
-    chosen = {name: m for name, m in layers.items() if adapter_name in _adapters(m)}
-    refuse(
-        "LoRA-One applies to linear layers and Conv1D",
-        [name for name, m in chosen.items() if not _is_linear(m, adapter_name)],
-        "leave them out of target_modules",
-    )
-    refuse(
-        "LoRA-One applies to plain LoRA, W + sAB",
-        [name for name, m in chosen.items() if _is_variant(m, adapter_name)],
-        "configure the adapter without use_dora and other variants",
-    )
-    return [
-        Pair(
-            name,
-            layer,
-            cast(nn.Parameter, layer.lora_A[adapter_name].weight),
-            cast(nn.Parameter, layer.lora_B[adapter_name].weight),
-            float(layer.scaling[adapter_name]),
-        )
-        for name, layer in chosen.items()
-    ]
+    pairs, unsupported = [], {}
+    for name, (full, layer) in layers.items():
+        if adapter_name not in _adapters(layer):
+            continue
+        reason = _unsupported(root, full, layer, adapter_name)
+        if reason:
+            unsupported[name] = reason
+            continue
+        A, B = layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
+        scale = float(layer.scaling[adapter_name])
+        pairs.append(Pair(name, layer, cast(nn.Parameter, A), cast(nn.Parameter, B), scale))
+    return Survey(pairs, unsupported)
+
+
+LINEAR = "LoRA-One applies to linear layers and Conv1D"
+PLAIN = "LoRA-One applies to plain LoRA, W + sAB"
+AROUND = "an adapter needs a module that the forward pass calls, not one that it takes weights from"
+REMEDIES = {
+    LINEAR: "leave them out of target_modules, or pass missing='lora'",
+    PLAIN: "configure the adapter without use_dora and other variants",
+    AROUND: "leave them out of target_modules: PEFT's adapter has no effect there",
+}
+
+
+def lora_pairs(model: nn.Module, adapter_name: str = "default") -> list[Pair]:
+    """The pairs of one adapter, in the order of `named_modules`.
+
+    Args:
+        model: a PeftModel, a module that adapters were injected into, or one that holds either,
+            also compiled or in (Distributed)DataParallel.
+        adapter_name: which adapter.
+
+    Raises:
+        ValueError: no such adapter; one on layers other than linear ones; one whose effective
+            weight is not W + sAB, such as DoRA; one that the forward pass goes around.
+    """
+    pairs, unsupported = survey(model, adapter_name)
+    for reason, remedy in REMEDIES.items():
+        refuse(reason, [name for name, why in unsupported.items() if why == reason], remedy)
+    return pairs
 
 
 def _adapters(layer: LoraLayer) -> set[str]:
     return {*layer.lora_A.keys(), *layer.lora_embedding_A.keys()}
 
 
-def _is_linear(layer: LoraLayer, adapter_name: str) -> bool:
-    return adapter_name in layer.lora_A and isinstance(layer.lora_A[adapter_name], nn.Linear)
+def _unsupported(root: nn.Module, full: str, layer: LoraLayer, adapter_name: str) -> str:
+    """Why this layer has no pair of ours; "" where it has one."""
+    linear = adapter_name in layer.lora_A and isinstance(layer.lora_A[adapter_name], nn.Linear)
+    if not linear or isinstance(layer, (MultiheadAttention, ParamWrapper)):
+        return LINEAR
+    if isinstance(root.get_submodule(full.rpartition(".")[0]), nn.MultiheadAttention):
+        return AROUND
+    return PLAIN if is_variant(layer, adapter_name) else ""
 
 
-def _is_variant(layer: LoraLayer, adapter_name: str) -> bool:
+def is_variant(layer: LoraLayer, adapter_name: str) -> bool:
+    """True where the effective weight is not W + sAB."""
     return bool(layer.use_dora.get(adapter_name)) or adapter_name in layer.lora_variant
 
 
-def targets(model: nn.Module, config: LoraConfig) -> dict[str, nn.Module]:
-    """The modules that PEFT would put the adapter on, by name; the config is not changed.
+def aligned(given: Mapping[str, Value], names: Iterable[str]) -> Mapping[str, Value]:
+    """`given` under `names`, where the two differ by one prefix only; else `given` as it is.
 
-    Raises:
-        ValueError: DoRA, target_parameters, no target, or targets that are not nn.Linear or Conv1D
-            with a floating-point weight; adapters in the model already.
+    A model that is estimated alone and adapted as a part of another, or the reverse, has the same
+    modules under longer names.
+
+    >>> aligned({"net.up": 1, "net.down": 2}, ["up", "down"])
+    {'up': 1, 'down': 2}
     """
-    if config.use_dora:
-        raise ValueError(
-            "LoRA-One applies to plain LoRA, W + sAB; got use_dora=True, whose magnitudes are "
-            "taken at AB = 0; configure the adapter without it"
-        )
-    if config.target_parameters:
-        raise ValueError(
-            f"target_parameters must be empty; got {config.target_parameters}; LoRA-One applies to "
-            "modules, name them in target_modules"
-        )
-    if any(isinstance(module, LoraLayer) for module in model.modules()):
-        raise ValueError(
-            "model must be the base model, before peft.get_peft_model; got one that holds LoRA "
-            "layers; estimate the gradients first, then add the adapter"
-        )
-    config = _resolved(model, config)
-    found = {
-        name: module
-        for name, module in model.named_modules()
-        if name and LoraModel._check_target_module_exists(config, name)
-    }
-    if not found:
-        raise ValueError(
-            f"target_modules must name modules of the model; got {config.target_modules!r}, "
-            "which matches none"
-        )
-    refuse(
-        "LoRA-One applies to nn.Linear and Conv1D",
-        [name for name, m in found.items() if not isinstance(m, (nn.Linear, Conv1D))],
-        "leave them out of target_modules or name them in exclude_modules",
-    )
-    refuse(
-        "a quantised or unloaded base weight has no gradient",
-        [name for name, m in found.items() if not _differentiable(m)],
-        "estimate the gradients on the model in floating point and pass them to "
-        "initialize_lora_one_weights of the quantised one",
-    )
-    return found
-
-
-def _resolved(model: nn.Module, given: LoraConfig) -> LoraConfig:
-    """The config with "all-linear" and the architecture's default targets spelled out."""
-    config: Any = copy.copy(given)
-    if config.target_modules is None:
-        kind = str(LoraModel.get_model_config(model).get("model_type"))
-        known = LoraModel.target_module_mapping.get(kind)
-        if known is None:
-            raise ValueError(
-                f"target_modules must be given for a model of type {kind!r}; PEFT knows no default"
-            )
-        config.target_modules = known if isinstance(known, str) else set(known)
-    return cast(LoraConfig, _maybe_include_all_linear_layers(config, model))
-
-
-def weight_shape(module: nn.Module) -> tuple[int, ...]:
-    """Shape of a target's weight as it is stored."""
-    return tuple(cast(Tensor, module.weight).shape)
-
-
-def _differentiable(module: nn.Module) -> bool:
-    # Quantised tensors come as integers, or as a class of their own that claims a float dtype.
-    weight = module._parameters.get("weight")
-    return type(weight) is nn.Parameter and weight.is_floating_point() and not weight.is_meta
+    wanted = list(names)
+    if not wanted or any(name in given for name in wanted):
+        return given
+    for key in given:
+        for longer, shorter in ((key, wanted[0]), (wanted[0], key)):
+            if not longer.endswith(f".{shorter}"):
+                continue
+            prefix = longer[: -len(shorter)]
+            renamed = {
+                name: prefix + name if longer is key else name.removeprefix(prefix)
+                for name in wanted
+                if longer is key or name.startswith(prefix)
+            }
+            if len(renamed) == len(wanted) and all(old in given for old in renamed.values()):
+                return {name: given[old] for name, old in renamed.items()}
+    return given
 
 
 def refuse(rule: str, names: Iterable[str], remedy: str) -> None:
@@ -201,3 +236,8 @@ def refuse(rule: str, names: Iterable[str], remedy: str) -> None:
     if names:
         more = f" and {len(names) - 3} more" if len(names) > 3 else ""
         raise ValueError(f"{rule}; got {', '.join(names[:3])}{more}; {remedy}")
+
+
+def is_meta(tensor: Tensor) -> bool:
+    """True for a tensor without values."""
+    return tensor.device == torch.device("meta")

@@ -1,0 +1,156 @@
+"""Parameter groups of `PairOptimizer`: what is trained by which rule, checked when it is built."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from torch import Tensor, nn
+
+from loraone_theory.core import validate
+from loraone_theory.integrations.peft_layers import Pair, lora_pairs, survey
+from loraone_theory.methods.rules import RULES, Rule
+
+Group = Mapping[str, Any]
+# What a parameter group holds besides the hyper-parameters of its rule.
+RESERVED = ("params", "scales", "rule", "lr", "initial_lr")
+# Names under which torch's schedulers look for a rule's hyper-parameters.
+TORCH_NAMES = {"beta": "momentum"}
+
+
+def groups(given: Any, adapter_name: str, others: Group | None) -> list[dict[str, Any]]:
+    """Groups of flat params; those of pairs also list the scales.
+
+    Raises:
+        ValueError: trainable parameters of a model that no group holds.
+    """
+    if isinstance(given, nn.Module):
+        return _of_model(given, adapter_name, others)
+    if others is not None:
+        raise ValueError("others goes with a model; got groups or pairs; add a group with 'params'")
+    items = validate.sequence("pairs", given)
+    if all(isinstance(item, Pair) for item in items):
+        return [_of_pairs({"pairs": items})]
+    return [_of_pairs(group, adapter_name) if "pairs" in group else dict(group) for group in items]
+
+
+def _of_model(model: nn.Module, adapter_name: str, others: Group | None) -> list[dict[str, Any]]:
+    pairs = survey(model, adapter_name).pairs
+    group = _of_pairs({"pairs": [pair for pair in pairs if _trains(pair)]})
+    inside = {id(p) for p in group["params"]}
+    outside = {n: p for n, p in model.named_parameters() if p.requires_grad}
+    outside = {n: p for n, p in outside.items() if id(p) not in inside}
+    if others is not None:
+        return [group, {"params": list(outside.values()), **others}]
+    if outside:
+        raise ValueError(
+            f"the model also trains {', '.join(list(outside)[:3])} ({len(outside)} tensors "
+            "outside the pairs); say how, for example others={'rule': 'adamw', 'lr': 1e-3}, "
+            "or freeze them"
+        )
+    return [group]
+
+
+def _trains(pair: Pair) -> bool:
+    return pair.down.requires_grad or pair.up.requires_grad
+
+
+def _of_pairs(group: Group, adapter_name: str = "default") -> dict[str, Any]:
+    pairs = group["pairs"]
+    pairs = lora_pairs(pairs, adapter_name) if isinstance(pairs, nn.Module) else list(pairs)
+    rest = {key: value for key, value in group.items() if key != "pairs"}
+    flat = [p for pair in pairs for p in (pair.down, pair.up)]
+    return {"params": flat, "scales": [pair.scale for pair in pairs], **rest}
+
+
+def with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any]) -> dict[str, Any]:
+    """A group that says everything, under the names that torch's schedulers know.
+
+    Raises:
+        ValueError: an unknown rule or hyper-parameter; one that is missing or out of range; a rule
+            for pairs on other tensors.
+    """
+    name = group.get("rule", rule)
+    own = {key: value for key, value in group.items() if key not in RESERVED}
+    accepted(name, own)
+    inherited = dict(hyper) if name == rule else {}
+    whole = {"lr": lr, **group, "rule": name, **_stated(name), **inherited, **own}
+    validate.number("lr", whole["lr"])
+    if "scales" not in group and make(whole, 1.0).pair:
+        raise ValueError(
+            f"rule {name!r} needs pairs (A, B); got other parameters; give them 'rule': 'adamw', "
+            "'momentum' or 'gd'"
+        )
+    make(whole, 1.0)
+    return {TORCH_NAMES.get(key, key): value for key, value in whole.items()}
+
+
+def for_schedulers(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """What schedulers of momenta ask the optimiser's defaults for; their names in all groups.
+
+    They write into every group what they find in the defaults; a rule without that
+    hyper-parameter does not read it.
+    """
+    for name, filler in (("betas", (0.9, 0.999)), ("momentum", 0.0)):
+        if any(group.get(name) is not None for group in made):
+            for group in made:
+                if name not in known(group["rule"]):
+                    group.setdefault(name, filler)
+            return {name: filler}
+    return {}
+
+
+def accepted(rule: str, hyper: Iterable[str]) -> None:
+    """The rule exists and takes these hyper-parameters."""
+    validate.choice("rule", rule, RULES)
+    for name in hyper:
+        validate.choice(f"hyper-parameter of {rule!r}", name, sorted(known(rule) - {"scale"}))
+
+
+@functools.cache
+def known(rule: str) -> frozenset[str]:
+    """Hyper-parameters of a rule."""
+    return frozenset(inspect.signature(RULES[rule]).parameters) - {"learning_rate"}
+
+
+@functools.cache
+def _stated(rule: str) -> Mapping[str, Any]:
+    """Its defaults, so that they can be read and scheduled."""
+    parameters = inspect.signature(RULES[rule]).parameters
+    return {
+        name: parameters[name].default
+        for name in known(rule) - {"scale"}
+        if parameters[name].default not in (None, inspect.Parameter.empty)
+    }
+
+
+def make(group: Group, scale: float | None) -> Rule:
+    """The rule of a group, for pairs of this scale.
+
+    Raises:
+        ValueError: a hyper-parameter that is missing.
+    """
+    names = known(group["rule"])  # schedulers add keys of their own to a group
+    hyper = {name: group[name] for name in names if name in group}
+    hyper |= {ours: group[theirs] for ours, theirs in TORCH_NAMES.items() if theirs in group}
+    hyper = {name: value for name, value in hyper.items() if name in names}
+    if "scale" in names and scale is not None:
+        hyper["scale"] = scale
+    parameters = inspect.signature(RULES[group["rule"]]).parameters
+    for name in names:
+        if name not in hyper and parameters[name].default is inspect.Parameter.empty:
+            raise ValueError(
+                f"rule {group['rule']!r} needs {name}; got none; pass {name}= to PairOptimizer "
+                "or in the group"
+            )
+    return RULES[group["rule"]](group["lr"], **hyper)
+
+
+def units(group: Group) -> list[tuple[list[Tensor], float | None]]:
+    """What a rule is applied to at once: the pairs, or each tensor alone."""
+    params = group["params"]
+    if "scales" not in group:
+        return [([p], None) for p in params]
+    return [([params[2 * i], params[2 * i + 1]], s) for i, s in enumerate(group["scales"])]

@@ -1,0 +1,150 @@
+"""Which modules of a base model a LoRA config targets."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NamedTuple, cast
+
+from peft.tuners.lora import LoraModel
+from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
+from torch import Tensor, nn
+from transformers import PreTrainedModel
+
+from loraone_theory.integrations.peft_layers import (
+    AROUND,
+    LINEAR,
+    REMEDIES,
+    Conv1D,
+    LoraConfig,
+    LoraLayer,
+    is_meta,
+    named_inside,
+    refuse,
+)
+
+try:  # newer versions rewrite the targets of some mixture-of-experts models
+    from peft.utils import transformers_weight_conversion as conversion
+except ImportError:
+    conversion = None  # type: ignore[assignment]
+
+EXPERTS = "LoRA-One applies to modules, and PEFT turns these targets into parameters of experts"
+
+
+class Target(NamedTuple):
+    """A module that the adapter will be put on.
+
+    Args:
+        path: its name in the model as given, with the words of wrappers.
+        module: nn.Linear or Conv1D.
+    """
+
+    path: str
+    module: nn.Module
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the weight as it is stored."""
+        return tuple(cast(Tensor, self.module.weight).shape)
+
+
+def targets(
+    model: nn.Module, config: LoraConfig, *, lenient: bool = False
+) -> tuple[dict[str, Target], dict[str, str]]:
+    """The modules that PEFT would put the adapter on, by name; the config is not changed.
+
+    Args:
+        model: the base model.
+        config: what to target.
+        lenient: leave modules of unsupported type out instead of refusing them.
+
+    Returns:
+        The targets, and the modules left out with the reason.
+
+    Raises:
+        ValueError: DoRA, expert parameters, no target, or targets that are not nn.Linear or Conv1D
+            with a floating-point weight; adapters in the model already.
+    """
+    _plain(model, config)
+    config, experts = _resolved(model, config)
+    if not lenient:
+        refuse(
+            EXPERTS,
+            experts,
+            "leave them out of target_modules, for example with ['q_proj', 'v_proj'], or pass "
+            "missing='lora'",
+        )
+    found = {
+        name: Target(path, module)
+        for path, name, module in named_inside(model)
+        if path and LoraModel._check_target_module_exists(config, path)
+    }
+    if not found:
+        raise ValueError(
+            f"target_modules must name modules of the model; got {config.target_modules!r}, "
+            "which matches none"
+        )
+    left_out = {name: _unsupported(model, target) for name, target in found.items()}
+    left_out = {name: reason for name, reason in left_out.items() if reason}
+    left_out |= dict.fromkeys(experts, EXPERTS)
+    if not lenient:
+        for reason, remedy in REMEDIES.items():
+            refuse(reason, [n for n, why in left_out.items() if why == reason], remedy)
+    found = {name: target for name, target in found.items() if name not in left_out}
+    refuse(
+        "a quantised or unloaded base weight has no gradient",
+        [name for name, target in found.items() if not _differentiable(target.module)],
+        "estimate the gradients on the model in floating point and pass them to "
+        "initialize_lora_one_weights of the quantised one",
+    )
+    return found, left_out
+
+
+def _plain(model: nn.Module, config: LoraConfig) -> None:
+    if config.use_dora:
+        raise ValueError(
+            "LoRA-One applies to plain LoRA, W + sAB; got use_dora=True, whose magnitudes are "
+            "taken at AB = 0; configure the adapter without it"
+        )
+    if config.target_parameters:
+        raise ValueError(
+            f"target_parameters must be empty; got {config.target_parameters}; LoRA-One applies to "
+            "modules, name them in target_modules"
+        )
+    if any(isinstance(module, LoraLayer) for module in model.modules()):
+        raise ValueError(
+            "model must be the base model, before peft.get_peft_model; got one that holds LoRA "
+            "layers; estimate the gradients first, then add the adapter"
+        )
+
+
+def _resolved(model: nn.Module, given: LoraConfig) -> tuple[LoraConfig, list[str]]:
+    """The config with "all-linear" and the architecture's default targets spelled out.
+
+    And the parameters that PEFT turns some of its targets into, in models whose experts are fused.
+    """
+    config: Any = copy.deepcopy(given)
+    if config.target_modules is None:
+        kind = str(LoraModel.get_model_config(model).get("model_type"))
+        known = LoraModel.target_module_mapping.get(kind)
+        if known is None:
+            raise ValueError(
+                f"target_modules must be given for a model of type {kind!r}; PEFT knows no default"
+            )
+        config.target_modules = known if isinstance(known, str) else set(known)
+    if conversion is not None and isinstance(model, PreTrainedModel):
+        conversion.convert_peft_config_for_transformers(config, model=model, conversions=None)
+    experts = sorted(config.target_parameters or ())
+    return cast(LoraConfig, _maybe_include_all_linear_layers(config, model)), experts
+
+
+def _unsupported(model: nn.Module, target: Target) -> str:
+    if not isinstance(target.module, (nn.Linear, Conv1D)):
+        return LINEAR
+    parent = model.get_submodule(target.path.rpartition(".")[0])
+    return AROUND if isinstance(parent, nn.MultiheadAttention) else ""
+
+
+def _differentiable(module: nn.Module) -> bool:
+    # Quantised tensors come as integers, or as a class of their own that claims a float dtype.
+    weight = module._parameters.get("weight")
+    return type(weight) is nn.Parameter and weight.is_floating_point() and not is_meta(weight)
