@@ -1,5 +1,6 @@
 """The comparison: step sizes, floors and rates beside runs, what is stored, and the command."""
 
+import dataclasses
 import json
 import math
 from pathlib import Path
@@ -93,12 +94,26 @@ def test_no_run_that_diverges_is_chosen() -> None:
     assert comparing._best(loss, np.zeros(2)) == 1
 
 
-def test_a_failing_prediction_falls_back_to_the_grid() -> None:
-    """Momentum's best step near the solution is too large for the way there from LoRA-init."""
-    row = compare(problem(), rank=2, steps=300, seeds=SEEDS, names=["lora-momentum"]).rows[0]
+def test_a_failing_prediction_falls_back_to_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A best step that is eight times too large is past the stability edge, and GD diverges."""
+    contraction = lt.predict.contraction
+
+    def hasty(*args: object, **kwargs: object) -> lt.predict.Contraction:
+        near = contraction(*args, **kwargs)  # type: ignore[arg-type]
+        return dataclasses.replace(near, extremes=near.extremes / 8)
+
+    monkeypatch.setattr(comparing.predict, "contraction", hasty)
+    row = compare(problem(), rank=2, steps=300, seeds=SEEDS, names=["lora"]).rows[0]
     assert row.chosen_by == "grid"
     assert any("fails at the predicted best step" in note for note in row.notes)
     assert row.status == "converged"
+
+
+def test_momentum_on_a_pair_is_left_to_the_grid() -> None:
+    row = compare(problem(), rank=2, steps=300, seeds=SEEDS, names=["lora-momentum"]).rows[0]
+    assert row.chosen_by == "grid"
+    assert np.isnan(row.predicted_rate).all()
+    assert any("momentum does not conserve" in note for note in row.notes)
 
 
 def test_what_a_method_cannot_do_is_a_row_that_says_so() -> None:

@@ -131,3 +131,31 @@ def test_tall_frames_equal_those_of_the_complete_factorisation(rank, monkeypatch
         )
         # The subspace itself is known to eps times the spread of the singular values.
         assert float(lt.linalg.largest_sine(fast[0], slow[0])) < 1e-13 / spread
+
+
+@pytest.mark.parametrize("extra", [0, 2])
+@pytest.mark.parametrize("angles", [(1.2, 0.3), (1.2, 1e-3), (0.7, 0.2, 0.05)])
+def test_gradients_of_angles_are_those_of_differences(angles, extra):
+    """Large beside small angles, batches, and subspaces led by all or by some of the columns."""
+    p, rng = len(angles), generator(0, f"angle gradients {angles} {extra}")
+    theta = torch.tensor(angles, dtype=torch.float64)
+
+    def gaussian(*shape):
+        return torch.from_numpy(rng.standard_normal(shape))
+
+    def pair():
+        O = torch.from_numpy(haar_frame(rng, 9, 9))
+        P, Q = O[:, :p], O[:, :p] * theta.cos() + O[:, p : 2 * p] * theta.sin()
+        S = torch.linspace(3, 2, p, dtype=torch.float64)
+        turns = [torch.linalg.qr(gaussian(p, p)).Q for _ in range(2)]
+        return [
+            torch.cat([(F * S) @ turn, 0.01 * gaussian(9, extra)], dim=1)
+            for F, turn in zip((P, Q), turns, strict=True)
+        ]
+
+    M1, M2 = (torch.stack(parts).requires_grad_() for parts in zip(pair(), pair(), strict=True))
+    for measure in (lt.metrics.principal_angles, lt.metrics.subspace_sine):
+        # Differences of step h on angles >= 1e-3: curvature h²/θ² relative, rounding eps/(hθ).
+        assert torch.autograd.gradcheck(
+            lambda a, b, f=measure: f(a, b, rank=p), (M1, M2), eps=1e-6, atol=1e-5, rtol=1e-4
+        )

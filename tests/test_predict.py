@@ -128,7 +128,7 @@ def test_tangent_extremes_against_the_dense_operator(rule, sampler, monkeypatch)
     exact = dense_tangent_spectrum(problem, rule)[[0, -1]]
     ours = lt.predict.tangent_extremes(problem, rule)[0].numpy()
     np.testing.assert_allclose(ours, exact, rtol=1e-10)
-    monkeypatch.setattr("loraone_theory.predict.tangent.DENSE_WIDTH", 2)
+    monkeypatch.setattr("loraone_theory.predict.modes.DENSE_SIZE", 2)
     lanczos = lt.predict.tangent_extremes(problem, rule)[0].numpy()
     np.testing.assert_allclose(lanczos, exact, rtol=1e-7)
 

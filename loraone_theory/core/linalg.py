@@ -189,15 +189,20 @@ def principal_angles(P: Tensor, Q: Tensor) -> Tensor:
     """All principal angles (..., p) between orthonormal frames (..., n, p), descending, radians.
 
     Sines are singular values of (I − PPᵀ)Q by the preconditioned Jacobi method, which keeps small
-    ones beside large ones; cosines those of PᵀQ; the angle is atan2(sine, cosine).
+    ones beside large ones; cosines those of PᵀQ; the angle is atan2(sine, cosine). Gradients go
+    through both: those of the sines are a plain SVD's, which only the values need Jacobi for.
     """
     cosines = torch.linalg.svdvals(P.mT @ Q).flip(-1).clamp(max=1.0)
-    C = residual(P, Q).detach().cpu()
+    C = residual(P, Q)
+    values = C.detach().cpu()
     lapack = scipy.linalg.lapack
     jacobi = lapack.dgejsv if C.dtype == torch.float64 else lapack.sgejsv
-    rows = [_jacobi_values(M.numpy(), jacobi) for M in C.reshape(-1, *C.shape[-2:])]
-    sines = torch.from_numpy(np.stack(rows)).reshape(*C.shape[:-2], C.shape[-1])
-    return torch.atan2(sines.to(P.device), cosines)
+    rows = [_jacobi_values(M.numpy(), jacobi) for M in values.reshape(-1, *C.shape[-2:])]
+    sines = torch.from_numpy(np.stack(rows)).reshape(*C.shape[:-2], C.shape[-1]).to(C.device)
+    if C.requires_grad:
+        plain = torch.linalg.svdvals(C)
+        sines = sines + (plain - plain.detach())
+    return torch.atan2(sines, cosines)
 
 
 def _jacobi_values(M: np.ndarray, jacobi: object) -> np.ndarray:

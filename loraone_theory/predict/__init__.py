@@ -4,6 +4,7 @@ Nothing here looks at a run. `relu` holds the predictions for the ReLU model.
 """
 
 from loraone_theory.predict import relu
+from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
 from loraone_theory.predict.linearised import (
     alignment_time,
@@ -11,15 +12,15 @@ from loraone_theory.predict.linearised import (
     linearised_alignment,
     plateau,
 )
-from loraone_theory.predict.rates import Contraction, contraction
+from loraone_theory.predict.rates import Contraction, rates
 from loraone_theory.predict.summary import Summary, summary
 from loraone_theory.predict.tangent import (
-    RuleName,
     best_step,
     largest_stable_step,
     local_rate,
     tangent_extremes,
 )
+from loraone_theory.predict.tangent_map import RuleName
 
 __all__ = [
     "Contraction",
@@ -36,6 +37,7 @@ __all__ = [
     "pair_floor",
     "pair_solution",
     "plateau",
+    "rates",
     "relu",
     "summary",
     "tangent_extremes",

@@ -232,7 +232,7 @@ def _predictions(setting: _Setting, method: Method) -> Predictions:
     floor = predict.floor(problem, method, rank=setting.rank, seeds=setting.seeds)
     near = predict.contraction(problem, method, rank=setting.rank, seeds=setting.seeds)
     best = float(near.best_step.min())
-    return whole(floor), lambda eta: whole(near.rate(eta)), best, near.notes
+    return whole(floor), lambda eta: whole(near.loss_rate(eta)), best, near.notes
 
 
 def _relu_predictions(setting: _Setting, method: Method) -> Predictions:

@@ -11,6 +11,7 @@ from loraone_theory import methods
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.methods import Method
+from loraone_theory.predict import checks
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
@@ -38,6 +39,9 @@ def floor(
     Returns:
         Losses (...), exactly 0 where the rank of T is at most r.
 
+    Raises:
+        TypeError: the problem is not linear.
+
     Reference: derivations 3.5; Sec. 5 and Fig. 4 of the paper.
 
     >>> from loraone_theory.problems.linear.sampling import sample_linear
@@ -45,6 +49,7 @@ def floor(
     >>> floor(problem, "lora-one", rank=2)
     tensor([0.], dtype=torch.float64)
     """
+    checks.linear(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen = methods.get(method, rank)
     start = chosen.init(problem, rank, trial_seeds(problem, seeds))
@@ -60,15 +65,25 @@ def floor(
 
 def pair_floor(problem: LinearProblem, *, rank: int) -> Tensor:
     """½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) for the problem's own target T = Δ + offset, shape (...)."""
+    checks.linear(problem)
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
     T = problem.target
-    if T.rank <= rank:
+    if min(T.rank, problem.d, problem.k) <= rank:
         return problem.like.new_zeros(problem.batch_shape)
     # T = (L Rᵀ) Qᵀ with Q orthonormal, so Σ̂^{1/2}T has the singular values of a thin matrix.
     R = torch.linalg.qr(T.B.mT, mode="r").R
     thin = problem.covariance.half(T.A @ R.mT)
     values = torch.linalg.svdvals(torch.linalg.qr(thin, mode="r").R)
-    rounding = max(thin.shape[-2:]) * linalg.eps(thin) * values[..., :1]
+    rounding = max(problem.d, problem.k) * linalg.eps(thin) * values[..., :1]
     return 0.5 * (torch.where(values > rounding, values, 0.0)[..., rank:] ** 2).sum(-1)
+
+
+def target_rank(problem: LinearProblem) -> int:
+    """The numerical rank of T = Δ + offset, the largest in the batch."""
+    T = problem.target
+    RA, RB = (torch.linalg.qr(part, mode="r").R for part in (T.A, T.B.mT))
+    S = torch.linalg.svdvals(RA @ RB.mT)
+    return int((S > max(problem.d, problem.k) * linalg.eps(S) * S[..., :1]).sum(-1).max())
 
 
 def pair_solution(problem: LinearProblem, *, rank: int) -> Factors:
@@ -80,6 +95,8 @@ def pair_solution(problem: LinearProblem, *, rank: int) -> Factors:
     Returns:
         A (..., d, p), B (..., p, k) with p = min(r, number of columns of T's factors).
     """
+    checks.linear(problem)
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
     T = problem.target
     p = min(rank, T.rank)
     found = T
@@ -96,7 +113,10 @@ def pair_solution(problem: LinearProblem, *, rank: int) -> Factors:
 def _core_floor(problem: LinearProblem, A: Tensor, B: Tensor) -> Tensor:
     """min over R of ½‖Σ̂^{1/2}(A R B − Δ)‖_F²: what lies off row(B), and off col(Σ̂^{1/2}A)."""
     V = torch.linalg.qr(B.mT).Q
-    P = torch.linalg.qr(problem.covariance.half(A)).Q
+    # Σ̂^{1/2}A has rank below r where N < r: directions that are rounding span nothing.
+    U, S, _ = torch.linalg.svd(problem.covariance.half(A), full_matrices=False)
+    kept = S > max(problem.d, problem.k) * linalg.eps(S) * S[..., :1]
+    P = torch.where(kept[..., None, :], U, 0.0)
     L, R = problem.covariance.half(problem.shift.A), problem.shift.B
     inside = R @ V
     off_rows = L @ torch.linalg.qr((R - inside @ V.mT).mT, mode="r").R.mT

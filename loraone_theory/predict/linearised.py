@@ -9,8 +9,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.predict import checks
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
@@ -20,6 +21,7 @@ def plateau(problem: LinearProblem) -> Tensor:
     A_t first aligns with U(G) = span(Σ̂U), then drifts to U(Δ); the alignment ends at
     sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...). Reference: derivations 3.6.
     """
+    checks.linear(problem)
     first, _ = linalg.left_frame(problem.shift.A, problem.true_rank)
     second, _ = linalg.left_frame(problem.covariance.apply(problem.shift.A), problem.true_rank)
     return linalg.largest_sine(first, second)
@@ -48,10 +50,14 @@ def linearised(
 
     Reference: proof of T3.2.
     """
+    checks.linear(problem)
+    initial = checks.factors("initial", initial, d=problem.d, k=problem.k)
+    learning_rate = validate.number("learning_rate", learning_rate, positive=True)
+    times = [validate.integer("steps", step, least=0) for step in np.asarray(steps).reshape(-1)]
     U, S, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
     A, Bt = initial.A, initial.B.mT
     a, b = U.mT @ A, V.mT @ Bt
-    t = torch.as_tensor(np.asarray(steps), dtype=S.dtype, device=S.device)
+    t = torch.tensor(times, dtype=S.dtype, device=S.device)
     t = t.reshape(-1, *[1] * max(a.ndim, 2))
     rate = learning_rate * S[..., :, None]
     up, down = (1 + rate) ** t, (1 - rate) ** t
@@ -69,6 +75,7 @@ def linearised_alignment(
 
     Reference: proof of T3.2.
     """
+    checks.linear(problem)
     U, _, _ = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
     A = linearised(problem, initial, learning_rate, steps).A
     frame, defined = linalg.left_frame(A, problem.true_rank)
@@ -82,6 +89,10 @@ def alignment_time(
 
     `singular_value` is λ = λ_{r*}(G); T3.2 leaves the constant in front open.
     """
-    growth = learning_rate * singular_value
+    d, theta = validate.integer("d", d, least=1), validate.number("theta", theta, positive=True)
+    eta = validate.number("learning_rate", learning_rate, positive=True)
+    if not isinstance(singular_value, Tensor):
+        validate.number("singular_value", singular_value, positive=True)
+    growth = eta * singular_value
     down = torch.log1p(growth) if isinstance(growth, Tensor) else math.log1p(growth)
     return math.log(math.sqrt(d) / theta) / down

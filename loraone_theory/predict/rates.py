@@ -1,33 +1,30 @@
-"""How fast a method contracts near its solution, from its parametrisation and its rule."""
+"""Local rates and step sizes at any solution, from the singular values of the tangent map."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from loraone_theory import methods
-from loraone_theory.core import validate
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
-from loraone_theory.methods import Method
-from loraone_theory.methods.parametrisations import Start
-from loraone_theory.methods.rules import Local
-from loraone_theory.predict.floors import pair_solution
-from loraone_theory.predict.hessian import Weights, hessian_extremes
-from loraone_theory.predict.tangent import tangent_extremes
+from loraone_theory.methods.parametrisations import LEFT, RIGHT
+from loraone_theory.predict import checks
+from loraone_theory.predict.modes import Curvature, mode_extremes
+from loraone_theory.predict.seen import seen
+from loraone_theory.predict.tangent_map import RuleName, TangentMap, tangent_map, tiny
 from loraone_theory.problems.linear.problem import LinearProblem
-from loraone_theory.problems.trials import trial_seeds
+from loraone_theory.problems.linear.reduction import reduce_around
 
-# A start whose imbalance exceeds this share of the solution's smallest singular value makes the
-# factors that gradient descent ends with depend on the path.
-BALANCED = 0.1
-PATH = (
-    "no rate: {name!r} starts with A^T A - B B^T of size {size:.2g} times the smallest singular "
-    "value to reach, so where it ends depends on the path; pass solution=run.final"
+# Factors count as a solution where the gradient is at most this share of ‖Σ̂‖‖T‖(‖A‖ + ‖B‖).
+STATIONARY = 1e-3
+UNSEEN = (
+    "fewer samples than inputs: the error off their row space is at rest, so the rate is 1; "
+    "loss_rate and best_step are those of the part that the samples see"
 )
+RULES: tuple[RuleName, ...] = ("gd", "preconditioned", "lora-pro")
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,11 +37,14 @@ class Contraction:
         extremes: (..., 2), the smallest and the largest μ; NaN where not predicted.
         momentum: β, 0 for rules without.
         notes: why a number is missing, or what it takes for granted.
+        moving: (...), the smallest μ of modes that the training loss sees, where others are at
+            rest (μ = 0, N < d); None where it is that of `extremes`.
     """
 
     extremes: Tensor
     momentum: float = 0.0
     notes: tuple[str, ...] = ()
+    moving: Tensor | None = None
 
     def rate(self, learning_rate: float | Tensor) -> Tensor:
         """The factor per step of the slowest mode, (...); unstable where it exceeds 1.
@@ -55,14 +55,11 @@ class Contraction:
         >>> Contraction(torch.tensor([1.0, 2.0])).rate(0.5)
         tensor(0.5000)
         """
-        if isinstance(learning_rate, Tensor):
-            eta: float | Tensor = learning_rate[..., None]
-        else:
-            eta = validate.number("learning_rate", learning_rate, positive=True)
-        x = (1 + self.momentum - eta * self.extremes).abs()
-        beats = x**2 < 4 * self.momentum
-        real = (x + (x**2 - 4 * self.momentum).clamp_min(0).sqrt()) / 2
-        return torch.where(beats, math.sqrt(self.momentum), real).amax(-1)
+        return self._slowest(self.extremes, learning_rate)
+
+    def loss_rate(self, learning_rate: float | Tensor) -> Tensor:
+        """The factor per step of √(L_t − floor), (...): the slowest mode that the loss sees."""
+        return self._slowest(self._loss_extremes, learning_rate)
 
     @property
     def largest_stable_step(self) -> Tensor:
@@ -71,143 +68,157 @@ class Contraction:
 
     @property
     def best_step(self) -> Tensor:
-        """2(1 + β)/(μ_min + μ_max), with the fastest local rate at this β, (...)."""
-        return 2 * (1 + self.momentum) / self.extremes.sum(-1)
+        """2(1 + β)/(μ_min + μ_max), with the fastest local rate at this β, (...).
+
+        Of the modes that move: those at rest are not helped by any step.
+        """
+        return 2 * (1 + self.momentum) / self._loss_extremes.sum(-1)
+
+    @property
+    def _loss_extremes(self) -> Tensor:
+        if self.moving is None:
+            return self.extremes
+        return torch.stack([self.moving, self.extremes[..., 1]], dim=-1)
+
+    def _slowest(self, extremes: Tensor, learning_rate: float | Tensor) -> Tensor:
+        eta = checks.step_size(learning_rate)
+        if isinstance(eta, Tensor):
+            eta = eta[..., None]
+        x = (1 + self.momentum - eta * extremes).abs()
+        beats = x**2 < 4 * self.momentum
+        real = (x + (x**2 - 4 * self.momentum).clamp_min(0).sqrt()) / 2
+        return torch.where(beats, math.sqrt(self.momentum), real).amax(-1)
 
 
-def contraction(
+def rates(
     problem: LinearProblem,
-    method: str | Method,
+    at: Factors,
     *,
-    rank: int,
-    seeds: Sequence[int] | None = None,
+    rule: RuleName = "gd",
+    scale: float = 1.0,
     damping: float = 0.0,
-    solution: Factors | None = None,
+    ratio: float = 1.0,
+    momentum: float = 0.0,
 ) -> Contraction:
-    """The extreme μ of a method near the solution that it reaches.
+    """The extreme μ of a rule near a stationary pair, whatever was measured.
 
-    - full fine-tuning: the eigenvalues of Σ̂. LoRA-Pro where AB can equal Δ: the same, since
-      P_A𝒢 + (I − P_A)𝒢P_B = 𝒢 on the row space of B.
-    - A R B with A, B frozen: s² λ_i(AᵀΣ̂A) λ_j(BBᵀ).
-    - pairs where AB can equal Δ: those of `tangent_extremes`, times s (preconditioned: s²). With
-      r > r* the superfluous directions are taken to be at rest.
-    - pairs where a residual stays (r < r*, or an offset): those of the Hessian in (A, B) between
-      the roots of the rule's weights, without the r² directions along the solutions.
-    - LoRA+ with ratio λ: √λ times GD's, at the solution with λAᵀA = BBᵀ.
-
-    Factors are taken to be balanced as the flow leaves them; entrywise rules, AdaLoRA and starts
-    far from balance have NaN and a note.
+    Where AB meets the target they are squared singular values of the tangent map
+    (X, Y) ↦ 𝒜(X B̄ + Ā Y), the nonzero ones: Ā = A, B̄ = B of GD; Ā = A(AᵀA + λI)^{−1/2},
+    B̄ = (BBᵀ + λI)^{−1/2}B of preconditioned GD; of LoRA-Pro with Y off row(B). Where a residual
+    stays, the Hessian's second part is added. Directions that AB does not see to first order, the
+    gauge and superfluous directions that have died out, are projected out.
 
     Args:
-        problem: batch (...).
-        method: a name in `METHODS` or a Method.
-        rank: r.
-        seeds: as for `simulate`.
-        damping: λ of preconditioned rules.
-        solution: the method's own A (..., d, r), B (..., r, k) at a stationary point, for pairs.
+        problem: batch (...), linear, with its offset.
+        at: A (..., d, r), B (..., r, k), a stationary point of the loss at W_f + sAB.
+        rule: "gd" (also LoRA+ and momentum), "preconditioned" or "lora-pro".
+        scale: s.
+        damping: λ of rules with inverses.
+        ratio: of the step of B to that of A (LoRA+).
+        momentum: β.
 
     Returns:
-        A Contraction of the problem's batch shape, with seeds where the start depends on them.
+        A Contraction, batch (...). N < d: the smallest μ is 0, with a note.
 
-    Reference: derivations 3.7, 3.9; App. C.2, C.3.
+    Raises:
+        TypeError: another model, or factors that are not tensors.
+        ValueError: factors that do not fit or are not stationary; arguments out of range.
 
-    >>> from loraone_theory.problems.linear.sampling import sample_linear
-    >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=10**6)
-    >>> contraction(problem, "lora-one-preconditioned", rank=2).best_step.round(decimals=2)
-    tensor([0.6700], dtype=torch.float64)
+    Reference: derivations 3.7.
+
+    >>> from loraone_theory.problems.linear.problem import LinearProblem
+    >>> shift = torch.tensor([[3.0, 0.0], [0.0, 1.0], [0.0, 0.0]])
+    >>> problem = LinearProblem.population(shift=shift)
+    >>> at = Factors(shift, torch.eye(2))
+    >>> rates(problem, at, rule="preconditioned").extremes
+    tensor([1., 2.])
+    >>> rates(problem, at).extremes.round(decimals=4)
+    tensor([ 1., 10.])
     """
-    rank = validate.rank(rank, d=problem.d, k=problem.k)
-    chosen = methods.get(method, rank)
-    local = chosen.facts.local
-    nothing = problem.like.new_full((*problem.batch_shape, 2), math.nan)
-    if local is None:
-        return Contraction(nothing, notes=(chosen.facts.no_rate,))
-    start = chosen.init(problem, rank, trial_seeds(problem, seeds))
-    notes: tuple[str, ...] = ()
-    if chosen.parametrisation.is_pair:
-        extremes, notes = _pair(problem, chosen, local, rank, start, damping, solution)
-    elif start.frozen:
-        extremes = _core(problem, start.frozen[0], start.frozen[1], chosen.scale)
-    else:
-        extremes = problem.covariance.spectrum("extremes")
-    if problem.samples is not None and problem.samples < problem.d:
-        notes += ("fewer samples than inputs: part of the error is at rest, so the rate is 1",)
-    return Contraction(extremes, local.momentum, notes)
+    checks.linear(problem)
+    validate.choice("rule", rule, RULES)
+    s = validate.number("scale", scale, positive=True)
+    damping = validate.number("damping", damping)
+    ratio = validate.number("ratio", ratio, positive=True)
+    momentum = validate.below_one("momentum", momentum)
+    A, B = checks.factors("at", at, d=problem.d, k=problem.k)
+    # In the units of √s A, √s B the product is sAB; an inverse there takes sλ for λ.
+    pair = Factors(s**0.5 * A, s**0.5 * B)
+    gain = {"gd": s, "preconditioned": s**2, "lora-pro": 1.0}[rule]
+    tangent = tangent_map(pair, rule, damping=s * damping, ratio=ratio)
+    part = seen(problem)
+    extremes = gain * _linear_extremes(
+        part.problem,
+        Factors(part.lower(pair.A), pair.B),
+        Factors(part.lower(tangent.A), tangent.B),
+        tangent,
+    )
+    if part.basis is None:
+        return Contraction(extremes, momentum)
+    rested = torch.stack([torch.zeros_like(extremes[..., 0]), extremes[..., 1]], dim=-1)
+    return Contraction(rested, momentum, (UNSEEN,), moving=extremes[..., 0])
 
 
-def _core(problem: LinearProblem, A: Tensor, B: Tensor, scale: float) -> Tensor:
-    left = torch.linalg.svdvals(problem.covariance.half(A))[..., [-1, 0]] ** 2
-    return scale**2 * left * torch.linalg.svdvals(B)[..., [-1, 0]] ** 2
+def _linear_extremes(
+    problem: LinearProblem, at: Factors, weighted: Factors, weights: TangentMap
+) -> Tensor:
+    """On columns in span(V, offset, rows of B), which runs never leave."""
+    rows = _settled(problem, at.B)
+    reduction = reduce_around(problem, [(at.A, LEFT), (rows, RIGHT)])
+    small, pair = reduction.problem, reduction.lower(at)
+    A, B = reduction.lower(weighted)
+    spared = weights.spared[..., : min(B.shape[-2:])]
+    tangent = TangentMap(A, B, weights.right, weights.left, spared)
+    apply = small.covariance.apply
+    E = pair.dense() - small.target.dense()
+    M = apply(E)
+    _refuse_moving(small, pair, M)
+    interpolates = _small(E, small.target.dense())
+    if not interpolates and min(tangent.ranks) < A.shape[-1]:
+        raise ValueError(
+            "where a residual stays a solution has factors of full rank; got ranks "
+            f"{tangent.ranks} of A and B with rank={A.shape[-1]}; this is a saddle of the loss"
+        )
+
+    def gauss(pair: Factors, change: Factors) -> Factors:
+        K = apply(change.A @ pair.B + pair.A @ change.B)
+        return Factors(K @ pair.B.mT, pair.A.mT @ K)
+
+    def bend(change: Factors) -> Factors:
+        return Factors(M @ change.B.mT, change.A.mT @ M)
+
+    width = small.d * small.k
+    found = mode_extremes(tangent, Curvature(gauss, None if interpolates else bend, width))
+    if small.d < problem.d:  # Σ̂ = I: directions outside the span feel X ↦ X B̄B̄ᵀ alone
+        outer = tangent.outer
+        low = outer.nan_to_num(torch.inf).amin(-1).minimum(found[..., 0])
+        high = outer.nan_to_num(0.0).amax(-1).maximum(found[..., 1])
+        found = torch.stack([low, high], dim=-1)
+    return found
 
 
-def _pair(
-    problem: LinearProblem,
-    method: Method,
-    local: Local,
-    rank: int,
-    start: Start,
-    damping: float,
-    solution: Factors | None,
-) -> tuple[Tensor, tuple[str, ...]]:
-    fitted = problem if start.offset is None else problem.with_offset(start.offset)
-    s, ratio = method.scale, local.ratio
-    gain = {"preconditioned": s**2, "full": 1.0, "none": s}[local.weights]
-    nothing = problem.like.new_full((*fitted.batch_shape, 2), math.nan)
-    notes: tuple[str, ...] = ()
-    if solution is not None:
-        at = Factors(s**0.5 * solution.A, s**0.5 * solution.B)
-        return gain * hessian_extremes(fitted, at, _weigh(local, damping, ratio)), notes
-    exact = fitted.target.rank <= rank
-    if exact and rank > fitted.target.rank:
-        if local.weights == "preconditioned" and (
-            damping > 0 or bool(start.trainable[1].eq(0).all())
-        ):
-            note = "no rate: r > r*, where a fixed damping is sublinear and A's start is kept"
-            return nothing, (note,)
-        notes += ("r > r*: superfluous directions are taken to be at rest",)
-    at = pair_solution(fitted, rank=rank)
-    if local.weights == "none":
-        size = _imbalance(start, ratio, s, at)
-        if size > BALANCED:
-            return nothing, (PATH.format(name=method.name, size=size),)
-        gain *= ratio**0.5
-    if not exact and not bool(_has_gap(fitted, rank).all()):
-        return nothing, ("no rate: the target has no gap between singular values r and r + 1",)
-    if exact and local.weights == "full":
-        return problem.covariance.spectrum("extremes").expand(*fitted.batch_shape, 2), notes
-    if exact and damping == 0 and fitted.offset is None:
-        kind = "preconditioned" if local.weights == "preconditioned" else "gd"
-        return gain * tangent_extremes(fitted, kind, solution=at), notes  # type: ignore[arg-type]
-    return gain * hessian_extremes(fitted, at, _weigh(local, damping, 1.0)), notes
+def _settled(problem: LinearProblem, B: Tensor) -> Tensor:
+    """B without rows off those of the target that are rounding: no run moves along them."""
+    Q = torch.linalg.qr(problem.target.B.mT).Q
+    outside = linalg.residual(Q, B.mT)
+    if bool((linalg.relative_norm(outside, B.mT) > tiny(B)).any()):
+        return B
+    return (B @ Q) @ Q.mT
 
 
-def _imbalance(start: Start, ratio: float, scale: float, at: Factors) -> float:
-    """s‖λA₀ᵀA₀ − B₀B₀ᵀ‖_op over √λ·σ_min of the solution: the share of it that stays."""
-    A, B = start.trainable
-    gap = torch.linalg.matrix_norm(ratio * (A.mT @ A) - B @ B.mT, ord=2)
-    smallest = torch.linalg.svdvals(at.B)[..., -1] ** 2
-    return float((scale * gap / (ratio**0.5 * smallest)).max())
+def _small(E: Tensor, against: Tensor) -> bool:
+    return bool((linalg.relative_norm(E, against) <= tiny(E)).all())
 
 
-def _has_gap(problem: LinearProblem, rank: int) -> Tensor:
-    T = problem.target
-    R = torch.linalg.qr(T.B.mT, mode="r").R
-    S = torch.linalg.svdvals(problem.covariance.half(T.A @ R.mT))
-    return S[..., rank - 1] - S[..., rank] > 1e-6 * S[..., 0]
-
-
-def _weigh(local: Local, damping: float, ratio: float) -> Callable[[Factors], Weights]:
-    """The roots of the rule's weights at unbatched factors."""
-
-    def root(M: Tensor, inverse: bool) -> Tensor:
-        if not inverse:
-            return torch.eye(M.shape[-1]).to(M)
-        values, vectors = torch.linalg.eigh(M)
-        return (vectors * (values + damping) ** -0.5) @ vectors.mT
-
-    def weigh(at: Factors) -> Weights:
-        inverse = local.weights != "none"
-        right, left = root(at.B @ at.B.mT, inverse), root(at.A.mT @ at.A, inverse)
-        return Weights(right, ratio**0.5 * left, outside=local.weights == "full")
-
-    return weigh
+def _refuse_moving(problem: LinearProblem, at: Factors, M: Tensor) -> None:
+    gradient = (
+        torch.linalg.matrix_norm(M @ at.B.mT) ** 2 + torch.linalg.matrix_norm(at.A.mT @ M) ** 2
+    ).sqrt()
+    top = problem.covariance.spectrum("extremes")[..., -1]
+    size = torch.linalg.matrix_norm(at.A) + torch.linalg.matrix_norm(at.B)
+    share = gradient / (top * torch.linalg.matrix_norm(problem.target.dense()) * size)
+    if not bool((share <= STATIONARY).all()):
+        raise ValueError(
+            f"a solution is stationary: its gradient is at most {STATIONARY:g} of its scale; got "
+            f"{float(share.max()):.2g}; run longer, or pass the factors a run ended with"
+        )

@@ -12,8 +12,9 @@ from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.methods import Method
+from loraone_theory.predict import checks
+from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor
-from loraone_theory.predict.rates import contraction
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
@@ -75,12 +76,10 @@ def summary(
     >>> found.floor, found.local_rate.round(decimals=1)
     (tensor([0.], dtype=torch.float64), tensor([0.3000], dtype=torch.float64))
     """
-    if not isinstance(problem, LinearProblem):
-        raise TypeError(
-            "summaries are those of the linear model; "
-            f"got {type(problem).__name__}; predict.relu holds what is known of the other"
-        )
+    checks.linear(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
+    if learning_rate is not None:
+        learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     near = contraction(problem, chosen, rank=rank, seeds=drawn, damping=damping, solution=solution)
     best = near.best_step

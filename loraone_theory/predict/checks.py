@@ -1,0 +1,50 @@
+"""What predictions ask of their arguments before anything is computed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors
+from loraone_theory.problems.linear.problem import LinearProblem
+
+
+def linear(problem: object) -> LinearProblem:
+    """`problem` if it is a linear one, else TypeError."""
+    if not isinstance(problem, LinearProblem):
+        raise TypeError(
+            "this prediction is one of the linear model; "
+            f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
+        )
+    return problem
+
+
+def factors(name: str, given: Factors, *, d: int, k: int, rank: int | None = None) -> Factors:
+    """Finite A (..., d, r) and B (..., r, k), of a rank asked for."""
+    if not (isinstance(given, tuple) and len(given) == 2):
+        raise TypeError(
+            f"{name} must be Factors(A, B); got {type(given).__name__}; pass run.final, or "
+            "Factors of two tensors"
+        )
+    A, B = (validate.tensor(f"{name}.{part}", M) for part, M in zip("AB", given, strict=True))
+    validate.same_kind(**{f"{name}.A": A, f"{name}.B": B})
+    r = A.shape[-1] if rank is None else rank
+    validate.shapes_match(
+        f"{name} must be A (..., {d}, {r}) and B (..., {r}, {k})",
+        A.shape[-2:] == (d, r) and B.shape[-2:] == (r, k),
+        A=A.shape,
+        B=B.shape,
+    )
+    return Factors(A, B)
+
+
+def step_size(given: float | Tensor) -> float | Tensor:
+    """A learning rate > 0, a number or a tensor (...), where NaN stands for an unknown one."""
+    if isinstance(given, Tensor):
+        if bool((given <= 0).any()) or bool(torch.isinf(given).any()):
+            raise ValueError(
+                f"learning_rate must be finite and > 0; got {given.flatten().tolist()[:8]}"
+            )
+        return given
+    return validate.number("learning_rate", given, positive=True)

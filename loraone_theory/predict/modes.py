@@ -1,0 +1,120 @@
+"""Extreme eigenvalues of the local dynamics of a pair, by LAPACK or by Lanczos iteration."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import scipy
+import torch
+from torch import Tensor
+
+from loraone_theory.core.factors import Factors
+from loraone_theory.predict.tangent_map import TangentMap
+
+# Operators on more than this many numbers are handed to Lanczos iteration instead of LAPACK.
+DENSE_SIZE = 1000
+# Matrices of all instances are made at once up to this many numbers in the largest temporary.
+CHUNK = 1 << 24
+
+
+class Curvature(NamedTuple):
+    """The Hessian of a loss in (A, B), in two parts, both without a d×k matrix where possible.
+
+    Args:
+        gauss: (pair, (X, Y)) -> (M Bᵀ, AᵀM), M the curvature's answer to the change XB + AY.
+        bend: (X, Y) -> (M Yᵀ, XᵀM) with M the full gradient at the solution; None where it is 0.
+        width: numbers that `gauss` holds for one direction.
+    """
+
+    gauss: Callable[[Factors, Factors], Factors]
+    bend: Callable[[Factors], Factors] | None
+    width: int
+
+
+def mode_extremes(tangent: TangentMap, curvature: Curvature) -> Tensor:
+    """Smallest and largest eigenvalue of JᵀKJ + bend where J sees anything, shape (..., 2)."""
+    (d, r), m = tangent.A.shape[-2:], tangent.B.shape[-1]
+    size, batch = r * (d + m), torch.broadcast_shapes(tangent.A.shape[:-2], tangent.B.shape[:-2])
+
+    def split(x: Tensor) -> Factors:
+        return Factors(
+            x[..., : d * r].reshape(*x.shape[:-1], d, r),
+            x[..., d * r :].reshape(*x.shape[:-1], r, m),
+        )
+
+    def join(pair: Factors) -> Tensor:
+        return torch.cat([part.flatten(-2) for part in pair], dim=-1)
+
+    def seen(x: Tensor) -> Tensor:
+        return join(tangent.project(*split(x)))
+
+    def apply(x: Tensor) -> Tensor:
+        X, Y = split(x)
+        Y = tangent.spare(Y)
+        on_A, on_B = curvature.gauss(Factors(tangent.A, tangent.B), Factors(X, Y))
+        if curvature.bend is not None:
+            bent = curvature.bend(Factors(X @ tangent.right, tangent.left @ Y))
+            on_A, on_B = on_A + bent.A @ tangent.right, on_B + tangent.left @ bent.B
+        return join(Factors(on_A, tangent.spare(on_B)))
+
+    probe = seen(torch.linspace(1, 2, size).to(tangent.A).expand(*batch, size))
+    middle = (probe * apply(probe)).sum(-1) / (probe * probe).sum(-1)  # inside the spectrum
+
+    def deflated(x: Tensor) -> Tensor:
+        along = seen(x)
+        return seen(apply(along)) + middle[..., None] * (x - along)
+
+    if size <= DENSE_SIZE:
+        return _dense(deflated, size, batch, tangent.A, curvature.width)
+    return _lanczos(deflated, size, batch, tangent.A)
+
+
+def _dense(
+    apply: Callable[[Tensor], Tensor], size: int, batch: torch.Size, like: Tensor, width: int
+) -> Tensor:
+    rows = max(1, CHUNK // (max(width, size) * max(1, batch.numel())))
+    eye = torch.eye(size).to(like).reshape(size, *[1] * len(batch), size)
+    parts = [apply(eye[i : i + rows].expand(-1, *batch, size)) for i in range(0, size, rows)]
+    matrix = torch.cat(parts).movedim(0, -2)
+    return torch.linalg.eigvalsh((matrix + matrix.mT) / 2)[..., [0, -1]]
+
+
+def _lanczos(
+    apply: Callable[[Tensor], Tensor], size: int, batch: torch.Size, like: Tensor
+) -> Tensor:
+    """One instance at a time, the others of its batch at zero."""
+    ends = []
+    for index in np.ndindex(*batch):
+        whole = like.new_zeros(*batch, size)
+
+        def product(x: np.ndarray, index: tuple[int, ...] = index, whole: Tensor = whole) -> object:
+            whole[index] = torch.from_numpy(np.ascontiguousarray(x).reshape(-1)).to(whole)
+            return apply(whole)[index].double().cpu().numpy()
+
+        operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=float)
+        ends.append([_end(operator, which) for which in ("SA", "LA")])
+    return torch.tensor(ends).to(like).reshape(*batch, 2)
+
+
+def _end(operator: scipy.sparse.linalg.LinearOperator, which: str) -> float:
+    size = operator.shape[0]
+    try:
+        return float(
+            scipy.sparse.linalg.eigsh(
+                operator,
+                k=1,
+                ncv=min(size, 40),
+                which=which,
+                v0=np.linspace(1, 2, size),
+                return_eigenvectors=False,
+                tol=1e-8,
+                maxiter=20 * size,
+            )[0]
+        )
+    except scipy.sparse.linalg.ArpackNoConvergence:
+        raise ArithmeticError(
+            f"an extreme eigenvalue of a {size} x {size} operator was not found in {20 * size} "
+            "Lanczos iterations; use a smaller problem or one with a wider spectrum"
+        ) from None
