@@ -344,7 +344,9 @@ def test_a_rule_of_ones_own_has_its_own_note() -> None:
 
         return lt.Rule(lambda params: None, update)
 
-    found = lt.predict.contraction(problem, lt.methods.lora().with_rule(signed, name="sign"), rank=2)
+    found = lt.predict.contraction(
+        problem, lt.methods.lora().with_rule(signed, name="sign"), rank=2
+    )
     assert torch.isnan(found.extremes).all()
     assert found.notes == (
         "no rate: the rule does not state how it acts near a solution (Rule.local)",
