@@ -1,22 +1,53 @@
-"""What does not fit into this machine's memory is refused before anything is drawn."""
+"""An estimate of the memory that a request takes, held against what the machine has."""
 
 from __future__ import annotations
 
+import functools
 import os
+from pathlib import Path
+
+# Where the kernel keeps the limit of the control group that a container runs in.
+LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
-def machine_memory() -> int:
-    """Bytes of physical memory."""
-    return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+@functools.cache
+def machine_bytes() -> int | None:
+    """Memory of this machine or of the container, None where that is not known."""
+    try:
+        found = [os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")]
+    except (AttributeError, OSError, ValueError):  # not a Unix
+        return None
+    for name in LIMITS:
+        path = Path(name)
+        text = path.read_text().strip() if path.is_file() else ""
+        if text.isdigit():
+            found.append(int(text))
+    return min(found)
 
 
-def refuse_beyond_memory(what: str, needed: int, remedy: str) -> None:
-    """Raise unless `needed` bytes are at most the machine's memory.
+def in_words(size: int) -> str:
+    """A size with a unit.
 
-    >>> refuse_beyond_memory("a number", 8, "draw none")
+    >>> in_words(8 * 10**12)
+    '8 TB'
     """
-    if needed > machine_memory():
+    value, unit = float(size), 0
+    while value >= 1000 and unit < len(UNITS) - 1:
+        value, unit = value / 1000, unit + 1
+    return f"{value:.3g} {UNITS[unit]}"
+
+
+def refuse_beyond_memory(what: str, size: int, remedy: str) -> None:
+    """ValueError where `size` bytes are more than the machine has, before they are asked for.
+
+    >>> refuse_beyond_memory("10¹⁶ numbers", 8 * 10**16, "lower d")
+    Traceback (most recent call last):
+    ValueError: 10¹⁶ numbers take 80 PB of memory, and this machine has ...; lower d
+    """
+    there = machine_bytes()
+    if there is not None and size > there:
         raise ValueError(
-            f"{what} take {needed / 2**30:.3g} GiB, and this machine has "
-            f"{machine_memory() / 2**30:.3g} GiB; {remedy}"
+            f"{what} take {in_words(size)} of memory, and this machine has {in_words(there)}; "
+            f"{remedy}"
         )

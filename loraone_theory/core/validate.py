@@ -21,6 +21,7 @@ from loraone_theory.core.arrays import shapes_match as shapes_match
 from loraone_theory.core.arrays import tensor as tensor
 from loraone_theory.core.wording import kind, shown
 
+MOST_SEEDS = 1_000_000
 LARGEST = 2**63 - 1  # the largest integer that a tensor holds
 
 T = TypeVar("T")
@@ -201,9 +202,14 @@ def seeds(given: Any) -> tuple[int, ...]:
             f"seeds must be a list of seeds; got the integer {given}; write seeds=[{given}] for "
             f"the one seed {given}, or seeds=range({given}) for as many as that"
         )
-    if isinstance(given, str) or not isinstance(given, Iterable):
-        raise TypeError(
-            f"seeds must be a list of seeds; got {given!r} of type {type(given).__name__}"
+    if isinstance(given, (Tensor, np.ndarray)) and given.ndim == 1:
+        given = given.tolist()
+    if not isinstance(given, (list, tuple, range)):
+        raise TypeError(f"seeds must be a list of seeds; got {shown(given)} of type {kind(given)}")
+    if len(given) > MOST_SEEDS:
+        raise ValueError(
+            f"seeds must hold at most {MOST_SEEDS:,} seeds; got {len(given):,}; "
+            "take them in several batches"
         )
     values = tuple(integer("seeds", seed, least=0) for seed in given)
     if not values:

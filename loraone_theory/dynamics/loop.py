@@ -101,6 +101,7 @@ def simulate(
     if initial is not None:
         initial = plan.check_initial(initial, problem, rank, chosen)
     batch = plan.make_batch(problem, drawn, hyper, problem.like)
+    plan.check_size(problem, batch, rank, record, steps // every + 2)
     with threads_for(problem.d**2, problem.like.device), torch.no_grad():
         prepared = plan.make_plan(
             problem, chosen, rank=rank, batch=batch, seeds=drawn, initial=initial, reduce=reduce

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraone_theory.core import tall, validate
+from loraone_theory.core import memory, tall, validate
 from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.dynamics.records import ALIGNMENTS, RECORDS
 from loraone_theory.methods import Method
@@ -78,6 +78,24 @@ def make_batch(
 
 def _one_each(seeds: tuple[int, ...], trials: int) -> tuple[int, ...]:
     return seeds if len(seeds) == trials else seeds * trials
+
+
+def check_size(
+    problem: Problem, batch: Batch, rank: int, record: Sequence[str], recorded: int
+) -> None:
+    """What is kept of the runs fits in memory: records, and the factors of every run."""
+    runs = batch.shape.numel()
+    memory.refuse_beyond_memory(
+        f"records of {len(record)} numbers at {recorded:,} steps of {runs:,} runs",
+        # A step's number is kept as an integer of Python as well.
+        recorded * (100 + len(record) * runs * problem.like.element_size()),
+        "raise every, or record less",
+    )
+    memory.refuse_beyond_memory(
+        f"factors of {runs:,} runs, d = {problem.d}, k = {problem.k}, r = {rank},",
+        2 * runs * rank * (problem.d + problem.k) * problem.like.element_size(),
+        "take fewer runs at once",
+    )
 
 
 def check_records(record: Sequence[str], method: Method) -> tuple[str, ...]:

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory.core import validate
+from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
@@ -53,6 +53,12 @@ def sample_linear(
     """
     values, seeds, like = _arguments(
         d, k, true_rank, samples, spectrum, condition_number, seeds, dtype, device
+    )
+    memory.refuse_beyond_memory(
+        f"X (N × d), Σ̂ (d × d) and W (d × k) of {len(seeds)} instances, N = {samples}, d = {d}, "
+        f"k = {k},",
+        8 * len(seeds) * d * (samples + d + k),
+        "lower the sizes or the number of seeds, or use sample_linear_matrix_free",
     )
     X = per_seed(lambda rng: normal(rng, samples, d), seeds, "inputs", like)
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
@@ -100,6 +106,11 @@ def sample_linear_matrix_free(
         samples >= d,
         samples=(samples,),
         d=(d,),
+    )
+    memory.refuse_beyond_memory(
+        f"the frames of {len(seeds)} instances, d = {d}, k = {k}, r* = {true_rank},",
+        8 * (len(seeds) * d + k) * (true_rank + 2),
+        "lower the sizes or the number of seeds",
     )
     freedom = np.arange(samples, samples - d, -1)
     c = per_seed(lambda rng: np.sqrt(rng.chisquare(freedom)), seeds, "diagonal", like)

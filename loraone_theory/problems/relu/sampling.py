@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory.core import validate
+from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.problems.relu.population import ReLUPopulation
@@ -61,6 +61,11 @@ def sample_relu(
         device=device,
     )
     draws = validate.seeds(seeds)
+    memory.refuse_beyond_memory(
+        f"X (N × d) of {len(draws)} instances, N = {samples}, d = {d},",
+        8 * len(draws) * samples * d,
+        "lower the sizes or the number of seeds, or use sample_relu_population, N = ∞",
+    )
     X = per_seed(lambda rng: normal(rng, samples, d), draws, "inputs", population.like)
     return ReLUProblem(X, population)
 
@@ -119,6 +124,11 @@ def sample_relu_population(
         raise ValueError(f"condition_number must be >= 1; got {condition_number}")
     like = torch.empty(0, dtype=validate.dtype(dtype), device=validate.device(device))
     draws = validate.seeds(seeds)
+    memory.refuse_beyond_memory(
+        f"W (d × k) of {len(draws)} instances, d = {d}, k = {k},",
+        8 * len(draws) * (d * k + (d + k) * true_rank),
+        "lower the sizes or the number of seeds",
+    )
     S = np.geomspace(kappa, 1.0, true_rank)
 
     def weight(rng: np.random.Generator) -> np.ndarray:
