@@ -114,6 +114,16 @@ def separable(name: str, values: Tensor, d: int, k: int) -> None:
             f"{name} must keep the smallest singular value above max(d, k) eps = {cutoff:.1e} of "
             f"the largest in {kind}, else the shift has a lower rank than true_rank; got "
             f"{float(values[..., -1].amin()):.3g} of {float(values[..., 0].amax()):.3g} with "
-            f"d={d}, k={k}; lower {name} or true_rank, or use float64"
+            f"d={d}, k={k}; change {name}, lower true_rank, or use float64"
         )
     squares_representable(name, values[..., 0], "the largest singular value")
+
+
+def second_moment(name: str, X: Tensor) -> Tensor:
+    """Σ̂ = XᵀX/N (..., d, d).
+
+    Raises:
+        ValueError: it over- or underflows, or X is zero.
+    """
+    squares_representable(name, X.abs().amax((-2, -1)), "its largest entry")
+    return X.mT @ X / X.shape[-2]

@@ -31,6 +31,10 @@ class Covariance(Protocol):
         """Neighbouring rows that a row of Σ̂M depends on; None for all rows."""
 
     @property
+    def height(self) -> int | None:
+        """Rows of C where they may be fewer than d, so that products go through C; else None."""
+
+    @property
     def batch_shape(self) -> torch.Size:
         """Leading batch dimensions."""
 
@@ -38,7 +42,7 @@ class Covariance(Protocol):
         """Σ̂M, shape (..., d, m); `out` must not overlap M."""
 
     def half(self, M: Tensor) -> Tensor:
-        """CM with Σ̂ = CᵀC, shape (..., d, m)."""
+        """CM with Σ̂ = CᵀC, shape (..., d, m), or (..., height, m)."""
 
     def half_transposed(self, M: Tensor) -> Tensor:
         """CᵀM for the same C, shape (..., d, m)."""
@@ -57,6 +61,7 @@ class Identity:
     like: Tensor  # (d,) ones: carries width, dtype and device
 
     reach: ClassVar[int | None] = 0
+    height: ClassVar[int | None] = None
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -91,6 +96,7 @@ class Diagonal:
     values: Tensor  # (..., d)
 
     reach: ClassVar[int | None] = 0
+    height: ClassVar[int | None] = None
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -133,6 +139,7 @@ class Tridiagonal:
     off: Tensor
 
     reach: ClassVar[int | None] = 1
+    height: ClassVar[int | None] = None
 
     @classmethod
     def from_bidiagonal(cls, c: Tensor, f: Tensor) -> Tridiagonal:
@@ -169,10 +176,10 @@ class Tridiagonal:
         """LAPACK: bisection for the two extremes (O(d) each), QR iteration for all (O(d²))."""
         main = self.main.detach().cpu().double().numpy()
         off = self.off.detach().cpu().double().numpy()
-        width = main.shape[-1]
+        width, count = main.shape[-1], main[..., 0].size
         flat = [
             _extremes(a, b) if which == "extremes" else scipy.linalg.eigvalsh_tridiagonal(a, b)
-            for a, b in zip(main.reshape(-1, width), off.reshape(-1, width - 1), strict=True)
+            for a, b in zip(main.reshape(count, width), off.reshape(count, width - 1), strict=True)
         ]
         values = np.stack(flat).reshape(*main.shape[:-1], -1)
         return torch.from_numpy(values).to(self.main)
@@ -205,6 +212,7 @@ class Dense:
     matrix: Tensor  # (..., d, d)
 
     reach: ClassVar[int | None] = None
+    height: ClassVar[int | None] = None
 
     @property
     def batch_shape(self) -> torch.Size:
@@ -234,3 +242,46 @@ class Dense:
     def rows(self, start: int, stop: int) -> Dense:
         """The principal block."""
         return Dense(self.matrix[..., start:stop, start:stop])
+
+
+@dataclass(frozen=True, eq=False)
+class Rows:
+    """Σ̂ = XᵀX/b of a few rows, as the product of X with itself: no d×d matrix."""
+
+    inputs: Tensor  # (..., b, d)
+
+    reach: ClassVar[int | None] = None
+
+    @property
+    def height(self) -> int:
+        """b."""
+        return self.inputs.shape[-2]
+
+    @property
+    def batch_shape(self) -> torch.Size:
+        """Leading dimensions of `inputs`."""
+        return self.inputs.shape[:-2]
+
+    def apply(self, M: Tensor, out: Tensor | None = None) -> Tensor:
+        """Xᵀ(XM)/b."""
+        product = self.inputs.mT @ (self.inputs @ M) / self.height
+        return product if out is None else out.copy_(product)
+
+    def half(self, M: Tensor) -> Tensor:
+        """XM/√b, shape (..., b, m)."""
+        return self.inputs @ M / self.height**0.5
+
+    def half_transposed(self, M: Tensor) -> Tensor:
+        """XᵀM/√b for M (..., b, m)."""
+        return self.inputs.mT @ M / self.height**0.5
+
+    def spectrum(self, which: Which) -> Tensor:
+        """Squared singular values of X/√b, with zeros up to d."""
+        squares = (torch.linalg.svdvals(self.inputs) ** 2 / self.height).flip(-1)
+        zeros = squares.new_zeros(*squares.shape[:-1], self.inputs.shape[-1] - squares.shape[-1])
+        values = torch.cat([zeros, squares], dim=-1)
+        return values[..., [0, -1]] if which == "extremes" else values
+
+    def rows(self, start: int, stop: int) -> Rows:
+        """The principal block: those columns of X."""
+        return Rows(self.inputs[..., start:stop])

@@ -1,11 +1,12 @@
 """Linear matrix sensing: L = 1/(2N) ‖X W_eff − Y‖_F² = ½⟨E, Σ̂E⟩, without X.
 
 With noiseless labels Y = X(W + Δ) the inputs enter through Σ̂ = XᵀX/N alone, so that is all a
-problem keeps of them.
+problem keeps of them, unless it is asked to keep X for minibatches.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import ClassVar
@@ -15,9 +16,11 @@ from torch import Tensor
 
 from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
-from loraone_theory.problems.given import shift_and_pretrained
-from loraone_theory.problems.linear.covariance import Covariance, Dense, Identity, Which
+from loraone_theory.problems import rows
+from loraone_theory.problems.given import second_moment, shift_and_pretrained
+from loraone_theory.problems.linear.covariance import Covariance, Dense, Identity, Rows, Which
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
 BLOCK_BYTES = 1 << 24
@@ -41,6 +44,9 @@ class LinearProblem:
         matrix_free: the instance is known only up to a rotation of the input space, so methods
             that are not rotation-equivariant have no meaning on it.
         seeds: what each instance was drawn from, where it was drawn.
+        inputs: X (..., N, d), where it was kept.
+        input_law: "gaussian" where fresh rows are N(0, I); None where their law is not known.
+        held_out: the problem of held-out rows, for `test_loss`.
     """
 
     covariance: Covariance
@@ -50,12 +56,23 @@ class LinearProblem:
     samples: int | None = None
     matrix_free: bool = False
     seeds: tuple[int, ...] | None = None
+    inputs: Tensor | None = None
+    input_law: str | None = None
+    held_out: LinearProblem | None = None
 
     takes_residual: ClassVar[bool] = True
 
     @classmethod
     def from_data(
-        cls, X: Array, *, shift: Array | Factors, pretrained: Array | None = None
+        cls,
+        X: Array,
+        *,
+        shift: Array | Factors,
+        pretrained: Array | None = None,
+        keep: bool = False,
+        held_out: Array | None = None,
+        split: float = 0.0,
+        split_seed: int = 0,
     ) -> LinearProblem:
         """The problem of inputs X and labels Y = X(W + Δ).
 
@@ -63,10 +80,15 @@ class LinearProblem:
             X: (N, d) or (..., N, d), float32 or float64, a tensor or a numpy array.
             shift: Δ (d, k), dense or Factors, with or without batch dimensions.
             pretrained: W (d, k).
+            keep: hold a copy of X, which minibatches need; only Σ̂ is held otherwise.
+            held_out: other inputs (..., N', d), to measure `test_loss` on.
+            split: the fraction of the rows of X that is held out instead, 0 <= split < 1.
+            split_seed: what those rows are drawn with.
 
         Raises:
             TypeError: a dtype other than float32 or float64, or mixed ones.
-            ValueError: shapes that do not fit, non-finite entries, a zero shift.
+            ValueError: shapes that do not fit, non-finite entries, a zero shift, inputs or a
+                shift so large or small that their squares cannot be represented.
 
         >>> import numpy as np
         >>> X = np.random.default_rng(0).standard_normal((50, 3))
@@ -74,18 +96,35 @@ class LinearProblem:
         >>> problem.d, problem.k, problem.true_rank, problem.samples
         (3, 2, 2, 50)
         """
-        inputs = validate.tensor("X", X)
+        given = validate.tensor("X", X)
         delta, weight = shift_and_pretrained(shift, pretrained)
-        validate.same_kind(X=inputs, shift=delta.A)
-        N, d = inputs.shape[-2:]
-        validate.shapes_match(
-            "shift must have as many rows as X has columns (d)",
-            delta.shape[-2] == d,
-            X=inputs.shape,
-            shift=delta.shape,
+        (inputs,), test = rows.split_off(
+            (given,),
+            rows.own("held_out", held_out, given.ndim - 2),
+            given.ndim - 2,
+            split,
+            split_seed,
         )
-        validate.broadcastable("X", inputs.shape[:-2], "shift", delta.shape[:-2])
-        return cls(Dense(inputs.mT @ inputs / N), delta, weight, samples=N)
+        made = cls._of_rows("X", inputs, delta, weight)
+        if validate.flag("keep", keep):
+            made = replace(made, inputs=inputs.detach().clone())
+        if not test:
+            return made
+        return replace(made, held_out=cls._of_rows("held_out", test[0], delta, weight))
+
+    @classmethod
+    def _of_rows(
+        cls, name: str, X: Tensor, shift: Factors, pretrained: Tensor | None
+    ) -> LinearProblem:
+        validate.same_kind(**{name: X, "shift": shift.A})
+        validate.shapes_match(
+            f"shift must have as many rows as {name} has columns (d)",
+            shift.shape[-2] == X.shape[-1],
+            **{name: X.shape, "shift": shift.shape},
+        )
+        validate.broadcastable(name, X.shape[:-2], "shift", shift.shape[:-2])
+        covariance = Dense(second_moment(name, X))
+        return cls(covariance, shift, pretrained, samples=X.shape[-2])
 
     @classmethod
     def population(
@@ -96,7 +135,8 @@ class LinearProblem:
         Args and errors are those of `from_data`.
         """
         delta, weight = shift_and_pretrained(shift, pretrained)
-        return cls(Identity(delta.A.new_ones(delta.shape[-2])), delta, weight)
+        ones = delta.A.new_ones(delta.shape[-2])
+        return cls(Identity(ones), delta, weight, input_law="gaussian")
 
     @property
     def d(self) -> int:
@@ -157,30 +197,44 @@ class LinearProblem:
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """L = ½⟨E, Σ̂E⟩, shape (...); E may be handed in where it is already known."""
+        if E is None and self.covariance.height is not None:
+            return 0.5 * (self._miss(self.covariance.half(shift.A), shift.B) ** 2).sum((-2, -1))
         E = self.residual(shift) if E is None else E
         return 0.5 * (E * self.covariance.apply(E)).sum((-2, -1))
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
-        """½‖E‖_F², the expected loss on a fresh isotropic sample, shape (...)."""
+        """½‖E‖_F², the expected loss on a fresh sample with E xxᵀ = I, shape (...).
+
+        That is the isotropic risk, whatever law the training inputs have.
+        """
         E = self.residual(shift) if E is None else E
         return 0.5 * (E * E).sum((-2, -1))
 
     def gradients(self, shift: Factors) -> Factors:
         """(Σ̂E Bᵀ, AᵀΣ̂E); large problems in blocks of rows, so that E stays in cache."""
         A, B = shift
-        rows = BLOCK_BYTES // (8 * (A.shape[-1] + 2 * self.k))
-        if self.covariance.reach is not None and self.d > rows:
-            return self._gradients_by_rows(A, B, max(rows, 256))
+        if self.covariance.height is not None:
+            CA = self.covariance.half(A)
+            R = self._miss(CA, B)
+            return Factors(self.covariance.half_transposed(R @ B.mT), CA.mT @ R)
+        height = BLOCK_BYTES // (8 * (A.shape[-1] + 2 * self.k))
+        if self.covariance.reach is not None and self.d > height:
+            return self._gradients_by_rows(A, B, max(height, 256))
         M = self.covariance.apply(self.residual(shift))
         return Factors(tall.product(M, B.mT), tall.inner(A, M))
 
-    def _gradients_by_rows(self, A: Tensor, B: Tensor, rows: int) -> Factors:
+    def _miss(self, CA: Tensor, B: Tensor) -> Tensor:
+        """R = C(AB − T), by thin products: ∇_A = CᵀRBᵀ and ∇_B = (CA)ᵀR."""
+        T = self.target
+        return CA @ B - self.covariance.half(T.A) @ T.B
+
+    def _gradients_by_rows(self, A: Tensor, B: Tensor, height: int) -> Factors:
         reach, d, T = self.covariance.reach or 0, self.d, self.dense_target
         batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], self.batch_shape)
         grad_A = A.new_empty(*batch, A.shape[-1], d)
         grad_B = B.new_zeros(*batch, *B.shape[-2:])
-        for start in range(0, d, rows):
-            stop = min(start + rows, d)
+        for start in range(0, d, height):
+            stop = min(start + height, d)
             low, high = max(start - reach, 0), min(stop + reach, d)
             E = tall.product(A[..., low:high, :], B)
             E = tall.difference(E, T[..., low:high, :])
@@ -196,7 +250,39 @@ class LinearProblem:
     def with_offset(self, offset: Factors) -> LinearProblem:
         """The same problem with W_f = W − offset."""
         total = offset if self.offset is None else concatenate(self.offset, offset)
-        return replace(self, offset=total)
+        test = None if self.held_out is None else self.held_out.with_offset(offset)
+        return replace(self, offset=total, held_out=test)
+
+    def batch(self, indices: Tensor) -> LinearProblem:
+        """The problem of the training rows `indices` (..., b), which broadcast to the runs.
+
+        Raises:
+            ValueError: X was not kept.
+        """
+        if self.inputs is None:
+            raise ValueError(
+                "minibatches need the rows of X, and this problem kept only their covariance; make "
+                "it with from_data(..., keep=True) or sample_linear(..., keep_inputs=True)"
+            )
+        return self._on(rows.take(self.inputs, indices, self.inputs.ndim - 2))
+
+    @property
+    def fresh(self) -> rows.Fresh | None:
+        """(step, size, seeds) -> the problem of fresh rows, where their law is known."""
+        return None if self.input_law is None else self._fresh
+
+    @property
+    def test_loss(self) -> Callable[[Factors], Tensor] | None:
+        """Factors -> the loss on the held-out rows (...), where there are any."""
+        return None if self.held_out is None else self.held_out.loss
+
+    def _fresh(self, step: int, size: int, seeds: Sequence[int]) -> LinearProblem:
+        return self._on(
+            per_seed(lambda g: normal(g, size, self.d), seeds, f"fresh/{step}", self.like)
+        )
+
+    def _on(self, X: Tensor) -> LinearProblem:
+        return replace(self, covariance=Rows(X), samples=X.shape[-2], inputs=None, held_out=None)
 
     def covariance_spectrum(self, which: Which = "extremes") -> Tensor:
         """Eigenvalues of Σ̂, ascending: `"extremes"` (..., 2) or `"all"` (..., d)."""

@@ -121,9 +121,14 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
     return reduction if initial is None else replace(reduction, initial=reduction.lower(initial))
 
 
-def reduce_around(problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]) -> Reduction:
-    """Reduce so that the given tensors, and all that the dynamics make of them, are represented."""
-    left, covariance = _left_basis(problem, tensors)
+def reduce_around(
+    problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]], *, minibatches: bool = False
+) -> Reduction:
+    """Reduce so that the given tensors, and all that the dynamics make of them, are represented.
+
+    With `minibatches` every step has a covariance of its own, so only the columns are reduced.
+    """
+    left, covariance = (None, problem.covariance) if minibatches else _left_basis(problem, tensors)
     right = _right_basis(problem, tensors)
     rotate = Reduction(problem, None, left, right)
     small = LinearProblem(
@@ -133,6 +138,8 @@ def reduce_around(problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]
         samples=problem.samples,
         matrix_free=problem.matrix_free,
         seeds=problem.seeds,
+        inputs=problem.inputs if minibatches else None,
+        input_law=problem.input_law if minibatches else None,
     )
     return Reduction(small, None, left, right)
 

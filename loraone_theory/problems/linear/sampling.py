@@ -11,6 +11,7 @@ from torch import Tensor
 from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
+from loraone_theory.problems.given import separable
 from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
 from loraone_theory.problems.linear.problem import LinearProblem
 
@@ -23,6 +24,7 @@ def sample_linear(
     samples: int,
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
+    keep_inputs: bool = False,
     seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
@@ -37,6 +39,7 @@ def sample_linear(
         spectrum: λ*, r* positive values, descending. Default: geometric from 1 to
             1/condition_number.
         condition_number: κ = λ₁*/λ*_{r*} >= 1 of the default spectrum.
+        keep_inputs: hold X, which minibatches need, and not only Σ̂.
         seeds: one instance per seed.
         dtype: float32 or float64; the draws are the same.
         device: where the tensors live; the draws are made on the CPU.
@@ -64,8 +67,15 @@ def sample_linear(
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = per_seed(lambda rng: haar_frame(rng, k, true_rank), seeds, "right frame", like)
     W = per_seed(lambda rng: normal(rng, d, k), seeds, "pretrained", like)
-    covariance = Dense(X.mT @ X / samples)
-    return LinearProblem(covariance, Factors(U * values, V.mT), W, samples=samples, seeds=seeds)
+    return LinearProblem(
+        Dense(X.mT @ X / samples),
+        Factors(U * values, V.mT),
+        W,
+        samples=samples,
+        seeds=seeds,
+        inputs=X if validate.flag("keep_inputs", keep_inputs) else None,
+        input_law="gaussian",
+    )
 
 
 def sample_linear_matrix_free(
@@ -121,7 +131,9 @@ def sample_linear_matrix_free(
     V = torch.eye(k, true_rank, dtype=like.dtype, device=like.device)
     covariance = Tridiagonal.from_bidiagonal(c / samples**0.5, f / samples**0.5)
     shift = Factors(U * values, V.mT)
-    return LinearProblem(covariance, shift, samples=samples, matrix_free=True, seeds=seeds)
+    return LinearProblem(
+        covariance, shift, samples=samples, matrix_free=True, seeds=seeds, input_law="gaussian"
+    )
 
 
 def spectrum_values(
@@ -162,5 +174,6 @@ def _arguments(
     validate.rank(true_rank, d=d, k=k, name="true_rank")
     validate.integer("samples", samples, least=1)
     like = torch.empty(0, dtype=validate.dtype(dtype), device=validate.device(device))
-    values = spectrum_values(true_rank, spectrum, condition_number)
-    return torch.from_numpy(values).to(like), validate.seeds(seeds), like
+    values = torch.from_numpy(spectrum_values(true_rank, spectrum, condition_number)).to(like)
+    separable("condition_number" if spectrum is None else "spectrum", values, d, k)
+    return values, validate.seeds(seeds), like
