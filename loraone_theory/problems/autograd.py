@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,6 +37,7 @@ class LossProblem:
         expected: the expected loss as a function of W, or None.
         draw: (generator, size) -> `size` fresh rows of every array, or None.
         chunk: how many runs are differentiated at once; None for all.
+        recipe: None: the data were given.
     """
 
     function: Loss
@@ -50,6 +52,7 @@ class LossProblem:
     expected: Loss | None = None
     draw: rows.Draw | None = None
     chunk: int | None = None
+    recipe: dict[str, Any] | None = None
 
     @property
     def d(self) -> int:

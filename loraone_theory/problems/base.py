@@ -72,8 +72,7 @@ class Facts(NamedTuple):
         batch: indices (..., b) -> the problem of those training rows.
         fresh: (step, size, seeds) -> the problem of `size` rows that were not seen before.
         test_loss: the loss on held-out rows, (Factors) -> (...).
-        recipe: what made it, as JSON: a sampler's name and arguments, or the fingerprints of the
-            arrays that were given.
+        recipe: the sampler that drew it and its arguments, as JSON; None where data were given.
     """
 
     true_rank: int | None = None

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
 from loraone_theory.problems.given import second_moment, shift_and_pretrained
+from loraone_theory.problems.linear.blocks import gradients_by_rows
 from loraone_theory.problems.linear.covariance import Covariance, Dense, Identity, Rows, Which
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
@@ -47,6 +48,7 @@ class LinearProblem:
         inputs: X (..., N, d), where it was kept.
         input_law: "gaussian" where fresh rows are N(0, I); None where their law is not known.
         held_out: the problem of held-out rows, for `test_loss`.
+        recipe: the sampler that drew it and its arguments.
     """
 
     covariance: Covariance
@@ -59,6 +61,7 @@ class LinearProblem:
     inputs: Tensor | None = None
     input_law: str | None = None
     held_out: LinearProblem | None = None
+    recipe: dict[str, Any] | None = None
 
     takes_residual: ClassVar[bool] = True
 
@@ -219,7 +222,7 @@ class LinearProblem:
             return Factors(self.covariance.half_transposed(R @ B.mT), CA.mT @ R)
         height = BLOCK_BYTES // (8 * (A.shape[-1] + 2 * self.k))
         if self.covariance.reach is not None and self.d > height:
-            return self._gradients_by_rows(A, B, max(height, 256))
+            return gradients_by_rows(self.covariance, self.dense_target, shift, max(height, 256))
         M = self.covariance.apply(self.residual(shift))
         return Factors(tall.product(M, B.mT), tall.inner(A, M))
 
@@ -227,21 +230,6 @@ class LinearProblem:
         """R = C(AB − T), by thin products: ∇_A = CᵀRBᵀ and ∇_B = (CA)ᵀR."""
         T = self.target
         return CA @ B - self.covariance.half(T.A) @ T.B
-
-    def _gradients_by_rows(self, A: Tensor, B: Tensor, height: int) -> Factors:
-        reach, d, T = self.covariance.reach or 0, self.d, self.dense_target
-        batch = torch.broadcast_shapes(A.shape[:-2], B.shape[:-2], self.batch_shape)
-        grad_A = A.new_empty(*batch, A.shape[-1], d)
-        grad_B = B.new_zeros(*batch, *B.shape[-2:])
-        for start in range(0, d, height):
-            stop = min(start + height, d)
-            low, high = max(start - reach, 0), min(stop + reach, d)
-            E = tall.product(A[..., low:high, :], B)
-            E = tall.difference(E, T[..., low:high, :])
-            M = self.covariance.rows(low, high).apply(E)[..., start - low : stop - low, :]
-            torch.matmul(B, M.mT, out=grad_A[..., start:stop])
-            grad_B += tall.inner(A[..., start:stop, :], M)
-        return Factors(grad_A.mT, grad_B)
 
     def one_step_gradient(self) -> Factors:
         """G = Σ̂Δ as Factors of rank r*: the negative full gradient at W."""
@@ -282,7 +270,13 @@ class LinearProblem:
         )
 
     def _on(self, X: Tensor) -> LinearProblem:
-        return replace(self, covariance=Rows(X), samples=X.shape[-2], inputs=None, held_out=None)
+        only: dict[str, Any] = {
+            "samples": X.shape[-2],
+            "inputs": None,
+            "held_out": None,
+            "recipe": None,
+        }
+        return replace(self, covariance=Rows(X), **only)
 
     def covariance_spectrum(self, which: Which = "extremes") -> Tensor:
         """Eigenvalues of Σ̂, ascending: `"extremes"` (..., 2) or `"all"` (..., d)."""

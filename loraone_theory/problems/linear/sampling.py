@@ -11,11 +11,13 @@ from torch import Tensor
 from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
+from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.given import separable
 from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
+@drawn
 def sample_linear(
     *,
     d: int,
@@ -78,6 +80,7 @@ def sample_linear(
     )
 
 
+@drawn
 def sample_linear_matrix_free(
     *,
     d: int,

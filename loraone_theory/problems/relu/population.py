@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, tall, validate
 from loraone_theory.core.factors import Factors, concatenate
-from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.relu import closed_forms as relu_math
 
 # Batches are worked through in pieces whose d×k temporaries take about this many bytes.
@@ -39,6 +39,7 @@ class ReLUPopulation:
         shift: Δ (..., d, k), dense or Factors.
         offset: what was subtracted from W in the frozen part: W_f = W − offset.
         seeds: what each instance was drawn from, where it was drawn.
+        recipe: the sampler that drew it and its arguments.
 
     Raises:
         TypeError: a dtype other than float32 or float64, or mixed ones.
@@ -57,13 +58,22 @@ class ReLUPopulation:
     shift: Factors
     offset: Factors | None = None
     seeds: tuple[int, ...] | None = None
+    recipe: dict[str, Any] | None = None
 
     takes_residual: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
-        checked = LinearProblem.population(shift=self.shift, pretrained=self.pretrained)
-        object.__setattr__(self, "shift", checked.shift)
-        object.__setattr__(self, "pretrained", checked.pretrained)
+        shift, weight = shift_and_pretrained(self.shift, self.pretrained)
+        object.__setattr__(self, "shift", shift)
+        object.__setattr__(self, "pretrained", weight)
+
+    def _changed(self, **changes: Any) -> ReLUPopulation:
+        """The same problem but for some fields, without another check and copy of all."""
+        new = object.__new__(ReLUPopulation)
+        for field in fields(self):
+            value = changes[field.name] if field.name in changes else getattr(self, field.name)
+            object.__setattr__(new, field.name, value)
+        return new
 
     @property
     def d(self) -> int:
@@ -105,9 +115,20 @@ class ReLUPopulation:
 
     @property
     def relative_shift(self) -> Tensor:
-        """c = max_m ‖Δ_m‖/‖w_m‖, shape (...)."""
+        """c = max_m ‖Δ_m‖/‖w_m‖, shape (...).
+
+        Raises:
+            ValueError: a column of W is zero.
+        """
         sizes = torch.linalg.vector_norm(self.shift.dense(), dim=-2)
-        return (sizes / torch.linalg.vector_norm(self.pretrained, dim=-2)).amax(-1)
+        weights = torch.linalg.vector_norm(self.pretrained, dim=-2)
+        if not bool((weights > 0).all()):
+            where = (weights == 0).reshape(-1, self.k).any(0).nonzero().flatten().tolist()
+            raise ValueError(
+                "the relative shift max_m |Delta_m|/|w_m| needs every column of W to be non-zero; "
+                f"got |w_m| = 0 for m = {where}; drop those columns, or give gamma as a number"
+            )
+        return (sizes / weights).amax(-1)
 
     @property
     def target(self) -> Factors:
@@ -163,7 +184,7 @@ class ReLUPopulation:
     def with_offset(self, offset: Factors) -> ReLUPopulation:
         """The same problem with W_f = W − offset."""
         total = offset if self.offset is None else concatenate(self.offset, offset)
-        return replace(self, offset=total)
+        return self._changed(offset=total)
 
     def with_shift_norm(self, norm: float = 1.0) -> ReLUPopulation:
         """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors.
@@ -177,7 +198,8 @@ class ReLUPopulation:
         sigma = norm / linalg.truncated_svd(self.shift, 1).S[..., None]
         offset = self.offset and Factors(self.offset.A, self.offset.B * sigma)
         shift = Factors(self.shift.A, self.shift.B * sigma)
-        return replace(self, pretrained=self.pretrained * sigma, shift=shift, offset=offset)
+        scaled = self.pretrained * sigma
+        return self._changed(pretrained=scaled, shift=shift, offset=offset, recipe=None)
 
     def _pieces(self, batch: torch.Size) -> list[tuple[int | slice, ...]]:
         size = DEVICE_PIECE_BYTES if self.like.is_cuda else PIECE_BYTES

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 
 from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
+from loraone_theory.problems import rows
+from loraone_theory.problems.given import squares_representable
 from loraone_theory.problems.relu import closed_forms as relu_math
 from loraone_theory.problems.relu.population import ReLUPopulation
 
@@ -31,25 +35,44 @@ class ReLUProblem:
     Args:
         inputs: X (..., N, d).
         population: the same problem at N = ∞, which holds W, Δ and the offset; `risk` is its.
+        input_law: "gaussian" where fresh rows are N(0, I); None where their law is not known.
+        held_out: the problem of held-out rows, for `test_loss`.
+        recipe: the sampler that drew it and its arguments.
     """
 
     inputs: Tensor
     population: ReLUPopulation
+    input_law: str | None = None
+    held_out: ReLUProblem | None = None
+    recipe: dict[str, Any] | None = None
 
     takes_residual: ClassVar[bool] = True
 
     @classmethod
-    def from_data(cls, X: Array, *, pretrained: Array, shift: Array | Factors) -> ReLUProblem:
+    def from_data(
+        cls,
+        X: Array,
+        *,
+        pretrained: Array,
+        shift: Array | Factors,
+        held_out: Array | None = None,
+        split: float = 0.0,
+        split_seed: int = 0,
+    ) -> ReLUProblem:
         """The problem of inputs X and labels Y = relu(X(W + Δ)).
 
         Args:
             X: (N, d) or (..., N, d), float32 or float64, a tensor or a numpy array.
             pretrained: W (d, k), with or without batch dimensions.
             shift: Δ (d, k), dense or Factors, with or without batch dimensions.
+            held_out: other inputs (..., N', d), to measure `test_loss` on.
+            split: the fraction of the rows of X that is held out instead, 0 <= split < 1.
+            split_seed: what those rows are drawn with.
 
         Raises:
             TypeError: a dtype other than float32 or float64, or mixed ones.
-            ValueError: shapes that do not fit, non-finite entries, a zero shift.
+            ValueError: shapes that do not fit, non-finite entries, a zero shift, inputs or a
+                shift so large or small that their squares cannot be represented.
 
         >>> import numpy as np
         >>> X = np.random.default_rng(0).standard_normal((50, 3))
@@ -57,17 +80,27 @@ class ReLUProblem:
         >>> problem.d, problem.k, problem.true_rank, problem.samples
         (3, 3, 1, 50)
         """
-        inputs = validate.tensor("X", X)
+        inputs = validate.tensor("X", X, owned=True)
         population = ReLUPopulation(pretrained=pretrained, shift=shift)  # type: ignore[arg-type]
-        validate.same_kind(X=inputs, pretrained=population.pretrained)
+        lead = inputs.ndim - 2
+        test = rows.own("held_out", held_out, lead)
+        (inputs,), test = rows.split_off((inputs,), test, lead, split, split_seed)
+        made = cls._of_rows("X", inputs, population)
+        if not test:
+            return made
+        return replace(made, held_out=cls._of_rows("held_out", test[0], population))
+
+    @classmethod
+    def _of_rows(cls, name: str, X: Tensor, population: ReLUPopulation) -> ReLUProblem:
+        validate.same_kind(**{name: X, "pretrained": population.pretrained})
         validate.shapes_match(
-            "pretrained must have as many rows as X has columns (d)",
-            inputs.shape[-1] == population.d,
-            X=inputs.shape,
-            pretrained=population.pretrained.shape,
+            f"pretrained must have as many rows as {name} has columns (d)",
+            X.shape[-1] == population.d,
+            **{name: X.shape, "pretrained": population.pretrained.shape},
         )
-        validate.broadcastable("X", inputs.shape[:-2], "pretrained", population.batch_shape)
-        return cls(inputs, population)
+        validate.broadcastable(name, X.shape[:-2], "pretrained", population.batch_shape)
+        squares_representable(name, X.abs().amax((-2, -1)), "its largest entry")
+        return cls(X, population)
 
     @property
     def d(self) -> int:
@@ -145,7 +178,10 @@ class ReLUProblem:
         return self.population.residual(shift)
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
-        """½ E‖y − ŷ‖² over a fresh Gaussian input, exact, shape (...)."""
+        """½ E‖y − ŷ‖² over a fresh input x ~ N(0, I), exact, shape (...).
+
+        That is the isotropic risk, whatever law the training inputs have.
+        """
         return self.population.risk(shift, E)
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
@@ -153,10 +189,10 @@ class ReLUProblem:
         batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
         out = self.like.new_zeros(batch)
         views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
-        for index, rows in self._blocks(batch):
+        for index, part in self._blocks(batch):
             A, B, X, frozen, labels = (M[index] for M in views)
-            miss = tall.product(X[..., rows, :], A) @ B
-            miss = miss.add_(frozen[..., rows, :]).relu_().sub_(labels[..., rows, :])
+            miss = tall.product(X[..., part, :], A) @ B
+            miss = miss.add_(frozen[..., part, :]).relu_().sub_(labels[..., part, :])
             out[index] += (miss * miss).sum((-2, -1))
         return out.div_(2 * self.samples)
 
@@ -167,9 +203,9 @@ class ReLUProblem:
         grad_B = self.like.new_zeros(*batch, *shift.B.shape[-2:])
         views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
         Z = miss = self.like.new_empty(0)
-        for index, rows in self._blocks(batch):
+        for index, part in self._blocks(batch):
             A, B, X, frozen, labels = (M[index] for M in views)
-            X, frozen, labels = X[..., rows, :], frozen[..., rows, :], labels[..., rows, :]
+            X, frozen, labels = X[..., part, :], frozen[..., part, :], labels[..., part, :]
             if Z.shape != labels.shape:
                 Z, miss = torch.empty_like(labels), torch.empty_like(labels)
             # Thin products have their short side first, which BLAS runs up to four times as fast.
@@ -189,11 +225,42 @@ class ReLUProblem:
 
     def with_offset(self, offset: Factors) -> ReLUProblem:
         """The same problem with W_f = W − offset."""
-        return replace(self, population=self.population.with_offset(offset))
+        test = None if self.held_out is None else self.held_out.with_offset(offset)
+        return replace(self, population=self.population.with_offset(offset), held_out=test)
+
+    def batch(self, indices: Tensor) -> ReLUProblem:
+        """The problem of the training rows `indices` (..., b), which broadcast to the runs."""
+        new = self._on(self._rows(self.inputs, indices))
+        for name in ("labels", "_frozen"):  # rows of what is known instead of products again
+            object.__setattr__(new, name, self._rows(getattr(self, name), indices))
+        return new
+
+    @staticmethod
+    def _rows(M: Tensor, indices: Tensor) -> Tensor:
+        return rows.take(M, indices, M.ndim - 2)
+
+    @property
+    def fresh(self) -> rows.Fresh | None:
+        """(step, size, seeds) -> the problem of fresh rows, where their law is known."""
+        return None if self.input_law is None else self._fresh
+
+    @property
+    def test_loss(self) -> Callable[[Factors], Tensor] | None:
+        """Factors -> the loss on the held-out rows (...), where there are any."""
+        return None if self.held_out is None else self.held_out.loss
+
+    def _fresh(self, step: int, size: int, seeds: Sequence[int]) -> ReLUProblem:
+        stream = f"fresh/{step}"
+        return self._on(per_seed(lambda g: normal(g, size, self.d), seeds, stream, self.like))
+
+    def _on(self, X: Tensor) -> ReLUProblem:
+        return ReLUProblem(X, self.population)
 
     def with_shift_norm(self, norm: float = 1.0) -> ReLUProblem:
         """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors."""
-        return replace(self, population=self.population.with_shift_norm(norm))
+        test = None if self.held_out is None else self.held_out.with_shift_norm(norm)
+        scaled = self.population.with_shift_norm(norm)
+        return replace(self, population=scaled, held_out=test, recipe=None)
 
     def _parts(self, shift: Factors) -> tuple[Tensor, ...]:
         return (*shift, self.inputs, self._frozen, self.labels)

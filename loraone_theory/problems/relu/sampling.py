@@ -12,12 +12,15 @@ from torch import Tensor
 from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
+from loraone_theory.problems.drawn import drawn
+from loraone_theory.problems.given import separable
 from loraone_theory.problems.relu.population import ReLUPopulation
 from loraone_theory.problems.relu.problem import ReLUProblem
 
 ColumnLaw = Literal["gaussian", "orthonormal"]
 
 
+@drawn
 def sample_relu(
     *,
     d: int,
@@ -67,9 +70,10 @@ def sample_relu(
         "lower the sizes or the number of seeds, or use sample_relu_population, N = ∞",
     )
     X = per_seed(lambda rng: normal(rng, samples, d), draws, "inputs", population.like)
-    return ReLUProblem(X, population)
+    return ReLUProblem(X, population, input_law="gaussian")
 
 
+@drawn
 def sample_relu_population(
     *,
     d: int,
@@ -130,6 +134,7 @@ def sample_relu_population(
         "lower the sizes or the number of seeds",
     )
     S = np.geomspace(kappa, 1.0, true_rank)
+    separable("condition_number", torch.from_numpy(S).to(like), d, k)
 
     def weight(rng: np.random.Generator) -> np.ndarray:
         if columns == "orthonormal":

@@ -1,0 +1,49 @@
+"""Samplers leave in a problem what it was drawn by, so that it can be drawn again."""
+
+from __future__ import annotations
+
+import functools
+import inspect
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def drawn(sampler: Callable[P, T]) -> Callable[P, T]:
+    """Let a sampler state its name and every argument, as JSON has them, in `recipe`.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> recipe = sample_linear(d=4, k=3, true_rank=1, samples=9, seeds=range(2)).recipe
+    >>> recipe["sampler"], recipe["samples"], recipe["seeds"], recipe["dtype"]
+    ('sample_linear', 9, [0, 1], 'float64')
+    """
+    signature = inspect.signature(sampler)
+
+    @functools.wraps(sampler)
+    def make(*args: P.args, **kwargs: P.kwargs) -> T:
+        problem = sampler(*args, **kwargs)
+        bound = signature.bind(*args, **kwargs)
+        bound.apply_defaults()
+        recipe = {name: _plain(value) for name, value in bound.arguments.items()}
+        object.__setattr__(problem, "recipe", {"sampler": sampler.__name__, **recipe})
+        return problem
+
+    return make
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, torch.dtype):
+        return str(value).removeprefix("torch.")
+    if isinstance(value, torch.device):
+        return str(value)
+    if isinstance(value, (Tensor, np.ndarray, np.generic)):
+        return value.tolist()
+    if isinstance(value, (list, tuple, range)):
+        return [_plain(part) for part in value]
+    return value

@@ -1,0 +1,30 @@
+"""Problems again from the recipes that drawn ones keep."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from loraone_theory.problems.base import Problem
+from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
+from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
+from loraone_theory.problems.sensing.sampling import sample_sensing
+
+SAMPLERS: dict[str, Callable[..., Problem]] = {
+    "sample_linear": sample_linear,
+    "sample_linear_matrix_free": sample_linear_matrix_free,
+    "sample_relu": sample_relu,
+    "sample_relu_population": sample_relu_population,
+    "sample_sensing": sample_sensing,
+}
+
+
+def rebuild(recipe: Mapping[str, Any]) -> Problem:
+    """The problem that a sampler drew with the arguments in a recipe.
+
+    >>> drawn = sample_linear(d=6, k=5, true_rank=2, samples=40, seeds=(3, 4))
+    >>> bool((rebuild(drawn.recipe).shift.A == drawn.shift.A).all())
+    True
+    """
+    arguments = {name: value for name, value in recipe.items() if name != "sampler"}
+    return SAMPLERS[recipe["sampler"]](**arguments)
