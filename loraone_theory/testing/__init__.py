@@ -1,0 +1,39 @@
+"""For tests of one's own: checks of rules and initialisations, and hypothesis strategies.
+
+`check_rule` and `check_init` hold what a user made to what the loop relies on. The strategies of
+`testing.strategies` draw problems, factors and matrices and need hypothesis; they are loaded when
+one of them is first asked for.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+from loraone_theory.testing.base import ContractError
+from loraone_theory.testing.inits import check_init
+from loraone_theory.testing.rules import check_rule
+
+STRATEGIES = (
+    "SEEDS",
+    "Bounds",
+    "Shape",
+    "factors",
+    "invertible",
+    "orthogonal",
+    "problems",
+    "shapes",
+    "spectra",
+)
+
+__all__ = ["ContractError", "check_init", "check_rule"]
+
+
+def __getattr__(name: str) -> Any:
+    if name in STRATEGIES:
+        return getattr(importlib.import_module(f"{__name__}.strategies"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *STRATEGIES})

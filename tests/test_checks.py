@@ -1,0 +1,357 @@
+"""`check_rule` and `check_init`: every row of the tables passes, every broken object is caught."""
+
+import inspect
+import random
+import subprocess
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.methods import inits, rules
+from loraone_theory.methods.rules import Descent
+from loraone_theory.testing import ContractError, check_init, check_rule
+
+TRAINS = {"zero": "full", "lora-xs": "core", "lora-sb": "core", "adalora": "triplets"}
+
+
+def factory(make: Callable[..., lt.Rule], **hyper: Any):
+    if "damping" in inspect.signature(make).parameters:
+        return lambda learning_rate, damping: make(learning_rate, damping=damping, **hyper)
+    return lambda learning_rate, damping: make(learning_rate, **hyper)
+
+
+VARIANTS = {
+    "lora-pro with betas": factory(rules.lora_pro, betas=(0.9, 0.999)),
+    "scaled-adamw of peft": factory(rules.scaled_adamw, order="peft"),
+    "adaptive preconditioned": factory(rules.preconditioned, adaptive=0.1),
+    **{
+        f"{name} with {kind}": factory(rules.RULES[name], **{kind: 0.2})
+        for name in ("gd", "momentum", "lora-plus", "preconditioned")
+        for kind in ("weight_decay", "l2")
+    },
+}
+SOUND = {name: factory(make) for name, make in rules.RULES.items()} | VARIANTS
+
+
+@pytest.mark.parametrize("name", SOUND)
+def test_every_rule_passes(name: str) -> None:
+    check_rule(SOUND[name])
+
+
+@pytest.mark.parametrize("name", rules.AROUND)
+def test_every_rule_around_another_passes(name: str) -> None:
+    check_rule(rules.AROUND[name](rules.gd(0.01), target_rank=2, total_steps=10), trains="triplets")
+
+
+@pytest.mark.parametrize("name", lt.METHODS)
+def test_every_method_passes(name: str) -> None:
+    method = lt.methods.get(name, 3)
+    trains = method.parametrise.__name__
+    if trains != "core":  # whose one tensor is as good as a full matrix
+        check_rule(method.rule, trains=trains)
+    check_init(method.init, trains=trains)
+
+
+@pytest.mark.parametrize("name", inits.INITS)
+def test_every_initialisation_passes(name: str) -> None:
+    make = inits.INITS[name]
+    check_init(make(0.1) if name == "gaussian" else make(), trains=TRAINS.get(name, "pair"))
+
+
+# --- broken rules ----------------------------------------------------------------------------
+
+
+def stepped(params, gradients, eta):
+    return tuple(P - eta * G for P, G in zip(params, gradients, strict=True))
+
+
+def plain(eta, lam, update=None, init=lambda params: None, **facts: Any) -> lt.Rule:
+    """Gradient descent, or what is given in place of its parts."""
+
+    def default(params, gradients, state):
+        return stepped(params, gradients, eta), state
+
+    return lt.Rule(init, default if update is None else update, **facts)
+
+
+def writes_to_parameters(eta, lam):
+    def update(params, gradients, state):
+        for P, G in zip(params, gradients, strict=True):
+            P.sub_(eta * G)
+        return tuple(P.clone() for P in params), state
+
+    return plain(eta, lam, update)
+
+
+def writes_to_its_state(eta, lam):
+    def update(params, gradients, state):
+        for M, G in zip(state, gradients, strict=True):
+            M.mul_(0.9).add_(G)
+        return stepped(params, state, eta), state
+
+    return plain(eta, lam, update, lambda params: tuple(torch.zeros_like(P) for P in params))
+
+
+def holds_a_list(eta, lam):
+    return plain(eta, lam, init=lambda params: [torch.zeros_like(P) for P in params])
+
+
+def holds_a_float(eta, lam):
+    return plain(eta, lam, init=lambda params: (0.0,))
+
+
+def grows_its_state(eta, lam):
+    def update(params, gradients, state):
+        return stepped(params, gradients, eta), (*state, 1)
+
+    return plain(eta, lam, update, lambda params: ())
+
+
+def counts_in_secret(eta, lam):
+    calls = []
+
+    def update(params, gradients, state):
+        calls.append(1)
+        return stepped(params, gradients, eta / len(calls)), state
+
+    return plain(eta, lam, update)
+
+
+def is_noisy(eta, lam):
+    def update(params, gradients, state):
+        noise = 1 + 0.1 * random.random()
+        return stepped(params, gradients, eta * noise), state
+
+    return plain(eta, lam, update)
+
+
+def goes_to_double(eta, lam):
+    def update(params, gradients, state):
+        return tuple(P.double() for P in stepped(params, gradients, eta)), state
+
+    return plain(eta, lam, update)
+
+
+def transposes(eta, lam):
+    def update(params, gradients, state):
+        return tuple(P.mT for P in stepped(params, gradients, eta)), state
+
+    return plain(eta, lam, update)
+
+
+def returns_a_list(eta, lam):
+    def update(params, gradients, state):
+        return list(stepped(params, gradients, eta)), state
+
+    return plain(eta, lam, update)
+
+
+def mixes_runs(eta, lam):
+    def update(params, gradients, state):
+        size = max(float(G.norm()) for G in gradients)
+        return stepped(params, gradients, eta / size), state
+
+    return plain(eta, lam, update)
+
+
+def is_entrywise(eta, lam):
+    def update(params, gradients, state):
+        return stepped(params, tuple(G.sign() for G in gradients), eta), state
+
+    return plain(eta, lam, update, equivariant=True)
+
+
+def swaps_the_pair(eta, lam):
+    def update(params, gradients, state):
+        (A, B), (grad_A, grad_B) = params, gradients
+        return (A - eta * grad_A, B - 2 * eta * grad_B), state
+
+    return plain(eta, lam, update)
+
+
+def damps_in_secret(eta, lam):
+    def update(params, gradients, state):
+        return stepped(params, gradients, eta / (1 + lam)), state
+
+    return plain(eta, lam, update)
+
+
+def inverts_nothing(eta, lam):
+    return plain(eta, lam, inverts=True)
+
+
+def loses_rates(eta, lam):
+    rate = float(torch.as_tensor(eta).flatten()[0])
+
+    def update(params, gradients, state):
+        return stepped(params, gradients, rate), state
+
+    return plain(eta, lam, update)
+
+
+def overflows_in_single(eta, lam):
+    def update(params, gradients, state):
+        sizes = (((1e20 * G) ** 2).sum((-2, -1), keepdim=True).sqrt() / 1e20 for G in gradients)
+        scaled = tuple(G / size for G, size in zip(gradients, sizes, strict=True))
+        return stepped(params, scaled, eta), state
+
+    return plain(eta, lam, update)
+
+
+def steps_differently_in_place(eta, lam):
+    return plain(eta, lam, equivariant=True, descent=Descent(2 * eta))
+
+
+def counts_drops_over_all(eta, lam):
+    zero = torch.zeros((), dtype=torch.int64)
+    return plain(eta, lam, dropped=lambda state: (zero, zero))
+
+
+def ends_above(eta, lam):
+    return plain(eta, lam, ends_with=lambda rank: rank + 1)
+
+
+BROKEN_RULES = {
+    writes_to_parameters: "must not write",
+    writes_to_its_state: "must not write",
+    holds_a_list: "tuples of tensors and integers.* got list",
+    holds_a_float: "tuples of tensors and integers.* got float",
+    grows_its_state: "keep its form",
+    counts_in_secret: "same bits",
+    is_noisy: "same bits",
+    goes_to_double: "must stay",
+    transposes: "must stay",
+    returns_a_list: "must return a tuple of 2 tensors",
+    mixes_runs: "each run of a batch must go as it goes alone",
+    is_entrywise: "equivariant=True must give the rotated trajectory",
+    swaps_the_pair: "states pair=True",
+    damps_in_secret: "the damping changes the steps, and the rule states inverts=False",
+    inverts_nothing: "does not change the steps, and the rule states inverts=True",
+    loses_rates: "must stand for one run each",
+    overflows_in_single: "adds in float32 must be that in float64",
+    steps_differently_in_place: "descent must be the step",
+    counts_drops_over_all: "dropped must count per run",
+    ends_above: "ends_with must give ranks",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_RULES, ids=lambda f: f.__name__)
+def test_a_broken_rule_is_caught(broken: Callable) -> None:
+    with pytest.raises(ContractError, match=BROKEN_RULES[broken]):
+        check_rule(broken)
+
+
+def test_what_they_are_broken_from_is_sound() -> None:
+    check_rule(plain)
+    check_rule(lambda eta, lam: plain(eta, lam, equivariant=True, descent=Descent(eta)))
+    with pytest.raises(ContractError, match=r"must return an lt.Rule; got int"):
+        check_rule(lambda eta, lam: 3)
+
+
+# --- broken initialisations ------------------------------------------------------------------
+
+
+def numbered(seed: int, *shape: int) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(*shape, generator=generator, dtype=torch.float64)
+
+
+def sound(problem, rank, seeds):
+    A = torch.stack([numbered(seed, problem.d, rank) for seed in seeds]).to(problem.like)
+    return lt.Start((A, A.new_zeros(len(seeds), rank, problem.k)))
+
+
+def ignores_the_dtype(problem, rank, seeds):
+    return lt.Start(tuple(t.double() for t in sound(problem, rank, seeds).trainable))
+
+
+def ignores_the_rank(problem, rank, seeds):
+    return sound(problem, 3, seeds)
+
+
+def is_no_start(problem, rank, seeds):
+    return sound(problem, rank, seeds).trainable
+
+
+def draws_from_the_global_generator(problem, rank, seeds):
+    A = torch.randn(len(seeds), problem.d, rank).to(problem.like)
+    return lt.Start((A, sound(problem, rank, seeds).trainable[1]))
+
+
+def seeds_the_global_generator(problem, rank, seeds):
+    torch.manual_seed(seeds[0])
+    return sound(problem, rank, seeds)
+
+
+def draws_all_trials_from_the_first_seed(problem, rank, seeds):
+    A = numbered(seeds[0], len(seeds), problem.d, rank).to(problem.like)
+    return lt.Start((A, sound(problem, rank, seeds).trainable[1]))
+
+
+def takes_the_gradient_of_the_first_instance(problem, rank, seeds):
+    U = torch.linalg.svd(problem.one_step_gradient().dense()[:1]).U[..., :rank]
+    return lt.Start((U.expand(len(seeds), -1, -1), sound(problem, rank, seeds).trainable[1]))
+
+
+def writes_to_the_problem(problem, rank, seeds):
+    problem.pretrained.mul_(2)
+    return sound(problem, rank, seeds)
+
+
+def leaves_the_batch_axis_first(problem, rank, seeds):
+    A, B = sound(problem, rank, seeds).trainable
+    return lt.Start((A[:, None], B[:, None]))
+
+
+def makes_an_offset_of_a_tensor(problem, rank, seeds):
+    start = sound(problem, rank, seeds)
+    return start._replace(offset=start.trainable[0] @ start.trainable[1])
+
+
+def is_infinite(problem, rank, seeds):
+    A, B = sound(problem, rank, seeds).trainable
+    return lt.Start((A / 0, B))
+
+
+BROKEN_INITS = {
+    ignores_the_dtype: "same dtype",
+    ignores_the_rank: r"must be \(\.\.\., ",
+    is_no_start: "must return an lt.Start",
+    draws_from_the_global_generator: "same bits",
+    seeds_the_global_generator: "leave torch's global generator alone",
+    draws_all_trials_from_the_first_seed: "trial 0 must depend on instance 0 and seed 3 only",
+    takes_the_gradient_of_the_first_instance: "trial 1 must depend on instance 1",
+    writes_to_the_problem: "must not write to the problem",
+    leaves_the_batch_axis_first: "batch axis of one entry per seed",
+    makes_an_offset_of_a_tensor: "offset must be lt.Factors",
+    is_infinite: "must be finite",
+}
+
+
+@pytest.mark.parametrize("broken", BROKEN_INITS, ids=lambda f: f.__name__)
+def test_a_broken_initialisation_is_caught(broken: Callable) -> None:
+    state = torch.get_rng_state()
+    try:
+        with pytest.raises(ContractError, match=BROKEN_INITS[broken]):
+            check_init(broken)
+    finally:
+        torch.set_rng_state(state)
+
+
+def test_the_initialisation_they_are_broken_from_is_sound() -> None:
+    check_init(sound)
+
+
+def test_checks_need_no_hypothesis() -> None:
+    code = (
+        "import sys; sys.modules['hypothesis'] = None; import loraone_theory as lt; "
+        "lt.testing.check_rule(lt.methods.lora().rule); print('ok')\n"
+        "try:\n    lt.testing.problems\nexcept ImportError as error:\n    print(error)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.startswith("ok\n")
+    assert "run: pip install 'loraone-theory[test]'" in done.stdout
