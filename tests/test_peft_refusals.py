@@ -121,7 +121,7 @@ def test_given_gradients_initialise_a_quantised_base() -> None:
     ("options", "message"),
     [
         ({"init": "spectrla"}, "init must be one of released, spectral; got 'spectrla'; did"),
-        ({"svd": "fast"}, "svd must be one of exact, lowrank"),
+        ({"svd": "fast"}, "svd must be one of auto, exact, lowrank, released"),
         ({"gamma": 0.0}, "gamma must be finite and > 0"),
         ({"q": 0}, "q must be >= 1"),
         ({"rel_tol": 1.0}, "0 <= rel_tol < 1"),

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from loraone_theory import plotting
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.linalg import SVDOptions
-from loraone_theory.integrations.peft_gradients import check
+from loraone_theory.integrations.given import check
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
 
 SIDES = ("left", "right")

@@ -26,6 +26,11 @@ def everyone(holds: bool) -> bool:
     return all(_gather(holds))
 
 
+def anyone(holds: bool) -> bool:
+    """True where `holds` is true on some process."""
+    return any(_gather(holds))
+
+
 @contextmanager
 def together() -> Iterator[None]:
     """A block that fails on every process as soon as it fails on one, so that none waits.
@@ -51,7 +56,7 @@ def mean_(tensor: Tensor) -> Tensor:
     if active():
         moved = tensor.to(_device())
         dist.all_reduce(moved)
-        tensor.copy_(moved / dist.get_world_size())
+        tensor.copy_(moved.div_(dist.get_world_size()))
     return tensor
 
 

@@ -5,17 +5,17 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from loraone_theory.core import validate
-from loraone_theory.integrations.peft_layers import Pair, lora_pairs, survey
+from loraone_theory.integrations.peft_layers import Pair, by_expert, lora_pairs, survey, weights
 from loraone_theory.methods.rules import RULES, Rule
 
 Group = Mapping[str, Any]
 # What a parameter group holds besides the hyper-parameters of its rule.
-RESERVED = ("params", "scales", "rule", "lr", "initial_lr")
+RESERVED = ("params", "scales", "experts", "rule", "lr", "initial_lr")
 # Names under which torch's schedulers look for a rule's hyper-parameters.
 TORCH_NAMES = {"beta": "momentum"}
 
@@ -54,15 +54,21 @@ def _of_model(model: nn.Module, adapter_name: str, others: Group | None) -> list
 
 
 def _trains(pair: Pair) -> bool:
-    return pair.down.requires_grad or pair.up.requires_grad
+    return any(p.requires_grad for p in weights(pair.layer, pair.adapter))
 
 
 def _of_pairs(group: Group, adapter_name: str = "default") -> dict[str, Any]:
     pairs = group["pairs"]
     pairs = lora_pairs(pairs, adapter_name) if isinstance(pairs, nn.Module) else list(pairs)
     rest = {key: value for key, value in group.items() if key != "pairs"}
-    flat = [p for pair in pairs for p in (pair.down, pair.up)]
-    return {"params": flat, "scales": [pair.scale for pair in pairs], **rest}
+    # The pairs of a layer's experts are in one pair of parameters.
+    first = [pair for pair in pairs if not pair.expert]
+    return {
+        "params": [p for pair in first for p in weights(pair.layer, pair.adapter)],
+        "scales": [pair.scale for pair in first],
+        "experts": [pair.experts for pair in first],
+        **rest,
+    }
 
 
 def with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any]) -> dict[str, Any]:
@@ -148,9 +154,49 @@ def make(group: Group, scale: float | None) -> Rule:
     return RULES[group["rule"]](group["lr"], **hyper)
 
 
-def units(group: Group) -> list[tuple[list[Tensor], float | None]]:
-    """What a rule is applied to at once: the pairs, or each tensor alone."""
+class Unit(NamedTuple):
+    """What a rule is applied to at once: a pair, the pairs of a layer's experts, or one tensor.
+
+    Args:
+        tensors: the parameters.
+        scale: s of a pair.
+        experts: how many pairs the parameters hold; 0 for a tensor alone.
+    """
+
+    tensors: tuple[Tensor, ...]
+    scale: float | None = None
+    experts: int = 0
+
+
+def units(group: Group) -> list[Unit]:
+    """All of a group."""
     params = group["params"]
     if "scales" not in group:
-        return [([p], None) for p in params]
-    return [([params[2 * i], params[2 * i + 1]], s) for i, s in enumerate(group["scales"])]
+        return [Unit((p,)) for p in params]
+    # Checkpoints of earlier versions know no experts.
+    experts = group.get("experts", [1] * len(group["scales"]))
+    pairs = zip(params[::2], params[1::2], strict=True)
+    return [Unit(*each) for each in zip(pairs, group["scales"], experts, strict=True)]
+
+
+def as_ours(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """Tensors like a unit's parameters as rules take them.
+
+    A (..., d, r) and B (..., r, k), or a matrix of at least one row.
+    """
+    if unit.experts > 1:
+        first, second = tensors
+        down, up = by_expert(first, second, unit.experts)
+        return down.mT, up.mT
+    return tuple(t.mT if t.ndim == 2 else t.reshape(-1, 1) for t in tensors)
+
+
+def as_theirs(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """The inverse of `as_ours`."""
+    if unit.experts > 1:
+        A, B = tensors
+        return A.mT.flatten(0, 1), B.permute(2, 1, 0).flatten(1)
+    return tuple(
+        t.mT if p.ndim == 2 else t.reshape(p.shape)
+        for p, t in zip(unit.tensors, tensors, strict=True)
+    )

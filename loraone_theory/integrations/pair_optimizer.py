@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from loraone_theory.core import validate
-from loraone_theory.integrations import pair_groups
-from loraone_theory.integrations.pair_groups import Group
+from loraone_theory.integrations import pair_groups, pair_state, sharded
+from loraone_theory.integrations.pair_groups import Group, Unit
 from loraone_theory.integrations.peft_layers import Pair
 from loraone_theory.methods.rules import Rule
 
@@ -68,49 +68,71 @@ class PairOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        self._finite()
+        gradients = {
+            p: sharded.whole(p.grad)
+            for group in self.param_groups
+            for p in group["params"]
+            if p.requires_grad and p.grad is not None
+        }
+        _finite(list(gradients.values()))
         for group in self.param_groups:
-            for (_, scale, *_), units in self._alike(group).items():
-                self._advance(units, pair_groups.make(group, scale))
+            for units in self._alike(group, gradients):
+                self._advance(units, gradients, pair_groups.make(group, units[0].scale))
         return loss
 
-    def _finite(self) -> None:
-        given = [p.grad for group in self.param_groups for p in group["params"] if _moves(p)]
-        if given and not bool(torch.isfinite(torch.stack(torch._foreach_norm(given))).all()):
-            bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in given)
-            raise ValueError(
-                f"gradients must be finite; got NaN or infinite ones in {bad} of {len(given)} "
-                "tensors; nothing was changed; lower the learning rate, or skip this step"
-            )
-
-    def _alike(self, group: Group) -> dict[tuple[Any, ...], list[list[Tensor]]]:
+    def _alike(self, group: Group, gradients: Mapping[Tensor, Tensor]) -> Iterable[list[Unit]]:
         """Units that one batched call can advance: of one shape, scale and step number."""
-        found: dict[tuple[Any, ...], list[list[Tensor]]] = {}
-        for tensors, scale in pair_groups.units(group):
-            if not any(_moves(p) for p in tensors):
-                continue
-            kind = tuple((p.shape, p.dtype, p.device) for p in tensors)
-            leaves = self.state[tensors[0]].get("leaves", [None])
-            numbers = tuple(x for x in leaves if not isinstance(x, Tensor))
-            found.setdefault((kind, scale, numbers), []).append(tensors)
-        return found
+        found: dict[tuple[Any, ...], list[Unit]] = {}
+        for unit in pair_groups.units(group):
+            if any(p in gradients for p in unit.tensors):
+                kind = tuple((p.shape, p.dtype, p.device) for p in unit.tensors)
+                held = self._held(unit)
+                numbers = [x for x in held if not isinstance(x, Tensor)]
+                key = (kind, unit.scale, unit.experts, len(held), *numbers)
+                found.setdefault(key, []).append(unit)
+        return found.values()
 
-    def _advance(self, units: Sequence[Sequence[Tensor]], rule: Rule) -> None:
-        columns = list(zip(*units, strict=True))
-        params = tuple(torch.stack([_working(p) for p in column]) for column in columns)
-        gradients = tuple(torch.stack([_gradient(p) for p in column]) for column in columns)
-        held = [self.state[tensors[0]] for tensors in units]
+    def _advance(
+        self, units: Sequence[Unit], gradients: Mapping[Tensor, Tensor], rule: Rule
+    ) -> None:
+        params = _stacked([_wide(unit, unit.tensors) for unit in units])
+        steps = _stacked(
+            [
+                _wide(unit, [gradients.get(p, torch.zeros_like(p)) for p in unit.tensors])
+                for unit in units
+            ]
+        )
         state = rule.init(params)
-        if "leaves" in held[0]:
-            together = zip(*(each["leaves"] for each in held), strict=True)
-            state = _filled(state, iter([_stacked(leaf) for leaf in together]))
-        new, state = rule.update(params, gradients, state)
-        leaves = list(_leaves(state))
-        for i, (tensors, each) in enumerate(zip(units, held, strict=True)):
-            each["leaves"] = [x[i] if isinstance(x, Tensor) else x for x in leaves]
-            for p, value in zip(tensors, new, strict=True):
-                if _moves(p):
-                    p.copy_(value[i].mT if p.ndim == 2 else value[i].reshape(p.shape))
+        held = [self._held(unit) for unit in units]
+        if held[0]:
+            state = pair_state.filled(state, iter(pair_state.together(held)))
+        new, state = rule.update(params, steps, state)
+        leaves = list(pair_state.leaves(state))
+        tensors, values = [], []
+        for i, unit in enumerate(units):
+            self._hold(unit, [x[i] if isinstance(x, Tensor) else x for x in leaves])
+            theirs = pair_groups.as_theirs(unit, [value[i] for value in new])
+            for p, value in zip(unit.tensors, theirs, strict=True):
+                if p in gradients:
+                    tensors.append(p)
+                    values.append(value)
+        sharded.write_(tensors, values)
+
+    def _held(self, unit: Unit) -> list[Any]:
+        """The rule's state of a unit, in order; empty before its first step."""
+        found: dict[str, Any] = {}
+        for p in unit.tensors:
+            found |= self.state.get(p, {})
+        return [found[key] for key in sorted(found, key=int)]
+
+    def _hold(self, unit: Unit, leaves: Sequence[Any]) -> None:
+        """Keep each part of the state with the parameter that it has the shape of."""
+        like = pair_groups.as_ours(unit, [p.detach().to("meta") for p in unit.tensors])
+        owners = pair_state.owners([t.shape for t in like], leaves)
+        for p in unit.tensors:
+            self.state[p] = {}
+        for key, (owner, leaf) in enumerate(zip(owners, leaves, strict=True)):
+            self.state[unit.tensors[owner]][str(key)] = leaf
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch does it, but the rules' state keeps its own dtypes.
@@ -122,46 +144,30 @@ class PairOptimizer(Optimizer):
         saved = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]
         for index, p in zip(saved, params, strict=True):
-            if index in state_dict["state"]:
-                leaves = state_dict["state"][index]["leaves"]
-                moved = [x.to(p.device) if isinstance(x, Tensor) else x for x in leaves]
-                self.state[p] = {"leaves": moved}
+            held = state_dict["state"].get(index, {})
+            if "leaves" in held:  # as earlier versions wrote it
+                held = {str(key): leaf for key, leaf in enumerate(held["leaves"])}
+            self.state[p] = {
+                key: leaf.to(p.device) if isinstance(leaf, Tensor) else leaf
+                for key, leaf in held.items()
+            }
 
 
-def _moves(p: Tensor) -> bool:
-    return p.requires_grad and p.grad is not None
+def _finite(gradients: list[Tensor]) -> None:
+    if gradients and not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()):
+        bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients)
+        if bad:
+            raise ValueError(
+                f"gradients must be finite; got NaN or infinite ones in {bad} of {len(gradients)} "
+                "tensors; nothing was changed; lower the learning rate, or skip this step"
+            )
 
 
-def _working(tensor: Tensor) -> Tensor:
-    """The tensor as rules take it: transposed matrices, at least float32, at least one row."""
-    tensor = tensor.detach()
-    wide = tensor if tensor.dtype == torch.float64 else tensor.float()
-    return wide.mT if wide.ndim == 2 else wide.reshape(-1, 1)
+def _wide(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
+    """As rules take them, in float32 at least."""
+    plain = [sharded.whole(t) for t in tensors]
+    return pair_groups.as_ours(unit, [t if t.dtype == torch.float64 else t.float() for t in plain])
 
 
-def _gradient(tensor: Tensor) -> Tensor:
-    if not _moves(tensor):
-        return torch.zeros_like(_working(tensor))
-    return _working(cast(Tensor, tensor.grad))
-
-
-def _stacked(leaf: tuple[Any, ...]) -> Any:
-    """The same leaf of several units; numbers are equal in all of them."""
-    return torch.stack(leaf) if isinstance(leaf[0], Tensor) else leaf[0]
-
-
-def _leaves(state: Any) -> Iterator[Any]:
-    """The tensors and numbers of a rule's state, which is made of tuples."""
-    if isinstance(state, tuple):
-        for item in state:
-            yield from _leaves(item)
-    elif state is not None:
-        yield state
-
-
-def _filled(template: Any, leaves: Iterator[Any]) -> Any:
-    """The state of the form of `template` with these leaves."""
-    if isinstance(template, tuple):
-        items = [_filled(item, leaves) for item in template]
-        return type(template)(*items) if hasattr(template, "_fields") else tuple(items)
-    return template if template is None else next(leaves)
+def _stacked(units: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    return tuple(torch.stack(column) for column in zip(*units, strict=True))

@@ -12,7 +12,7 @@ from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from loraone_theory import storage
-from loraone_theory.integrations.peft_layers import is_meta
+from loraone_theory.integrations.peft_find import is_meta
 
 VERSION = "2"
 

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Literal, NamedTuple
 
 from loraone_theory.core import validate
+from loraone_theory.core.linalg import SVDOptions
 
+RELEASED = SVDOptions("lowrank", 512, 16)
+# Below this an exact decomposition takes less than the backward pass.
+EXACT_UP_TO = 256
 DEFAULT_GAMMA = {"released": 128.0, "spectral": 1.0}
 
 
@@ -21,9 +25,11 @@ class LoRAOneConfig:
             "spectral": A₀ = √(γ/s) U_r S_r^{1/2}: a step of learning rate γ in all modules.
         gamma: γ > 0; 128 for "released" and 1 for "spectral" where None. It divides in the first
             and multiplies in the second.
-        svd: "exact", LAPACK's in float64; "lowrank", randomised in float32.
-        q: probe directions of the randomised SVD, clamped to min(d, k).
-        niter: its power iterations.
+        svd: "exact": LAPACK's, in float64 where the device is good at that. "lowrank": randomised,
+            in float32. "released": that with the released code's q = 512 and niter = 16. "auto":
+            exact up to min(d, k) = 256, lowrank above.
+        q: probe directions of the randomised SVD, clamped to min(d, k); None: 4r, at least 32.
+        niter: its power iterations; None: 4.
         seed: of all random draws; the global random state is not touched.
         rel_tol: directions with σ_i <= rel_tol·σ₁ are left out and start as in LoRA, A random and
             B = 0; None: max(d, k) times the rounding unit of float32, what a gradient is known to.
@@ -31,19 +37,21 @@ class LoRAOneConfig:
 
     init: Literal["released", "spectral"] = "released"
     gamma: float | None = None
-    svd: Literal["exact", "lowrank"] = "exact"
-    q: int = 512
-    niter: int = 16
+    svd: Literal["auto", "exact", "lowrank", "released"] = "auto"
+    q: int | None = None
+    niter: int | None = None
     seed: int = 0
     rel_tol: float | None = None
 
     def __post_init__(self) -> None:
         validate.choice("init", self.init, DEFAULT_GAMMA)
-        validate.choice("svd", self.svd, ("exact", "lowrank"))
+        validate.choice("svd", self.svd, ("auto", "exact", "lowrank", "released"))
         if self.gamma is not None:
             validate.number("gamma", self.gamma, positive=True)
-        for name, least in (("q", 1), ("niter", 0), ("seed", 0)):
-            validate.integer(name, getattr(self, name), least=least)
+        validate.integer("seed", self.seed, least=0)
+        for name, given, least in (("q", self.q, 1), ("niter", self.niter, 0)):
+            if given is not None:
+                validate.integer(name, given, least=least)
         if self.rel_tol is not None:
             validate.below_one("rel_tol", self.rel_tol)
 
@@ -51,6 +59,23 @@ class LoRAOneConfig:
     def factor(self) -> float:
         """γ, with the default filled in."""
         return DEFAULT_GAMMA[self.init] if self.gamma is None else float(self.gamma)
+
+    @property
+    def stated_q(self) -> int | None:
+        """The number of probes, where it is stated."""
+        return RELEASED.q if self.svd == "released" and self.q is None else self.q
+
+    def options(self, rank: int, shape: tuple[int, int]) -> SVDOptions:
+        """How a gradient of this shape is decomposed for this rank."""
+        if self.svd == "exact" or (self.svd == "auto" and min(shape) <= EXACT_UP_TO):
+            return SVDOptions("exact")
+        usual = RELEASED if self.svd == "released" else SVDOptions("lowrank", max(32, 4 * rank), 4)
+        return SVDOptions(
+            "lowrank",
+            usual.q if self.q is None else self.q,
+            usual.niter if self.niter is None else self.niter,
+            self.seed,
+        )
 
 
 DEFAULT = LoRAOneConfig()
@@ -74,11 +99,30 @@ class ModuleReport(NamedTuple):
     learning_rate: float
 
 
+class Check(NamedTuple):
+    """What the first forward passes say of the step.
+
+    Args:
+        before: the loss at W.
+        after: the loss at W + sA₀B₀.
+        predicted: the change to first order, Σ⟨∇_W L, sA₀B₀⟩ over the modules; negative.
+        inert: modules whose adapter gets no gradient, so that the forward pass goes around it.
+        gamma: where the loss rose, the γ that is best for the parabola through the three numbers.
+    """
+
+    before: float
+    after: float
+    predicted: float
+    inert: tuple[str, ...]
+    gamma: float | None
+
+
 class Reports(dict[str, ModuleReport]):
     """Module name -> report.
 
     Attributes:
         skipped: modules that keep their default initialisation, with the reason.
+        check: what the forward check found, where one was asked for.
     """
 
     def __init__(
@@ -86,3 +130,4 @@ class Reports(dict[str, ModuleReport]):
     ) -> None:
         super().__init__(reports)
         self.skipped = dict(skipped)
+        self.check: Check | None = None

@@ -12,14 +12,10 @@ from torch import Tensor, nn
 from loraone_theory import storage
 from loraone_theory.core import validate
 from loraone_theory.integrations import distributed, peft_cache
+from loraone_theory.integrations.given import check, usable
 from loraone_theory.integrations.peft_backward import Passes, watched
-from loraone_theory.integrations.peft_layers import (
-    AROUND,
-    REMEDIES,
-    LoraConfig,
-    refuse,
-    unwrapped,
-)
+from loraone_theory.integrations.peft_find import LoraConfig, refuse, unwrapped
+from loraone_theory.integrations.peft_layers import AROUND, REMEDIES
 from loraone_theory.integrations.peft_leaves import calls, substituted, unsynchronised
 from loraone_theory.integrations.peft_targets import Target, targets
 
@@ -108,10 +104,10 @@ def _averaged(sums: Gradients, found: Mapping[str, Target], missing: Missing) ->
         if not distributed.everyone(name not in sums):
             held = sums[name] if name in sums else torch.zeros(shapes[name])
             sums[name] = distributed.mean_(held)
-    kept = {name: sums[name] for name in found if name in sums and bool(sums[name].any())}
+    kept = {name: sums[name] for name in found if name in sums and any(usable(sums[name]))}
     if not kept:
         raise ValueError(_NO_GRADIENT)
-    check(kept, {name: shapes[name] for name in kept})
+    check(kept, {name: shapes[name] for name in kept}, lenient=True)
     return kept
 
 
@@ -169,43 +165,6 @@ def _run(train_step: Callable[[], object], num_batches: int, passes: Passes) -> 
             )
         if passes.done == before:
             break
-
-
-def check(gradients: Mapping[str, Tensor], shapes: Mapping[str, tuple[int, ...]]) -> None:
-    """Every module has a finite, non-zero gradient of the shape of its weight.
-
-    Raises:
-        ValueError: names the modules that do not, and the remedy.
-    """
-    refuse(
-        "every module of the adapter needs a gradient",
-        [f"none for {name}" for name in shapes if name not in gradients],
-        "estimate them with get_lora_one_gradients and the same target_modules, or leave modules "
-        "that the loss does not reach out of target_modules",
-    )
-    refuse(
-        "a gradient must have the shape of its module's weight",
-        [
-            f"{tuple(gradients[name].shape)} for {name} of shape {shape}"
-            for name, shape in shapes.items()
-            if tuple(gradients[name].shape) != shape
-        ],
-        "pass the gradients of this model's weights",
-    )
-    refuse(
-        "gradients must be finite",
-        [
-            f"NaN or infinite entries for {name}"
-            for name in shapes
-            if not bool(torch.isfinite(gradients[name]).all())
-        ],
-        "lower the loss scale, or run the forward pass in bfloat16 or float32",
-    )
-    refuse(
-        "gradients must not be zero, since they have to point somewhere",
-        [f"zero for {name}" for name in shapes if not bool(gradients[name].any())],
-        "check that the labels enter the loss and that the module is reached",
-    )
 
 
 def _cached(

@@ -4,45 +4,34 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping
-from typing import cast
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from loraone_theory.core import linalg, randomness, validate
 from loraone_theory.core.factors import Factors
-from loraone_theory.core.linalg import SVDOptions
-from loraone_theory.integrations import distributed
-from loraone_theory.integrations.peft_config import (
-    DEFAULT,
-    LoRAOneConfig,
-    ModuleReport,
-    Reports,
-)
-from loraone_theory.integrations.peft_gradients import Missing, check
-from loraone_theory.integrations.peft_layers import (
-    LoraConfig,
-    Pair,
-    adapter_config,
-    aligned,
-    is_meta,
-    lora_pairs,
-    refuse,
-    survey,
-)
+from loraone_theory.core.linalg import SVD
+from loraone_theory.integrations import distributed, given, guards, sharded
+from loraone_theory.integrations.given import Given, Triplets
+from loraone_theory.integrations.peft_check import checked
+from loraone_theory.integrations.peft_config import DEFAULT, LoRAOneConfig, ModuleReport, Reports
+from loraone_theory.integrations.peft_find import adapter_config, aligned, refuse
+from loraone_theory.integrations.peft_gradients import Missing
+from loraone_theory.integrations.peft_layers import Pair, lora_pairs, survey
 from loraone_theory.methods import inits
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
 def initialize_lora_one_weights(
     peft_model: nn.Module,
-    gradients: Mapping[str, Tensor],
+    gradients: Mapping[str, Given],
     config: LoRAOneConfig = DEFAULT,
     adapter_name: str = "default",
     *,
     missing: Missing = "error",
     overwrite: bool = False,
+    check: Callable[[], object] | None = None,
 ) -> Reports:
     """Write A₀ and B₀ of one adapter from the gradients; W_eff = W + sA₀B₀ is one gradient step.
 
@@ -53,15 +42,22 @@ def initialize_lora_one_weights(
     Args:
         peft_model: the model with the adapter, any dtype and device.
         gradients: ∇_W L by module name in the base model, as `get_lora_one_gradients` gives them:
-            each of the shape of the base weight before any quantisation.
+            each of the shape of the base weight before any quantisation, or its leading
+            `Triplets`. A mapping that loads each when it is asked for, such as `SavedGradients`,
+            keeps no more than one in memory.
         config: which initialisation.
         adapter_name: which adapter.
         missing: "lora" leaves modules of unsupported type, and those without a gradient or with a
             zero one, as they are and names them in the report; "error" refuses them.
         overwrite: also where the adapter is not fresh, AB ≠ 0.
+        check: a training step as for the gradients that returns its loss, always on the same batch.
+            It is run before and after the step; the report's `check` compares the change of the
+            loss with the predicted one, and a warning names adapters without effect, or a better γ
+            where the loss rose.
 
     Returns:
-        Module name -> report; its `skipped` names the modules left as they are.
+        Module name -> report, one for each expert where there are several; its `skipped` names
+        the modules left as they are.
 
     Raises:
         ValueError: an unknown, merged or DoRA adapter; one whose own initialisation changed the
@@ -73,39 +69,52 @@ def initialize_lora_one_weights(
     validate.choice("missing", missing, ("error", "lora"))
     with distributed.together():
         pairs, skipped = _pairs(peft_model, gradients, adapter_name, missing)
-        gradients = aligned(gradients, [pair.name for pair in pairs])
-        _untouched(adapter_config(peft_model, adapter_name), pairs, overwrite)
-        check(gradients, {pair.name: pair.base_shape for pair in pairs})
-    if config.svd == "lowrank":
-        _warn_of_clamping(pairs, config.q)
+        gradients = aligned(gradients, [pair.source for pair in pairs])
+        guards.untouched(adapter_config(peft_model, adapter_name), pairs, overwrite)
+        given.check(gradients, _shapes(pairs), lenient=missing == "lora")
+        _enough(pairs, gradients)
+    _warn_of_clamping(pairs, config)
     made: dict[str, Factors] = {}
     reports: dict[str, ModuleReport] = {}
     with distributed.together():
         for pair in pairs if distributed.leads() else ():
-            made[pair.name], reports[pair.name] = _initialise(pair, gradients[pair.name], config)
+            made[pair.name], reports[pair.name] = _initialise(pair, gradients, config)
+    pairs = guards.materialised(pairs, adapter_name)
     for pair in pairs:
-        pair = _materialised(pair, adapter_name)
-        if pair.name in made:
-            with torch.no_grad():
-                pair.down.copy_(made[pair.name].A.mT)
-                pair.up.copy_(made[pair.name].B.mT)
-        distributed.broadcast_(pair.down)
-        distributed.broadcast_(pair.up)
-    return distributed.broadcast_object(Reports(reports, skipped))
+        values = [
+            torch.empty(p.shape, dtype=p.dtype, device=p.device) for p in (pair.down, pair.up)
+        ]
+        for value, M in zip(values, made.get(pair.name, ()), strict=False):
+            value.copy_(M.mT)
+        for value in values:
+            distributed.broadcast_(value)
+        sharded.write_([pair.down, pair.up], values)
+    found = Reports(distributed.broadcast_object(reports), skipped)
+    if check is not None:
+        found.check = checked(peft_model, pairs, adapter_name, found, config, check)
+    return found
+
+
+def _shapes(pairs: list[Pair]) -> dict[str, tuple[int, ...]]:
+    """Of the gradients, by name."""
+    return {
+        pair.source: pair.base_shape if pair.expert is None else (pair.experts, *pair.base_shape)
+        for pair in pairs
+    }
 
 
 def _pairs(
-    model: nn.Module, gradients: Mapping[str, Tensor], adapter_name: str, missing: Missing
+    model: nn.Module, gradients: Mapping[str, Given], adapter_name: str, missing: Missing
 ) -> tuple[list[Pair], dict[str, str]]:
     """The pairs to write, and the modules to leave as they are, with the reason."""
     if missing == "error":
         return lora_pairs(model, adapter_name), {}
     pairs, skipped = survey(model, adapter_name)
-    named = aligned(gradients, [pair.name for pair in pairs])
+    named = aligned(gradients, [pair.source for pair in pairs])
     for pair in pairs:
-        if pair.name not in named:
+        if pair.source not in named:
             skipped[pair.name] = "no gradient"
-        elif not bool(named[pair.name].any()):
+        elif not given.usable(named[pair.source])[pair.expert or 0]:
             skipped[pair.name] = "its gradient is zero"
     kept = [pair for pair in pairs if pair.name not in skipped]
     if not kept:
@@ -116,70 +125,24 @@ def _pairs(
     return kept, skipped
 
 
-# What init_lora_weights may be: the settings under which PEFT leaves the base weights alone.
-LEAVES_BASE = ("true", "false", "gaussian", "eva", "orthogonal", "mica")
-
-
-def _untouched(config: LoraConfig | None, pairs: list[Pair], overwrite: bool) -> None:
-    """The adapter can be overwritten without changing more than it adds itself.
-
-    Raises:
-        ValueError: it cannot.
-    """
-    setting = "true" if config is None else str(config.init_lora_weights).lower()
-    if setting not in LEAVES_BASE:
-        raise ValueError(
-            "the adapter must be made without changing the base weights, since LoRA-One has no "
-            f"offset; got init_lora_weights={setting!r}, which changes them; load the model anew "
-            "and make the adapter with init_lora_weights=True"
-        )
+def _enough(pairs: list[Pair], gradients: Mapping[str, Given]) -> None:
+    few = []
+    for pair in pairs:
+        own = gradients[pair.source]
+        rank = min(pair.rank, *pair.base_shape)
+        if isinstance(own, Triplets) and own.S.shape[-1] < rank:
+            few.append(f"{own.S.shape[-1]} for {pair.name} of rank {rank}")
     refuse(
-        "the adapter must not be merged into the base weights",
-        [pair.name for pair in pairs if pair.layer.merged],
-        "call unmerge_adapter() first",
+        "as many triplets of a gradient are needed as the adapter's rank",
+        few,
+        "estimate the gradients with a larger keep=",
     )
-    refuse(
-        "an adapter needs real tensors, or a base weight that is loaded to put them beside",
-        [
-            f"{pair.name} on the meta device"
-            for pair in pairs
-            if is_meta(pair.down) and is_meta(_base_weight(pair))
-        ],
-        "load the model without offloading to disk or CPU",
-    )
-    if not overwrite:
-        refuse(
-            "the adapter must be fresh, with AB = 0",
-            [p.name for p in pairs if not is_meta(p.up) and bool(p.up.any() and p.down.any())],
-            "it has been trained or initialised before; pass overwrite=True to replace it",
-        )
 
 
-def _base_weight(pair: Pair) -> Tensor:
-    return cast(Tensor, pair.layer.get_base_layer().weight)
-
-
-def _materialised(pair: Pair, adapter_name: str) -> Pair:
-    """The pair with tensors beside the base weight, where PEFT left it without values."""
-    if not is_meta(pair.down):
-        return pair
-    device = _base_weight(pair).device
-    down, up = (
-        nn.Parameter(torch.empty_like(p, device=device), p.requires_grad)
-        for p in (pair.down, pair.up)
-    )
-    pair.layer.lora_A[adapter_name].weight = down
-    pair.layer.lora_B[adapter_name].weight = up
-    bias = cast(nn.Linear, pair.layer.lora_B[adapter_name]).bias
-    if isinstance(bias, Tensor):
-        zero = torch.zeros_like(bias, device=device)
-        pair.layer.lora_B[adapter_name].bias = nn.Parameter(zero, bias.requires_grad)
-    return pair._replace(down=down, up=up)
-
-
-def _warn_of_clamping(pairs: list[Pair], q: int) -> None:
-    narrow = [pair for pair in pairs if q > min(pair.base_shape)]
-    if narrow:
+def _warn_of_clamping(pairs: list[Pair], config: LoRAOneConfig) -> None:
+    q = config.stated_q
+    narrow = [pair for pair in pairs if q is not None and q > min(pair.base_shape)]
+    if narrow and config.svd != "exact":
         least = min(min(pair.base_shape) for pair in narrow)
         warnings.warn(
             f"q must satisfy q <= min(d, k); got q={q} with min(d, k) down to {least}; it was "
@@ -189,15 +152,10 @@ def _warn_of_clamping(pairs: list[Pair], q: int) -> None:
 
 
 def _initialise(
-    pair: Pair, gradient: Tensor, config: LoRAOneConfig
+    pair: Pair, gradients: Mapping[str, Given], config: LoRAOneConfig
 ) -> tuple[Factors, ModuleReport]:
-    device = pair.down.device if pair.down.is_cuda else torch.device("cpu")
-    dtype = torch.float64 if config.svd == "exact" else torch.float32
-    G = -pair.as_ours(gradient).to(device=device, dtype=dtype)
-    d, k = G.shape
-    rank = pair.down.shape[0]
-    options = SVDOptions(config.svd, config.q, config.niter, config.seed)
-    U, S, V = linalg.truncated_svd(G, rank, options)
+    (U, S, V), norm = _decomposed(pair, gradients[pair.source], config)
+    d, k, rank = len(U), len(V), pair.rank
     tolerance = config.rel_tol
     if tolerance is None:
         tolerance = max(d, k) * torch.finfo(torch.float32).eps
@@ -213,17 +171,48 @@ def _initialise(
     A, B = make(problem, rank, (config.seed,)).trainable
     if kept < rank:
         A = torch.cat([A[:, :kept], _kaiming(pair.name, config.seed, d, rank - kept, A)], dim=1)
-    written = Factors(A.to(pair.down.dtype).to(dtype), B.to(pair.up.dtype).to(dtype))
+    written = Factors(A.to(pair.down.dtype).to(S), B.to(pair.up.dtype).to(S))
     sigma = float(S[0])
     rate = pair.scale / (config.factor * sigma) if config.init == "released" else config.factor
     report = ModuleReport(
         sigma,
         kept,
-        float((S[:kept] ** 2).sum() / G.square().sum()),
+        float((S[:kept] ** 2).sum()) / norm**2,
         pair.scale * float(torch.linalg.matrix_norm(written.dense())),
         rate,
     )
     return Factors(A, B), report
+
+
+def _decomposed(pair: Pair, own: Given, config: LoRAOneConfig) -> tuple[SVD, float]:
+    """The leading triplets of −∇_W L as (d, k), and its norm."""
+    device = pair.down.device if pair.down.is_cuda else torch.device("cpu")
+    if isinstance(own, Triplets):
+        own = own if pair.expert is None else own.expert(pair.expert)
+        rank = min(pair.rank, *pair.base_shape)
+        U, V = (own.U, own.V) if pair.transposed else (own.V, own.U)
+        parts = (-U[:, :rank], own.S[:rank], V[:, :rank])
+        return SVD(*(part.to(device, torch.float64) for part in parts)), float(own.norm)
+    options = config.options(pair.rank, pair.base_shape)
+    G = own if pair.expert is None else own[pair.expert]
+    G = pair.as_ours(G).to(device, exact_dtype(device) if options.method == "exact" else None)
+    G = G.to(torch.float32) if options.method == "lowrank" else G
+    U, S, V = linalg.truncated_svd(G, pair.rank, options)
+    return SVD(-U, S, V), float(torch.linalg.vector_norm(G, dtype=torch.float64))
+
+
+# Graphics processors whose float64 is half as fast as their float32, and not 1/32 or 1/64.
+FLOAT64_CAPABILITIES = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """float64 where the device is good at it."""
+    if device.type == "cpu":
+        return torch.float64
+    good = device.type == "cuda" and torch.cuda.get_device_capability(device) in (
+        FLOAT64_CAPABILITIES
+    )
+    return torch.float64 if good else torch.float32
 
 
 def _kaiming(name: str, seed: int, d: int, columns: int, like: Tensor) -> Tensor:

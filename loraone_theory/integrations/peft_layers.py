@@ -2,34 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from typing import NamedTuple, TypeVar, cast
+from typing import NamedTuple, cast
 
-import torch
 from torch import Tensor, nn
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
-
-try:
-    from peft import LoraConfig, PeftMixedModel, PeftModel
-    from peft.tuners.lora import LoraLayer
-    from peft.tuners.lora.layer import MultiheadAttention, ParamWrapper
-    from torch._dynamo.eval_frame import OptimizedModule
-    from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
-    from torch.distributed.fsdp import FullyShardedDataParallel
-    from transformers.pytorch_utils import Conv1D
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"this module needs the package {error.name!r}: pip install 'loraone-theory[peft]'",
-        name=error.name,
-    ) from error
-
-# Each holds one module, whose name they put a word in front of.
-PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)
-WRAPPERS = (*PARALLEL, OptimizedModule, CheckpointWrapper, FullyShardedDataParallel)
-
-Value = TypeVar("Value")
+from loraone_theory.integrations.peft_find import (
+    Conv1D,
+    FullyShardedDataParallel,
+    LoraLayer,
+    MultiheadAttention,
+    ParamWrapper,
+    base_model,
+    named_inside,
+    refuse,
+)
+from loraone_theory.integrations.sharded import whole
 
 
 class Pair(NamedTuple):
@@ -41,18 +30,38 @@ class Pair(NamedTuple):
         down: lora_A's weight (r, d).
         up: lora_B's weight (k, r).
         scale: s = α/r or α/√r, whatever PEFT multiplies by.
+        adapter: which adapter it is of.
+        expert: which one, where the layer holds a pair for each of several experts; then `down`
+            and `up` are views of the layer's parameters.
     """
 
     name: str
     layer: LoraLayer
-    down: nn.Parameter
-    up: nn.Parameter
+    down: Tensor
+    up: Tensor
     scale: float
+    adapter: str = "default"
+    expert: int | None = None
 
     @property
     def factors(self) -> Factors:
-        """A (d, r) and B (r, k) as views, without the scale."""
-        return Factors(self.down.detach().mT, self.up.detach().mT)
+        """A (d, r) and B (r, k), without the scale; views, where no process holds a part only."""
+        return Factors(whole(self.down).mT, whole(self.up).mT)
+
+    @property
+    def source(self) -> str:
+        """The name of its weight's gradient: `name` without the expert."""
+        return self.name if self.expert is None else self.name.removesuffix(f"[{self.expert}]")
+
+    @property
+    def rank(self) -> int:
+        """r."""
+        return self.down.shape[0]
+
+    @property
+    def experts(self) -> int:
+        """How many pairs the layer holds."""
+        return self.layer.num_experts if isinstance(self.layer, ParamWrapper) else 1
 
     @property
     def base_shape(self) -> tuple[int, int]:
@@ -62,7 +71,9 @@ class Pair(NamedTuple):
 
     @property
     def transposed(self) -> bool:
-        """True for Conv1D, which stores W and not Wᵀ."""
+        """True where the base stores W and not Wᵀ: in Conv1D, and for some models' experts."""
+        if isinstance(self.layer, ParamWrapper):
+            return self.expert is not None and not self.layer._did_swap_in_out_features
         return isinstance(self.layer.get_base_layer(), Conv1D)
 
     def as_ours(self, weight: Tensor) -> Tensor:
@@ -75,56 +86,6 @@ class Survey(NamedTuple):
 
     pairs: list[Pair]
     unsupported: dict[str, str]
-
-
-def unwrapped(model: nn.Module) -> nn.Module:
-    """The module inside a (Distributed)DataParallel wrapper."""
-    return model.module if isinstance(model, PARALLEL) else model
-
-
-def named_inside(root: nn.Module) -> Iterator[tuple[str, str, nn.Module]]:
-    """`named_modules` with a second name, from which the words of wrappers are left out.
-
-    Compiled, checkpointed and sharded parts of a model have the names that they would have without
-    that. The wrappers themselves are left out.
-    """
-    plain = {"": ""}
-    wraps: set[str] = set()
-    for name, module in root.named_modules():
-        parent, _, word = name.rpartition(".")
-        if name:
-            before = plain[parent]
-            short = before if parent in wraps else f"{before}.{word}" if before else word
-            plain[name] = short
-        if isinstance(module, WRAPPERS):
-            wraps.add(name)
-        else:
-            yield name, plain[name], module
-
-
-def base_model(model: nn.Module) -> nn.Module:
-    """The module that adapters were injected into: that of the one PeftModel in `model`, or it.
-
-    Raises:
-        ValueError: several PeftModels inside.
-    """
-    kinds = (PeftModel, PeftMixedModel)
-    found = [m for m in model.modules() if isinstance(m, kinds)]
-    outermost = [m for m in found if not any(m is not n and m in set(n.modules()) for n in found)]
-    if len(outermost) > 1:
-        raise ValueError(
-            f"model must hold one PeftModel; got {len(outermost)} of them; pass the one to work on"
-        )
-    return cast(nn.Module, outermost[0].base_model.model) if outermost else unwrapped(model)
-
-
-def adapter_config(model: nn.Module, adapter_name: str) -> LoraConfig | None:
-    """The LoraConfig that an adapter was made with, where PEFT has left it in the model."""
-    for module in model.modules():
-        configs = module.__dict__.get("peft_config")
-        if isinstance(configs, Mapping) and adapter_name in configs:
-            return configs[adapter_name]
-    return None
 
 
 def survey(model: nn.Module, adapter_name: str = "default") -> Survey:
@@ -142,7 +103,15 @@ def survey(model: nn.Module, adapter_name: str = "default") -> Survey:
             "pass the result of peft.get_peft_model"
         )
     validate.choice("adapter_name", adapter_name, sorted(adapters))
-    pairs, unsupported = [], {}
+    refuse(
+        "LoRA-One needs the factors of each layer",
+        [type(m).__name__ for m in model.modules() if isinstance(m, FullyShardedDataParallel)]
+        or [n for n, (_, m) in layers.items() if any(p.numel() == 0 for p in m.parameters())],
+        "which are flattened or partitioned; shard with torch's fully_shard, whose parameters stay "
+        "apart, or do this before the model is wrapped",
+    )
+    pairs: list[Pair] = []
+    unsupported = {}
     for name, (full, layer) in layers.items():
         if adapter_name not in _adapters(layer):
             continue
@@ -150,10 +119,42 @@ def survey(model: nn.Module, adapter_name: str = "default") -> Survey:
         if reason:
             unsupported[name] = reason
             continue
-        A, B = layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
-        scale = float(layer.scaling[adapter_name])
-        pairs.append(Pair(name, layer, cast(nn.Parameter, A), cast(nn.Parameter, B), scale))
+        pairs += _of_layer(name, layer, adapter_name)
     return Survey(pairs, unsupported)
+
+
+def weights(layer: LoraLayer, adapter_name: str) -> tuple[nn.Parameter, nn.Parameter]:
+    """The parameters that hold the pair, or the pairs, of one layer."""
+    A, B = layer.lora_A[adapter_name].weight, layer.lora_B[adapter_name].weight
+    return cast(nn.Parameter, A), cast(nn.Parameter, B)
+
+
+def _of_layer(name: str, layer: LoraLayer, adapter_name: str) -> list[Pair]:
+    down, up = weights(layer, adapter_name)
+    scale = float(layer.scaling[adapter_name])
+    if not isinstance(layer, ParamWrapper):
+        return [Pair(name, layer, down, up, scale, adapter_name)]
+    # Wrappers of several parameters of one module are nested.
+    name = f"{name.replace('.base_layer', '')}.{layer.parameter_name}"
+    if layer.num_experts == 1:
+        return [Pair(name, layer, down, up, scale, adapter_name)]
+    downs, ups = by_expert(down, up, layer.num_experts)
+    return [
+        Pair(f"{name}[{e}]", layer, downs[e], ups[e], scale, adapter_name, e)
+        for e in range(layer.num_experts)
+    ]
+
+
+def by_expert(down: Tensor, up: Tensor, experts: int) -> tuple[Tensor, Tensor]:
+    """Views (experts, r, d) and (experts, k, r) of the parameters (experts·r, d), (k, r·experts).
+
+    PEFT orders the rows of one by expert first, the columns of the other by expert last.
+    """
+    down, up = down.detach(), up.detach()
+    return (
+        down.view(experts, -1, down.shape[-1]),
+        up.view(up.shape[0], -1, experts).permute(2, 0, 1),
+    )
 
 
 LINEAR = "LoRA-One applies to linear layers and Conv1D"
@@ -191,7 +192,7 @@ def _adapters(layer: LoraLayer) -> set[str]:
 def _unsupported(root: nn.Module, full: str, layer: LoraLayer, adapter_name: str) -> str:
     """Why this layer has no pair of ours; "" where it has one."""
     linear = adapter_name in layer.lora_A and isinstance(layer.lora_A[adapter_name], nn.Linear)
-    if not linear or isinstance(layer, (MultiheadAttention, ParamWrapper)):
+    if not linear or isinstance(layer, MultiheadAttention):
         return LINEAR
     if isinstance(root.get_submodule(full.rpartition(".")[0]), nn.MultiheadAttention):
         return AROUND
@@ -201,43 +202,3 @@ def _unsupported(root: nn.Module, full: str, layer: LoraLayer, adapter_name: str
 def is_variant(layer: LoraLayer, adapter_name: str) -> bool:
     """True where the effective weight is not W + sAB."""
     return bool(layer.use_dora.get(adapter_name)) or adapter_name in layer.lora_variant
-
-
-def aligned(given: Mapping[str, Value], names: Iterable[str]) -> Mapping[str, Value]:
-    """`given` under `names`, where the two differ by one prefix only; else `given` as it is.
-
-    A model that is estimated alone and adapted as a part of another, or the reverse, has the same
-    modules under longer names.
-
-    >>> aligned({"net.up": 1, "net.down": 2}, ["up", "down"])
-    {'up': 1, 'down': 2}
-    """
-    wanted = list(names)
-    if not wanted or any(name in given for name in wanted):
-        return given
-    for key in given:
-        for longer, shorter in ((key, wanted[0]), (wanted[0], key)):
-            if not longer.endswith(f".{shorter}"):
-                continue
-            prefix = longer[: -len(shorter)]
-            renamed = {
-                name: prefix + name if longer is key else name.removeprefix(prefix)
-                for name in wanted
-                if longer is key or name.startswith(prefix)
-            }
-            if len(renamed) == len(wanted) and all(old in given for old in renamed.values()):
-                return {name: given[old] for name, old in renamed.items()}
-    return given
-
-
-def refuse(rule: str, names: Iterable[str], remedy: str) -> None:
-    """ValueError with the first few of `names`, if there are any."""
-    names = list(names)
-    if names:
-        more = f" and {len(names) - 3} more" if len(names) > 3 else ""
-        raise ValueError(f"{rule}; got {', '.join(names[:3])}{more}; {remedy}")
-
-
-def is_meta(tensor: Tensor) -> bool:
-    """True for a tensor without values."""
-    return tensor.device == torch.device("meta")

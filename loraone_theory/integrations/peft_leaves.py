@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 
 from torch import nn
 
-from loraone_theory.integrations.peft_layers import OptimizedModule
+from loraone_theory.integrations.peft_find import OptimizedModule
 from loraone_theory.integrations.peft_targets import Target
 
 
@@ -25,15 +25,19 @@ def substituted(model: nn.Module, found: Mapping[str, Target]) -> Iterator[dict[
     """A leaf for the weight of every target, nothing else trainable; undone at the end."""
     parameters = [(p, p.requires_grad, p.grad) for p in model.parameters()]
     modes = [(module, module.training) for module in model.modules()]
-    weights = {name: target.module._parameters["weight"] for name, target in found.items()}
+    weights = {name: target.weight for name, target in found.items()}
     places = Counter(id(child) for parent in model.modules() for child in parent._modules.values())
-    shared = {name for name, target in found.items() if places[id(target.module)] > 1}
+    shared = {
+        name
+        for name, target in found.items()
+        if places[id(target.module)] > 1 and target.parameter == "weight"
+    }
     leaves = {}
     try:
         for p, _, _ in parameters:
             p.grad = None
             p.requires_grad_(False)
-        for name, (path, module) in found.items():
+        for name, (path, module, parameter) in found.items():
             weight = weights[name]
             assert weight is not None
             leaves[name] = nn.Parameter(weight.detach())
@@ -41,11 +45,11 @@ def substituted(model: nn.Module, found: Mapping[str, Target]) -> Iterator[dict[
                 module = copy.copy(module)
                 module._parameters = dict(module._parameters)
                 _put(model, path, module)
-            module._parameters["weight"] = leaves[name]
+            module._parameters[parameter] = leaves[name]
         yield leaves
     finally:
-        for name, (path, module) in found.items():
-            module._parameters["weight"] = weights[name]
+        for name, (path, module, parameter) in found.items():
+            module._parameters[parameter] = weights[name]
             if name in shared:
                 _put(model, path, module)
         for p, trainable, gradient in parameters:
@@ -84,7 +88,7 @@ def calls(model: nn.Module, found: Mapping[str, Target]) -> Iterator[set[str] | 
         yield called
     finally:
         for name, module in modules.items():
-            del module.__dict__["forward"]
+            module.__dict__.pop("forward", None)
             own = before[name]
             if own is not None:
                 module.__dict__["forward"] = own

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
 from peft.tuners.lora import LoraModel
@@ -10,41 +11,46 @@ from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from loraone_theory.integrations.peft_layers import (
-    AROUND,
-    LINEAR,
-    REMEDIES,
+from loraone_theory.integrations.peft_find import (
     Conv1D,
+    FullyShardedDataParallel,
     LoraConfig,
     LoraLayer,
     is_meta,
     named_inside,
     refuse,
 )
+from loraone_theory.integrations.peft_layers import AROUND, LINEAR, REMEDIES
+from loraone_theory.integrations.sharded import is_sharded
 
 try:  # newer versions rewrite the targets of some mixture-of-experts models
     from peft.utils import transformers_weight_conversion as conversion
 except ImportError:
     conversion = None  # type: ignore[assignment]
 
-EXPERTS = "LoRA-One applies to modules, and PEFT turns these targets into parameters of experts"
-
 
 class Target(NamedTuple):
-    """A module that the adapter will be put on.
+    """A weight that the adapter will be put on.
 
     Args:
-        path: its name in the model as given, with the words of wrappers.
-        module: nn.Linear or Conv1D.
+        path: its module's name in the model as given, with the words of wrappers.
+        module: nn.Linear, Conv1D, or one that holds the weights of several experts.
+        parameter: the name of the weight in it.
     """
 
     path: str
     module: nn.Module
+    parameter: str = "weight"
+
+    @property
+    def weight(self) -> nn.Parameter | None:
+        """The parameter, if it is one."""
+        return self.module._parameters.get(self.parameter)
 
     @property
     def shape(self) -> tuple[int, ...]:
         """Shape of the weight as it is stored."""
-        return tuple(cast(Tensor, self.module.weight).shape)
+        return tuple(cast(Tensor, self.weight).shape)
 
 
 def targets(
@@ -61,23 +67,17 @@ def targets(
         The targets, and the modules left out with the reason.
 
     Raises:
-        ValueError: DoRA, expert parameters, no target, or targets that are not nn.Linear or Conv1D
-            with a floating-point weight; adapters in the model already.
+        ValueError: DoRA, no target, or targets that are not nn.Linear, Conv1D or the weights of
+            several experts, in floating point; adapters in the model already; a sharded model.
     """
     _plain(model, config)
-    config, experts = _resolved(model, config)
-    if not lenient:
-        refuse(
-            EXPERTS,
-            experts,
-            "leave them out of target_modules, for example with ['q_proj', 'v_proj'], or pass "
-            "missing='lora'",
-        )
+    config = _resolved(model, config)
     found = {
         name: Target(path, module)
         for path, name, module in named_inside(model)
         if path and LoraModel._check_target_module_exists(config, path)
     }
+    found |= _parameters(model, config.target_parameters or ())
     if not found:
         raise ValueError(
             f"target_modules must name modules of the model; got {config.target_modules!r}, "
@@ -85,14 +85,13 @@ def targets(
         )
     left_out = {name: _unsupported(model, target) for name, target in found.items()}
     left_out = {name: reason for name, reason in left_out.items() if reason}
-    left_out |= dict.fromkeys(experts, EXPERTS)
     if not lenient:
         for reason, remedy in REMEDIES.items():
             refuse(reason, [n for n, why in left_out.items() if why == reason], remedy)
     found = {name: target for name, target in found.items() if name not in left_out}
     refuse(
         "a quantised or unloaded base weight has no gradient",
-        [name for name, target in found.items() if not _differentiable(target.module)],
+        [name for name, target in found.items() if not _differentiable(target.weight)],
         "estimate the gradients on the model in floating point and pass them to "
         "initialize_lora_one_weights of the quantised one",
     )
@@ -105,10 +104,13 @@ def _plain(model: nn.Module, config: LoraConfig) -> None:
             "LoRA-One applies to plain LoRA, W + sAB; got use_dora=True, whose magnitudes are "
             "taken at AB = 0; configure the adapter without it"
         )
-    if config.target_parameters:
+    if any(is_sharded(p) for p in model.parameters()) or any(
+        isinstance(m, FullyShardedDataParallel) for m in model.modules()
+    ):
         raise ValueError(
-            f"target_parameters must be empty; got {config.target_parameters}; LoRA-One applies to "
-            "modules, name them in target_modules"
+            "model must be whole on every process while gradients are estimated; got one that is "
+            "sharded (FSDP); estimate before fully_shard, or on one process beforehand with "
+            "cache_file"
         )
     if any(isinstance(module, LoraLayer) for module in model.modules()):
         raise ValueError(
@@ -117,10 +119,10 @@ def _plain(model: nn.Module, config: LoraConfig) -> None:
         )
 
 
-def _resolved(model: nn.Module, given: LoraConfig) -> tuple[LoraConfig, list[str]]:
+def _resolved(model: nn.Module, given: LoraConfig) -> LoraConfig:
     """The config with "all-linear" and the architecture's default targets spelled out.
 
-    And the parameters that PEFT turns some of its targets into, in models whose experts are fused.
+    In models whose experts are fused PEFT turns some modules into parameters of their own.
     """
     config: Any = copy.deepcopy(given)
     if config.target_modules is None:
@@ -133,18 +135,28 @@ def _resolved(model: nn.Module, given: LoraConfig) -> tuple[LoraConfig, list[str
         config.target_modules = known if isinstance(known, str) else set(known)
     if conversion is not None and isinstance(model, PreTrainedModel):
         conversion.convert_peft_config_for_transformers(config, model=model, conversions=None)
-    experts = sorted(config.target_parameters or ())
-    return cast(LoraConfig, _maybe_include_all_linear_layers(config, model)), experts
+    return cast(LoraConfig, _maybe_include_all_linear_layers(config, model))
+
+
+def _parameters(model: nn.Module, wanted: Iterable[str]) -> dict[str, Target]:
+    """Parameters by name, or by the end of it, in PEFT's order."""
+    return {
+        f"{name}.{parameter}": Target(path, module, parameter)
+        for path, name, module in named_inside(model)
+        for parameter in module._parameters
+        if any(f".{path}.{parameter}".endswith(f".{end}") for end in wanted)
+    }
 
 
 def _unsupported(model: nn.Module, target: Target) -> str:
+    if target.parameter != "weight":
+        return "" if len(target.shape) in (2, 3) else LINEAR
     if not isinstance(target.module, (nn.Linear, Conv1D)):
         return LINEAR
     parent = model.get_submodule(target.path.rpartition(".")[0])
     return AROUND if isinstance(parent, nn.MultiheadAttention) else ""
 
 
-def _differentiable(module: nn.Module) -> bool:
+def _differentiable(weight: nn.Parameter | None) -> bool:
     # Quantised tensors come as integers, or as a class of their own that claims a float dtype.
-    weight = module._parameters.get("weight")
     return type(weight) is nn.Parameter and weight.is_floating_point() and not is_meta(weight)

@@ -1,0 +1,107 @@
+"""Gradients as they are given: whole, or as their leading singular triplets."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from loraone_theory.integrations.peft_find import refuse
+
+
+class Triplets(NamedTuple):
+    """The leading part U diag(S) Vᵀ of a gradient, of the shape of the weight as it is stored.
+
+    Args:
+        U: (..., rows, q).
+        S: (..., q), descending.
+        V: (..., columns, q).
+        norm: ‖G‖_F (...) of the whole gradient.
+    """
+
+    U: Tensor
+    S: Tensor
+    V: Tensor
+    norm: Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the gradient."""
+        return (*self.U.shape[:-1], self.V.shape[-2])
+
+    def expert(self, index: int) -> Triplets:
+        """Those of one expert."""
+        return Triplets(*(part[index] for part in self))
+
+
+Given = Tensor | Triplets
+
+
+def usable(gradient: Given) -> list[bool]:
+    """For each expert, or for the one weight: is there a direction in it?"""
+    size = gradient.S[..., 0] if isinstance(gradient, Triplets) else _largest(gradient)
+    return [bool(entry > 0) for entry in torch.atleast_1d(size)]
+
+
+def _largest(gradient: Tensor) -> Tensor:
+    """The largest absolute entry, of each expert where there are several; NaN where one is NaN."""
+    low, high = torch.aminmax(gradient.flatten(-2), dim=-1)
+    return torch.maximum(-low, high)
+
+
+def _finite(gradient: Given) -> bool:
+    parts = gradient if isinstance(gradient, Triplets) else (_largest(gradient),)
+    return all(bool(torch.isfinite(part).all()) for part in parts)
+
+
+def check(
+    gradients: Mapping[str, Given],
+    shapes: Mapping[str, tuple[int, ...]],
+    *,
+    lenient: bool = False,
+) -> None:
+    """Every weight has a finite, non-zero gradient of its shape; each is looked at once.
+
+    `lenient` lets zero ones pass.
+
+    Raises:
+        ValueError: names those that do not, and the remedy.
+    """
+    missing, misshapen, infinite, zero = [], [], [], []
+    for name, shape in shapes.items():
+        if name not in gradients:
+            missing.append(f"none for {name}")
+            continue
+        gradient = gradients[name]
+        if tuple(gradient.shape) != shape:
+            misshapen.append(f"{tuple(gradient.shape)} for {name} of shape {shape}")
+        elif not _finite(gradient):
+            infinite.append(f"NaN or infinite entries for {name}")
+        elif not lenient:
+            has = usable(gradient)
+            ends = [f"[{e}]" for e in range(len(has))] if len(shape) == 3 else [""]
+            zero += [f"zero for {name}{end}" for end, yes in zip(ends, has, strict=True) if not yes]
+    refuse(
+        "every module of the adapter needs a gradient",
+        missing,
+        "estimate them with get_lora_one_gradients and the same target_modules, or leave modules "
+        "that the loss does not reach out of target_modules, or pass missing='lora'",
+    )
+    refuse(
+        "a gradient must have the shape of its module's weight",
+        misshapen,
+        "pass the gradients of this model's weights",
+    )
+    refuse(
+        "gradients must be finite",
+        infinite,
+        "lower the loss scale, or run the forward pass in bfloat16 or float32",
+    )
+    refuse(
+        "gradients must not be zero, since they have to point somewhere",
+        zero,
+        "check that the labels enter the loss and that the module is reached, or pass "
+        "missing='lora' to leave such modules as they are",
+    )
