@@ -36,6 +36,7 @@ from loraone_theory.problems.relu.problem import ReLUProblem as ReLUProblem
 from loraone_theory.problems.relu.sampling import sample_relu as sample_relu
 from loraone_theory.problems.relu.sampling import sample_relu_population as sample_relu_population
 from loraone_theory.problems.sensing import operators as operators
+from loraone_theory.problems.sensing import rip as rip
 from loraone_theory.problems.sensing.problem import SensingProblem as SensingProblem
 from loraone_theory.problems.sensing.sampling import sample_sensing as sample_sensing
 

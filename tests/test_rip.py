@@ -1,0 +1,192 @@
+"""The restricted isometry constant: against exact values, exhaustive search, and known figures."""
+
+import math
+
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.core.factors import Factors
+from loraone_theory.problems.sensing import rip, search
+from loraone_theory.problems.sensing.operators import (
+    OPERATORS,
+    Completion,
+    Dense,
+    MultiResponse,
+    RankOne,
+    Symmetric,
+)
+
+LIKE = torch.empty(0, dtype=torch.float64)
+
+
+def explicit(operator) -> torch.Tensor:
+    """K = 𝒜*𝒜/m on R^{dk}, column by column, (n, dk, dk)."""
+    columns = []
+    for p in range(operator.d):
+        for q in range(operator.k):
+            A, B = torch.zeros(operator.d, 1).double(), torch.zeros(1, operator.k).double()
+            A[p], B[0, q] = 1.0, 1.0
+            image = operator.adjoint(operator.forward(Factors(A, B)))
+            columns.append(image.flatten(-2) / operator.measurements)
+    return torch.stack(columns, dim=-1)
+
+
+@pytest.mark.parametrize("name", [n for n in OPERATORS if n not in ("symmetric", "completion")])
+def test_at_full_rank_it_is_a_spectrum(name: str) -> None:
+    """Every matrix has rank at most d, so the suprema are the extreme eigenvalues of K."""
+    operator = OPERATORS[name].sample(3, 4, 24, (0, 1), LIKE)
+    values = torch.linalg.eigvalsh(explicit(operator))
+    found = lt.rip.estimate(operator, rank=3, restarts=2)
+    # One half-step is an eigenvalue problem of the whole of K; 12 numbers of size one.
+    torch.testing.assert_close(found.upper, values[:, -1] - 1, rtol=0, atol=1e-12)
+    torch.testing.assert_close(found.lower, 1 - values[:, 0], rtol=0, atol=1e-12)
+
+
+def test_symmetric_matrices_at_full_rank() -> None:
+    """On symmetric matrices: K in an orthonormal basis of those."""
+    operator = Symmetric.sample(3, 3, 20, (0, 1), LIKE)
+    rows, columns = torch.triu_indices(3, 3)
+    basis = torch.zeros(6, 3, 3).double()
+    size = torch.where(rows == columns, 1.0, 0.5**0.5).double()
+    basis[torch.arange(6), rows, columns] = size
+    basis[torch.arange(6), columns, rows] = size
+    basis = basis.flatten(-2)
+    values = torch.linalg.eigvalsh(basis @ explicit(operator) @ basis.mT)
+    found = lt.rip.estimate(operator, rank=3, tolerance=1e-9)
+    # The linearised search stops at relative changes of 5e-11 per step, of a gap above 0.01.
+    torch.testing.assert_close(found.upper, values[:, -1] - 1, rtol=0, atol=1e-6)
+    torch.testing.assert_close(found.lower, 1 - values[:, 0], rtol=0, atol=1e-6)
+    for M in (found.least, found.greatest):
+        assert torch.equal(M.dense().round(decimals=12), M.dense().mT.round(decimals=12))
+
+
+@pytest.mark.parametrize("name", ["dense", "rank-one", "single-response"])
+def test_rank_one_against_every_pair_of_directions(name: str) -> None:
+    """On 2×2 matrices u(θ)v(φ)ᵀ a grid of step h misses the optimum by at most 4h²‖K‖."""
+    operator = OPERATORS[name].sample(2, 2, 12, (3,), LIKE)
+    K, count = explicit(operator)[0], 200
+    angles = torch.arange(count).double() * math.pi / count
+    u = torch.stack([angles.cos(), angles.sin()], dim=-1)
+    M = (u[:, None, :, None] * u[None, :, None, :]).reshape(-1, 4)
+    values = ((M @ K) * M).sum(-1)
+    found = lt.rip.estimate(operator, rank=1)
+    slack = 4 * (math.pi / count) ** 2 * float(K.norm())
+    assert 0 <= float(found.upper) + 1 - float(values.max()) <= slack
+    assert 0 <= float(values.min()) - (1 - float(found.lower)) <= slack
+
+
+@pytest.mark.parametrize("rank", [1, 2])
+def test_bounds_are_attained_by_the_matrices_returned(rank: int) -> None:
+    operator = RankOne.sample(6, 5, 90, (0, 1), LIKE)
+    found = lt.rip.estimate(operator, rank=rank, restarts=2)
+    a = operator.X[..., :, :, None] * operator.Z[..., :, None, :]
+    for M, value in ((found.greatest, found.upper + 1), (found.least, 1 - found.lower)):
+        dense = M.A @ M.B
+        assert M.rank == rank
+        torch.testing.assert_close(dense.norm(dim=(-2, -1)), torch.ones(2).double())
+        image = torch.einsum("nmdk,ndk->nm", a, dense)
+        torch.testing.assert_close(image.square().sum(-1) / 90, value, rtol=1e-12, atol=0)
+    # M ∝ x_i z_iᵀ is one of the candidates in the supremum.
+    sizes = operator.X.square().sum(-1) * operator.Z.square().sum(-1)
+    assert (found.upper >= 0.9 * (sizes.amax(-1) / 90 - 1)).all()
+
+
+def test_multi_response_has_one_constant_for_all_ranks() -> None:
+    """δ_r = ‖Σ̂ − I‖_op for every r >= 1."""
+    operator = MultiResponse.sample(8, 8, 8 * 40, (0, 1), LIKE)
+    problem = lt.sample_linear(d=8, k=8, true_rank=1, samples=40, seeds=(0, 1))
+    for rank in (1, 2):
+        found = lt.rip.estimate(operator, rank=rank).delta
+        torch.testing.assert_close(found, problem.covariance_deviation(), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("name", ["dense", "single-response"])
+def test_by_products_as_by_the_matrix(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Single responses split into outputs, which exhausts Krylov spaces early."""
+    operator = OPERATORS[name].sample(7, 6, 60, (0, 1), LIKE)
+    formed = lt.rip.estimate(operator, rank=2, restarts=3)
+    monkeypatch.setattr(search, "FORMED", 0)
+    products = lt.rip.estimate(operator, rank=2, restarts=3)
+    # Alternation from the same starts stops at relative changes of 1e-6 a sweep.
+    for one, two in ((formed.upper, products.upper), (formed.lower, products.lower)):
+        torch.testing.assert_close(one, two, rtol=1e-4, atol=0)
+
+
+@pytest.mark.parametrize(("c", "upper", "lower"), [(5, 1.25, 0.75), (10, 0.87, 0.60)])
+def test_known_figures_of_the_dense_ensemble(c: int, upper: float, lower: float) -> None:
+    """d = k = 16, r = 1: below Gordon's bounds, and where other code found them."""
+    operator = Dense.sample(16, 16, 32 * c, (0, 1), LIKE)
+    found = lt.rip.estimate(operator, rank=1)
+    top, bottom = found.gordon
+    # 8 % is three times the spread over instances of those figures, themselves means of three.
+    assert float(found.upper.mean()) == pytest.approx(upper, rel=0.08)
+    assert float(found.lower.mean()) == pytest.approx(lower, rel=0.08)
+    # Gordon's bounds hold in the mean; suprema of Gaussians deviate by 2(1 + w/√m)/√m at most.
+    slack = 3 * 2 * (1 + top) ** 0.5 / (32 * c) ** 0.5
+    assert float(found.upper.max()) < top + slack
+    assert float(found.lower.max()) < bottom + slack
+
+
+def test_gordon_width() -> None:
+    """w(16, 16, 1) = 7.38 and w(16, 16, 2) = 9.87, from (1 + w/√m)² at m = 1."""
+    for rank, width in ((1, 7.38), (2, 9.87)):
+        top, bottom = rip.gordon_bounds(16, 16, rank, 1)
+        assert (1 + top) ** 0.5 - 1 == pytest.approx(width, abs=0.1)
+        assert bottom == 1
+
+
+def test_completion_is_reported_as_what_it_is() -> None:
+    """A missing entry: lower side 1. The most frequent one: dk/m·count − 1 above."""
+    without = Completion.sample(16, 16, 200, (0,), LIKE, replace=False)
+    found = lt.rip.estimate(without, rank=3)
+    assert found.exact
+    assert float(found.lower) == 1
+    assert float(found.upper) == pytest.approx(256 / 200 - 1, rel=1e-14)
+    often = Completion.sample(16, 16, 512, (0, 1), LIKE)
+    found = lt.rip.estimate(often, rank=1)
+    flat = often.rows * 16 + often.columns
+    counts = [row.bincount(minlength=256) for row in flat]
+    assert found.upper.tolist() == pytest.approx([int(c.max()) / 2 - 1 for c in counts])
+    assert found.lower.tolist() == pytest.approx([1 - int(c.min()) / 2 for c in counts])
+    image = often.forward(found.greatest).square().sum(-1) / 512
+    torch.testing.assert_close(image, found.upper + 1)
+
+
+def test_incoherence() -> None:
+    flat = Factors(torch.ones(6, 1), torch.ones(1, 4))
+    spike = Factors(torch.eye(6)[:, :1], torch.ones(1, 4))
+    assert float(lt.rip.incoherence(flat)) == pytest.approx(1, rel=1e-6)
+    assert float(lt.rip.incoherence(spike)) == pytest.approx(6, rel=1e-6)
+    assert float(lt.rip.incoherence(spike.dense(), rank=1)) == pytest.approx(6, rel=1e-6)
+    with pytest.raises(ValueError, match="needs its rank"):
+        lt.rip.incoherence(spike.dense())
+
+
+@pytest.mark.parametrize("extreme", [False, True])
+def test_designed_operators_have_their_constant(extreme: bool) -> None:
+    operator = lt.rip.designed(4, 3, 0.2, extreme=extreme, seeds=(0, 1))
+    gap = explicit(operator) - torch.eye(12).double()
+    torch.testing.assert_close(gap, gap.mT, rtol=0, atol=1e-13)
+    values = torch.linalg.eigvalsh(gap)
+    expected = torch.linspace(-0.2, 0.2, 12, dtype=torch.float64)
+    if extreme:
+        expected = 0.2 * expected.sign()
+    torch.testing.assert_close(values, expected.expand(2, 12), rtol=0, atol=1e-13)
+    for rank in (1, 2):
+        assert (lt.rip.estimate(operator, rank=rank).delta <= 0.2 + 1e-12).all()
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda o: lt.rip.estimate(o, 0), "rank must be >= 1"),
+        (lambda o: lt.rip.estimate(o, 4), "rank must satisfy"),
+        (lambda o: lt.rip.estimate(o, 1, 0), "restarts must be >= 1"),
+        (lambda o: lt.rip.designed(3, 3, 1.0), "delta must satisfy 0 <= delta < 1"),
+        (lambda o: lt.rip.designed(3, 3, -0.1), "delta must be finite and >= 0"),
+    ],
+)
+def test_bad_arguments(call, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        call(Dense.sample(3, 3, 10, (0,), LIKE))
