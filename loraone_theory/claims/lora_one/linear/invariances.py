@@ -20,6 +20,9 @@ from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
 D, K, RANK, STEPS, RATE, RATIO = 14, 11, 3, 25, 0.1, 4.0
+GA_RANK = 2
+# Methods whose start is made of the problem, or is zero.
+OWN = ("lora-one", "lora-one-preconditioned", "lora-sb", "full")
 EPS = np.finfo(np.float64).eps
 
 
@@ -35,12 +38,14 @@ def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
     return problem, Factors(A, B)
 
 
-def _run(problem: LinearProblem, method: str | Method, initial: Factors | None) -> Trajectory:
-    chosen = methods.get(method, RANK)
+def _run(
+    problem: LinearProblem, method: str | Method, initial: Factors | None, rank: int = RANK
+) -> Trajectory:
+    chosen = methods.get(method, rank)
     return simulate(
         problem,
         chosen if initial is None else chosen.started_at(initial),
-        rank=RANK,
+        rank=rank,
         learning_rate=RATE,
         steps=STEPS,
         record=("loss",),
@@ -112,6 +117,42 @@ def _rotated(
     return turned, O1, O2
 
 
+def _own_starts(draws: Draws, *, signed: bool) -> Evidence:
+    """LoRA-GA's own starts in both frames, `signed`: with the signs of the first in the second."""
+    seeds = draws.seeds()
+    problem = sample_linear(
+        d=D, k=K, true_rank=2 * GA_RANK, samples=8 * D, condition_number=2.0, seeds=seeds
+    )
+    turned, O1, O2 = _rotated(problem, seeds)
+    method = methods.lora_ga()
+    first, second = (
+        Factors(*method.init(place, GA_RANK, seeds).trainable) for place in (problem, turned)
+    )
+    signs = Factors(
+        ((O1.mT @ first.A) * second.A).sum(-2, keepdim=True).sign(),
+        ((first.B @ O2) * second.B).sum(-1, keepdim=True).sign(),
+    )
+    agree = ((signs.A.mT * signs.B) > 0).all(-2).double().mean()
+    if signed:
+        second = Factors(second.A * signs.A, signs.B * second.B)
+    runs = tuple(
+        _run(place, method.started_at(start), None, rank=GA_RANK)
+        for place, start in ((problem, first), (turned, second))
+    )
+    shift = O1.mT @ runs[0].learned_shift().dense() @ O2
+    distance = _distance(shift, runs[1].learned_shift().dense(), problem)
+    allowed = _tolerance(problem, runs, inverts=False)
+    return Evidence(
+        lhs=distance.numpy(),
+        rhs=0.0,
+        tolerance=allowed.numpy(),
+        numbers={
+            "largest relative distance": float(distance.max()),
+            "share of starts that rotate by themselves": float(agree),
+        },
+    )
+
+
 def _rotation(draws: Draws, names: tuple[str, ...]) -> Evidence:
     """O₁ᵀ(learned shift)O₂ of a run against the learned shift of the rotated run."""
     problem, initial = _instances(draws)
@@ -119,14 +160,14 @@ def _rotation(draws: Draws, names: tuple[str, ...]) -> Evidence:
     found, allowed, numbers = [], [], {}
     for name in names:
         method = methods.lora_plus(ratio=RATIO) if name == "lora+" else methods.get(name)
-        # LoRA-SB and full fine-tuning train no pair; their own starts turn with the problem.
-        pair = method.parametrisation.is_pair
-        there = _run(problem, method, initial if pair else None)
+        # Starts made from G, and that of full fine-tuning, have to turn with the problem.
+        given = name not in OWN
+        there = _run(problem, method, initial if given else None)
         moved = Factors(O1.mT @ initial.A, initial.B @ O2)
-        here = _run(turned, method, moved if pair else None)
+        here = _run(turned, method, moved if given else None)
         shift = O1.mT @ there.learned_shift().dense() @ O2
         found.append(_distance(shift, here.learned_shift().dense(), problem))
-        inverts = name in ("p-lora", "lora-pro")
+        inverts = name in ("p-lora", "lora-pro", "lora-one-preconditioned")
         ratio = RATIO if name == "lora+" else 1.0
         allowed.append(_tolerance(problem, (there, here), inverts=inverts, ratio=ratio))
         numbers[f"largest relative distance, {name}"] = float(found[-1].max())
@@ -139,7 +180,8 @@ def _rotation(draws: Draws, names: tuple[str, ...]) -> Evidence:
 
 
 _SIZES = f"d = {D}, k = {K}, r = r* = {RANK}, N = 8d, κ = 2, {STEPS} steps of η = {RATE}, unreduced"
-_EQUIVARIANT = ("lora", "p-lora", "lora+", "lora-pro", "lora-sb", "lora-ga", "full")
+_GIVEN = ("lora", "lora-momentum", "p-lora", "lora+", "lora-pro")
+_GA_SIZES = f"d = {D}, k = {K}, 2r = r* = {2 * GA_RANK}, N = 8d, κ = 2, {STEPS} steps of η = {RATE}"
 
 CLAIMS = (
     Claim(
@@ -180,15 +222,34 @@ CLAIMS = (
         reference="derivations 3.1(b)",
         statement=(
             "From (XO₁, O₁ᵀΔO₂, O₁ᵀA₀, B₀O₂) with orthogonal O₁, O₂ the learned shift is O₁ᵀ(…)O₂ "
-            "of the original one, for GD, preconditioned GD, LoRA+, LoRA-Pro, LoRA-SB, LoRA-GA and "
-            "full fine-tuning."
+            "of the original one, for GD, momentum, preconditioned GD, LoRA+ and LoRA-Pro; and so "
+            "it is for LoRA-One, LoRA-SB and full fine-tuning from the starts that they make "
+            "themselves of (XO₁, O₁ᵀΔO₂)."
         ),
         hypotheses=("O₁, O₂ orthogonal", "a rule that is not entrywise"),
         how=f"Two runs of each method with Haar O₁, O₂; {_SIZES}.",
         kind="identity",
-        measure=lambda draws: _rotation(draws, _EQUIVARIANT),
+        measure=lambda draws: _rotation(draws, _GIVEN + OWN),
         mutant_statement="the same of Adam, which is entrywise",
         mutant=lambda draws: _rotation(draws, ("lora-adamw",)),
+        trials=100,
+        smoke_trials=10,
+        derivation="3.1",
+    ),
+    Claim(
+        id="3.1/LoRA-GA",
+        title="LoRA-GA's own start rotates up to its signs, and not without them",
+        reference="derivations 3.1(b)",
+        statement=(
+            "LoRA-GA's own start in rotated coordinates, with the signs of the original's columns "
+            "of A₀ and rows of B₀ put in, gives the rotated run."
+        ),
+        hypotheses=("2r ≤ r*", "singular values of G apart"),
+        how=f"Two unreduced runs from their own starts with Haar O₁, O₂; {_GA_SIZES}.",
+        kind="identity",
+        measure=lambda draws: _own_starts(draws, signed=True),
+        mutant_statement="the start as it comes, with signs from the entries of U",
+        mutant=lambda draws: _own_starts(draws, signed=False),
         trials=100,
         smoke_trials=10,
         derivation="3.1",
