@@ -13,13 +13,14 @@ from torch import Tensor
 from loraone_theory.core import tall
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.problems import rows
+from loraone_theory.problems.described import Described
 
 # loss(W) or loss(W, *data) -> a scalar tensor, for one W (d, k).
 Loss = Callable[..., Tensor]
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class LossProblem:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class LossProblem(Described):
     """Minimise a given loss(W_f + AB); its gradient by automatic differentiation.
 
     Make one with `from_loss`.

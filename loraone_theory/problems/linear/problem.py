@@ -19,6 +19,7 @@ from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
+from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import second_moment, shift_and_pretrained
 from loraone_theory.problems.linear.blocks import gradients_by_rows
 from loraone_theory.problems.linear.covariance import Covariance, Dense, Identity, Rows, Which
@@ -29,8 +30,8 @@ BLOCK_BYTES = 1 << 24
 DENSE_LIMIT = 1 << 31
 
 
-@dataclass(frozen=True, eq=False)
-class LinearProblem:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinearProblem(Described):
     """Fit W + Δ by W_f + AB under the loss ½⟨E, Σ̂E⟩, E = W_f + AB − W − Δ.
 
     Gradients: J = −Σ̂E, ∇_A = −J Bᵀ, ∇_B = −Aᵀ J. Make one with `from_data`,

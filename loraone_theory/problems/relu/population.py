@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loraone_theory.core import linalg, tall, validate
 from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.relu import closed_forms as relu_math
 
@@ -25,8 +26,8 @@ THIN_ENTRIES = 1 << 16
 LEAST_OUTSIDE = 1 / 16
 
 
-@dataclass(frozen=True, eq=False, kw_only=True)
-class ReLUPopulation:
+@dataclass(frozen=True, eq=False, kw_only=True, repr=False)
+class ReLUPopulation(Described):
     """Fit relu(x(W + Δ)) by relu(x(W_f + AB)) for x ~ N(0, I_d), in expectation.
 
     The loss is ½ E‖y − ŷ‖² = ½ Σ_m [½‖E_m‖² − (‖w̃‖‖w'‖/π) g(θ)] with E = W̃ − W', θ the angle

@@ -15,6 +15,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
+from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import squares_representable
 from loraone_theory.problems.relu import closed_forms as relu_math
 from loraone_theory.problems.relu.population import ReLUPopulation
@@ -24,8 +25,8 @@ BLOCK_BYTES = 1 << 19
 DEVICE_BLOCK_BYTES = 1 << 28
 
 
-@dataclass(frozen=True, eq=False)
-class ReLUProblem:
+@dataclass(frozen=True, eq=False, repr=False)
+class ReLUProblem(Described):
     """Fit Y = relu(X(W + Δ)) by relu(X(W_f + AB)) in least squares.
 
     With Z = XW_f + (XA)B and M = (relu(Z) − Y) ⊙ 1{Z > 0} the gradients are ∇_A = Xᵀ(MBᵀ)/N and

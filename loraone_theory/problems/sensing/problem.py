@@ -13,12 +13,13 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.implicit import Implicit
 from loraone_theory.core.validate import Array
+from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.sensing.base import DENSE_LIMIT, MeasurementOperator
 
 
-@dataclass(frozen=True, eq=False)
-class SensingProblem:
+@dataclass(frozen=True, eq=False, repr=False)
+class SensingProblem(Described):
     """Fit labels y_i = ⟨a_i, Δ⟩ + z_i by ⟨a_i, AB⟩ in least squares.
 
     With R = 𝒜*(𝒜(AB) − y)/m the gradients are ∇_A = RBᵀ and ∇_B = AᵀR, and G = 𝒜*(y)/m. The

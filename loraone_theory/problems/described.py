@@ -1,0 +1,60 @@
+"""How problems show themselves: one line, or a small table in a notebook."""
+
+from __future__ import annotations
+
+import html
+from typing import Any
+
+from loraone_theory.problems.base import Facts, Problem, facts
+
+SHOWN_SEEDS = 4
+
+
+def contents(problem: Problem) -> dict[str, str]:
+    """What is worth a line of a table, by name."""
+    known: Facts = facts(problem)
+    found: dict[str, Any] = {"d": problem.d, "k": problem.k}
+    found |= {"true_rank": known.true_rank, "samples": known.samples}
+    if problem.batch_shape:
+        found["instances"] = tuple(problem.batch_shape)
+    if known.seeds is not None:
+        found["seeds"] = _seeds(known.seeds)
+    if known.pretrained is not None:
+        found["pretrained"] = True
+    if known.matrix_free:
+        found["matrix_free"] = True
+    if known.test_loss is not None:
+        found["held_out"] = True
+    found["dtype"] = str(problem.like.dtype).removeprefix("torch.")
+    if problem.like.device.type != "cpu":
+        found["device"] = problem.like.device
+    return {name: str(value) for name, value in found.items() if value is not None}
+
+
+def _seeds(seeds: tuple[int, ...]) -> str:
+    if len(seeds) <= SHOWN_SEEDS:
+        return str(tuple(seeds))
+    return f"({seeds[0]}, {seeds[1]}, …, {seeds[-1]})"
+
+
+class Described:
+    """A problem that prints as one line.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> sample_linear(d=6, k=5, true_rank=2, samples=40, seeds=range(9))
+    LinearProblem(d=6, k=5, true_rank=2, samples=40, instances=(9,), seeds=(0, 1, …, 8),
+                  pretrained=True, dtype=float64)
+    """
+
+    def __repr__(self) -> str:
+        inside = ", ".join(f"{name}={value}" for name, value in contents(self).items())  # type: ignore[arg-type]
+        return f"{type(self).__name__}({inside})"
+
+    def _repr_html_(self) -> str:
+        """A table of two columns, for notebooks."""
+        rows = "".join(
+            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
+            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
+            for name, value in contents(self).items()  # type: ignore[arg-type]
+        )
+        return f"<table><caption>{html.escape(type(self).__name__)}</caption>{rows}</table>"
