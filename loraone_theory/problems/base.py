@@ -70,6 +70,7 @@ class Facts(NamedTuple):
         risk: the expected loss on a fresh sample, (Factors) -> (...).
         takes_residual: `loss` and `risk` take E as a second argument where it is known.
         batch: indices (..., b) -> the problem of those training rows.
+        has_rows: whether the training rows were kept, so that `batch` can be asked.
         fresh: (step, size, seeds) -> the problem of `size` rows that were not seen before.
         test_loss: the loss on held-out rows, (Factors) -> (...).
         recipe: the sampler that drew it and its arguments, as JSON; None where data were given.
@@ -88,6 +89,7 @@ class Facts(NamedTuple):
     risk: Callable[..., Tensor] | None = None
     takes_residual: bool = False
     batch: Callable[[Tensor], Any] | None = None
+    has_rows: bool = True
     fresh: Callable[..., Any] | None = None
     test_loss: Callable[[Factors], Tensor] | None = None
     recipe: Mapping[str, Any] | None = None

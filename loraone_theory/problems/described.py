@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import html
+import itertools
+from collections.abc import Mapping
 from typing import Any
 
 from loraone_theory.problems.base import Facts, Problem, facts
@@ -37,16 +39,35 @@ def _seeds(seeds: tuple[int, ...]) -> str:
     return f"({seeds[0]}, {seeds[1]}, …, {seeds[-1]})"
 
 
+def call(recipe: Mapping[str, Any]) -> str:
+    """The call that drew a problem, to paste; arguments that have their default are left out."""
+    usual = {"dtype": "float64", "device": "cpu", "seeds": [0], "condition_number": 1.0}
+    given = {name: value for name, value in recipe.items() if name != "sampler"}
+    kept = {n: v for n, v in given.items() if v not in (None, False) and usual.get(n) != v}
+    inside = ", ".join(f"{name}={_literal(value)}" for name, value in kept.items())
+    return f"{recipe['sampler']}({inside})"
+
+
+def _literal(value: Any) -> str:
+    if isinstance(value, list) and len(value) > SHOWN_SEEDS:
+        steps = {b - a for a, b in itertools.pairwise(value)}
+        if steps == {1}:
+            return f"range({value[0]}, {value[-1] + 1})"
+    return repr(tuple(value)) if isinstance(value, list) else repr(value)
+
+
 class Described:
-    """A problem that prints as one line.
+    """A problem that prints as one line: the call that drew it, or what it consists of.
 
     >>> from loraone_theory.problems.linear.sampling import sample_linear
     >>> sample_linear(d=6, k=5, true_rank=2, samples=40, seeds=range(9))
-    LinearProblem(d=6, k=5, true_rank=2, samples=40, instances=(9,), seeds=(0, 1, …, 8),
-                  pretrained=True, dtype=float64)
+    sample_linear(d=6, k=5, true_rank=2, samples=40, seeds=range(0, 9))
     """
 
     def __repr__(self) -> str:
+        recipe = facts(self).recipe  # type: ignore[arg-type]
+        if recipe is not None:
+            return call(recipe)
         inside = ", ".join(f"{name}={value}" for name, value in contents(self).items())  # type: ignore[arg-type]
         return f"{type(self).__name__}({inside})"
 

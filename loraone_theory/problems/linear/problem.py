@@ -256,6 +256,11 @@ class LinearProblem(Described):
         return self._on(rows.take(self.inputs, indices, self.inputs.ndim - 2))
 
     @property
+    def has_rows(self) -> bool:
+        """Whether X was kept."""
+        return self.inputs is not None
+
+    @property
     def fresh(self) -> rows.Fresh | None:
         """(step, size, seeds) -> the problem of fresh rows, where their law is known."""
         return None if self.input_law is None else self._fresh
