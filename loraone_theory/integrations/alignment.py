@@ -14,6 +14,7 @@ from loraone_theory import plotting
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.linalg import SVDOptions
 from loraone_theory.integrations.given import check
+from loraone_theory.integrations.peft_find import aligned
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
 
 SIDES = ("left", "right")
@@ -77,7 +78,8 @@ class AlignmentTracker:
     ) -> None:
         self.every = validate.integer("every", every, least=1)
         pairs = lora_pairs(model, adapter_name)
-        chosen = [pair for pair in pairs if pair.name in gradients] or pairs
+        gradients = aligned(gradients, [pair.source for pair in pairs])
+        chosen = [pair for pair in pairs if pair.source in gradients] or pairs
         check(dict(gradients), {pair.name: pair.base_shape for pair in chosen})
         self.classes = {pair.name: classes(pair.name) for pair in chosen}
         self.records: list[dict[str, Any]] = []

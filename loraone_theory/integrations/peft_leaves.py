@@ -28,16 +28,14 @@ def substituted(model: nn.Module, found: Mapping[str, Target]) -> Iterator[dict[
     weights = {name: target.weight for name, target in found.items()}
     places = Counter(id(child) for parent in model.modules() for child in parent._modules.values())
     shared = {
-        name
-        for name, target in found.items()
-        if places[id(target.module)] > 1 and target.parameter == "weight"
+        name for name, target in found.items() if places[id(target.module)] > 1 and not target.alone
     }
     leaves = {}
     try:
         for p, _, _ in parameters:
             p.grad = None
             p.requires_grad_(False)
-        for name, (path, module, parameter) in found.items():
+        for name, (path, module, parameter, _) in found.items():
             weight = weights[name]
             assert weight is not None
             leaves[name] = nn.Parameter(weight.detach())
@@ -48,7 +46,7 @@ def substituted(model: nn.Module, found: Mapping[str, Target]) -> Iterator[dict[
             module._parameters[parameter] = leaves[name]
         yield leaves
     finally:
-        for name, (path, module, parameter) in found.items():
+        for name, (path, module, parameter, _) in found.items():
             module._parameters[parameter] = weights[name]
             if name in shared:
                 _put(model, path, module)

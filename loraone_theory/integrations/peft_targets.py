@@ -36,11 +36,13 @@ class Target(NamedTuple):
         path: its module's name in the model as given, with the words of wrappers.
         module: nn.Linear, Conv1D, or one that holds the weights of several experts.
         parameter: the name of the weight in it.
+        alone: PEFT adapts the parameter and not its module, whatever that is.
     """
 
     path: str
     module: nn.Module
     parameter: str = "weight"
+    alone: bool = False
 
     @property
     def weight(self) -> nn.Parameter | None:
@@ -141,7 +143,7 @@ def _resolved(model: nn.Module, given: LoraConfig) -> LoraConfig:
 def _parameters(model: nn.Module, wanted: Iterable[str]) -> dict[str, Target]:
     """Parameters by name, or by the end of it, in PEFT's order."""
     return {
-        f"{name}.{parameter}": Target(path, module, parameter)
+        f"{name}.{parameter}": Target(path, module, parameter, alone=True)
         for path, name, module in named_inside(model)
         for parameter in module._parameters
         if any(f".{path}.{parameter}".endswith(f".{end}") for end in wanted)
@@ -149,7 +151,7 @@ def _parameters(model: nn.Module, wanted: Iterable[str]) -> dict[str, Target]:
 
 
 def _unsupported(model: nn.Module, target: Target) -> str:
-    if target.parameter != "weight":
+    if target.alone:
         return "" if len(target.shape) in (2, 3) else LINEAR
     if not isinstance(target.module, (nn.Linear, Conv1D)):
         return LINEAR
