@@ -8,6 +8,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.sensing.problem import SensingProblem
 
 
 def linear(problem: object) -> LinearProblem:
@@ -15,6 +16,16 @@ def linear(problem: object) -> LinearProblem:
     if not isinstance(problem, LinearProblem):
         raise TypeError(
             "this prediction is one of the linear model; "
+            f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
+        )
+    return problem
+
+
+def measured(problem: object) -> LinearProblem | SensingProblem:
+    """`problem` if it measures AB linearly, else TypeError."""
+    if not isinstance(problem, (LinearProblem, SensingProblem)):
+        raise TypeError(
+            "local rates are those of the linear model and of matrix sensing; "
             f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
         )
     return problem

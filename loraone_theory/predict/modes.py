@@ -10,6 +10,7 @@ import scipy
 import torch
 from torch import Tensor
 
+from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
 from loraone_theory.predict.tangent_map import TangentMap
 
@@ -34,7 +35,11 @@ class Curvature(NamedTuple):
 
 
 def mode_extremes(tangent: TangentMap, curvature: Curvature) -> Tensor:
-    """Smallest and largest eigenvalue of JᵀKJ + bend where J sees anything, shape (..., 2)."""
+    """Eigenvalues of JᵀKJ + bend where J sees anything, shape (..., 3).
+
+    The smallest, 0 where it is rounding; the smallest that is not; the largest. Of an operator
+    that Lanczos iteration is used for, the second is NaN where it is not the first.
+    """
     (d, r), m = tangent.A.shape[-2:], tangent.B.shape[-1]
     size, batch = r * (d + m), torch.broadcast_shapes(tangent.A.shape[:-2], tangent.B.shape[:-2])
 
@@ -78,7 +83,19 @@ def _dense(
     eye = torch.eye(size).to(like).reshape(size, *[1] * len(batch), size)
     parts = [apply(eye[i : i + rows].expand(-1, *batch, size)) for i in range(0, size, rows)]
     matrix = torch.cat(parts).movedim(0, -2)
-    return torch.linalg.eigvalsh((matrix + matrix.mT) / 2)[..., [0, -1]]
+    values = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
+    moving = torch.where(values > _rounding(values[..., -1:], size), values, torch.inf)
+    return _with_zero(values[..., 0], moving.amin(-1), values[..., -1], size)
+
+
+def _rounding(top: Tensor, size: int) -> Tensor:
+    """Eigenvalues of a matrix made of a few products are known to about 10·size·eps of the top."""
+    return 10 * size * linalg.eps(top) * top
+
+
+def _with_zero(low: Tensor, moving: Tensor, high: Tensor, size: int) -> Tensor:
+    at_rest = low.abs() <= _rounding(high, size)
+    return torch.stack([torch.where(at_rest, 0.0, low), moving, high], dim=-1)
 
 
 def _lanczos(
@@ -95,7 +112,11 @@ def _lanczos(
 
         operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=float)
         ends.append([_end(operator, which) for which in ("SA", "LA")])
-    return torch.tensor(ends).to(like).reshape(*batch, 2)
+    low, high = torch.tensor(ends).to(like).reshape(*batch, 2).unbind(-1)
+    # The iteration stops at 1e-8 of the largest eigenvalue.
+    unknown = low.abs() <= 1e-7 * high
+    low = torch.where(unknown, 0.0, low)
+    return torch.stack([low, torch.where(unknown, torch.nan, low), high], dim=-1)
 
 
 def _end(operator: scipy.sparse.linalg.LinearOperator, which: str) -> float:

@@ -17,12 +17,17 @@ from loraone_theory.predict.seen import seen
 from loraone_theory.predict.tangent_map import RuleName, TangentMap, tangent_map, tiny
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import reduce_around
+from loraone_theory.problems.sensing.problem import SensingProblem
 
 # Factors count as a solution where the gradient is at most this share of ‖Σ̂‖‖T‖(‖A‖ + ‖B‖).
 STATIONARY = 1e-3
 UNSEEN = (
     "fewer samples than inputs: the error off their row space is at rest, so the rate is 1; "
     "loss_rate and best_step are those of the part that the samples see"
+)
+UNMEASURED = (
+    "the measurements do not determine AB: some directions are at rest, so the rate is 1; "
+    "loss_rate and best_step are those of the part that is measured"
 )
 RULES: tuple[RuleName, ...] = ("gd", "preconditioned", "lora-pro")
 
@@ -91,7 +96,7 @@ class Contraction:
 
 
 def rates(
-    problem: LinearProblem,
+    problem: LinearProblem | SensingProblem,
     at: Factors,
     *,
     rule: RuleName = "gd",
@@ -109,7 +114,7 @@ def rates(
     gauge and superfluous directions that have died out, are projected out.
 
     Args:
-        problem: batch (...), linear, with its offset.
+        problem: batch (...), linear or of any measurement operator, with its offset.
         at: A (..., d, r), B (..., r, k), a stationary point of the loss at W_f + sAB.
         rule: "gd" (also LoRA+ and momentum), "preconditioned" or "lora-pro".
         scale: s.
@@ -118,7 +123,8 @@ def rates(
         momentum: β.
 
     Returns:
-        A Contraction, batch (...). N < d: the smallest μ is 0, with a note.
+        A Contraction, batch (...). Where measurements leave directions unseen (N < d; fewer than
+        r(d + k − r) of them; a row or column without one) the smallest μ is 0, with a note.
 
     Raises:
         TypeError: another model, or factors that are not tensors.
@@ -135,7 +141,7 @@ def rates(
     >>> rates(problem, at).extremes.round(decimals=4)
     tensor([ 1., 10.])
     """
-    checks.linear(problem)
+    checks.measured(problem)
     validate.choice("rule", rule, RULES)
     s = validate.number("scale", scale, positive=True)
     damping = validate.number("damping", damping)
@@ -146,17 +152,45 @@ def rates(
     pair = Factors(s**0.5 * A, s**0.5 * B)
     gain = {"gd": s, "preconditioned": s**2, "lora-pro": 1.0}[rule]
     tangent = tangent_map(pair, rule, damping=s * damping, ratio=ratio)
-    part = seen(problem)
-    extremes = gain * _linear_extremes(
-        part.problem,
-        Factors(part.lower(pair.A), pair.B),
-        Factors(part.lower(tangent.A), tangent.B),
-        tangent,
+    if isinstance(problem, SensingProblem):
+        found, note = gain * _measured_extremes(problem, pair, tangent), UNMEASURED
+        at_rest = bool((found[..., 0] == 0).any())
+    else:
+        part, note = seen(problem), UNSEEN
+        found = gain * _linear_extremes(
+            part.problem,
+            Factors(part.lower(pair.A), pair.B),
+            Factors(part.lower(tangent.A), tangent.B),
+            tangent,
+        )
+        at_rest = part.basis is not None
+    if not at_rest:
+        return Contraction(found[..., [0, 2]], momentum)
+    high = found[..., 2]
+    rested = torch.stack([torch.zeros_like(high), high], dim=-1)
+    return Contraction(rested, momentum, (note,), moving=found[..., 1])
+
+
+def _measured_extremes(problem: SensingProblem, at: Factors, tangent: TangentMap) -> Tensor:
+    """In all coordinates: measurements mix the columns, so runs leave no row space alone."""
+    operator, m = problem.operator, problem.measurements
+    miss = operator.forward(at) - problem.targets
+    refuse_moving(problem.gradients(at), at, torch.linalg.matrix_norm(at.dense()))
+    interpolates = bool(
+        (linalg.relative_norm(miss[..., None], problem.targets[..., None]) <= tiny(miss)).all()
     )
-    if part.basis is None:
-        return Contraction(extremes, momentum)
-    rested = torch.stack([torch.zeros_like(extremes[..., 0]), extremes[..., 1]], dim=-1)
-    return Contraction(rested, momentum, (UNSEEN,), moving=extremes[..., 0])
+    _refuse_saddle(interpolates, tangent)
+
+    def gauss(pair: Factors, change: Factors) -> Factors:
+        pulled = operator.pull(operator.tangent(pair, change), pair)
+        return Factors(pulled.A / m, pulled.B / m)
+
+    def bend(change: Factors) -> Factors:
+        right = operator.adjoint_right(miss, change.B.mT)
+        left = operator.adjoint_left(miss, change.A)
+        return Factors(right / m, left.mT / m)
+
+    return mode_extremes(tangent, Curvature(gauss, None if interpolates else bend, m))
 
 
 def _linear_extremes(
@@ -172,13 +206,11 @@ def _linear_extremes(
     apply = small.covariance.apply
     E = pair.dense() - small.target.dense()
     M = apply(E)
-    _refuse_moving(small, pair, M)
-    interpolates = _small(E, small.target.dense())
-    if not interpolates and min(tangent.ranks) < A.shape[-1]:
-        raise ValueError(
-            "where a residual stays a solution has factors of full rank; got ranks "
-            f"{tangent.ranks} of A and B with rank={A.shape[-1]}; this is a saddle of the loss"
-        )
+    top, T = small.covariance.spectrum("extremes")[..., -1], small.target.dense()
+    gradient = Factors(M @ pair.B.mT, pair.A.mT @ M)
+    refuse_moving(gradient, pair, top * torch.linalg.matrix_norm(T))
+    interpolates = bool((linalg.relative_norm(E, T) <= tiny(E)).all())
+    _refuse_saddle(interpolates, tangent)
 
     def gauss(pair: Factors, change: Factors) -> Factors:
         K = apply(change.A @ pair.B + pair.A @ change.B)
@@ -191,9 +223,10 @@ def _linear_extremes(
     found = mode_extremes(tangent, Curvature(gauss, None if interpolates else bend, width))
     if small.d < problem.d:  # Σ̂ = I: directions outside the span feel X ↦ X B̄B̄ᵀ alone
         outer = tangent.outer
-        low = outer.nan_to_num(torch.inf).amin(-1).minimum(found[..., 0])
-        high = outer.nan_to_num(0.0).amax(-1).maximum(found[..., 1])
-        found = torch.stack([low, high], dim=-1)
+        low = outer.nan_to_num(torch.inf).amin(-1)
+        high = outer.nan_to_num(0.0).amax(-1).maximum(found[..., 2])
+        ends = (low.minimum(found[..., 0]), low.minimum(found[..., 1]), high)
+        found = torch.stack(ends, dim=-1)
     return found
 
 
@@ -206,17 +239,20 @@ def _settled(problem: LinearProblem, B: Tensor) -> Tensor:
     return (B @ Q) @ Q.mT
 
 
-def _small(E: Tensor, against: Tensor) -> bool:
-    return bool((linalg.relative_norm(E, against) <= tiny(E)).all())
+def _refuse_saddle(interpolates: bool, tangent: TangentMap) -> None:
+    rank = tangent.A.shape[-1]
+    if not interpolates and min(tangent.ranks) < rank:
+        raise ValueError(
+            "where a residual stays a solution has factors of full rank; got ranks "
+            f"{tangent.ranks} of A and B with rank={rank}; this is a saddle of the loss"
+        )
 
 
-def _refuse_moving(problem: LinearProblem, at: Factors, M: Tensor) -> None:
-    gradient = (
-        torch.linalg.matrix_norm(M @ at.B.mT) ** 2 + torch.linalg.matrix_norm(at.A.mT @ M) ** 2
-    ).sqrt()
-    top = problem.covariance.spectrum("extremes")[..., -1]
-    size = torch.linalg.matrix_norm(at.A) + torch.linalg.matrix_norm(at.B)
-    share = gradient / (top * torch.linalg.matrix_norm(problem.target.dense()) * size)
+def refuse_moving(gradient: Factors, at: Factors, scale: Tensor) -> None:
+    """Refuse factors at which the gradient is more than STATIONARY of ‖M‖(‖A‖ + ‖B‖)."""
+    norm = torch.linalg.matrix_norm
+    size = (norm(gradient.A) ** 2 + norm(gradient.B) ** 2).sqrt()
+    share = size / (scale * (norm(at.A) + norm(at.B)))
     if not bool((share <= STATIONARY).all()):
         raise ValueError(
             f"a solution is stationary: its gradient is at most {STATIONARY:g} of its scale; got "

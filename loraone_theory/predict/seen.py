@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
-from loraone_theory.problems.linear.covariance import Dense, Diagonal
+from loraone_theory.problems.linear.covariance import Dense, Diagonal, Rows
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
@@ -47,6 +47,9 @@ def seen(problem: LinearProblem) -> Seen:
     covariance = problem.covariance
     if isinstance(covariance, Dense):
         values, Q = torch.linalg.eigh(covariance.matrix)
+    elif isinstance(covariance, Rows):
+        _, S, Vh = torch.linalg.svd(covariance.inputs, full_matrices=False)
+        values, Q = (S**2 / covariance.height).flip(-1), Vh.mT.flip(-1)
     elif isinstance(covariance, Diagonal):
         values, order = covariance.values.sort(dim=-1)
         Q = torch.eye(problem.d).to(values)[order].mT

@@ -1,0 +1,183 @@
+"""Local rates of any measurement operator, against the explicit matrix and against runs."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.problems.sensing.problem import SensingProblem
+from loraone_theory.problems.sensing.sampling import sample_sensing
+
+D, K, RANK = 7, 6, 2
+DOF = RANK * (D + K - RANK)
+CASES = [
+    ("dense", 90, {}),
+    ("dense", DOF - 4, {}),
+    ("rank-one", 90, {}),
+    ("single-response", 90, {}),
+    ("multi-response", 15 * K, {}),
+    ("completion", 36, {"replace": False}),
+    ("completion", 120, {"replace": True}),
+]
+
+
+def explicit(problem: SensingProblem) -> np.ndarray:
+    """The rows a_i of 𝒜 (m, d·k), from its values on unit matrices."""
+    eye = torch.eye(D * K, dtype=torch.float64).reshape(-1, D, K)
+    columns = [
+        problem.operator.forward(lt.Factors(E[None], torch.eye(K, dtype=E.dtype)[None]))[0]
+        for E in eye
+    ]
+    return torch.stack(columns, 1).numpy()
+
+
+def inverse_root(M: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(M)
+    return (vectors / np.sqrt(values)) @ vectors.T
+
+
+def tangent_values(rows: np.ndarray, A: np.ndarray, B: np.ndarray) -> np.ndarray:
+    """Squared singular values of (X, Y) ↦ 𝒜(XB + AY)/√m, the top r(d + k − r) of r(d + k)."""
+    left, right = np.kron(np.eye(D), B.T), np.kron(A, np.eye(K))
+    values = np.linalg.svd(rows @ np.hstack([left, right]))[1] / np.sqrt(len(rows))
+    mu = np.zeros(RANK * (D + K))
+    mu[: len(values)] = values**2
+    return mu[:DOF]
+
+
+@pytest.mark.parametrize("rule", ["gd", "preconditioned"])
+@pytest.mark.parametrize(("ensemble", "m", "options"), CASES)
+def test_modes_are_those_of_the_explicit_tangent_map(ensemble, m, options, rule, monkeypatch):
+    problem = sample_sensing(
+        ensemble=ensemble,
+        d=D,
+        k=K,
+        true_rank=RANK,
+        measurements=m,
+        condition_number=4.0,
+        seeds=[7],
+        **options,
+    )
+    U, S, V = lt.linalg.truncated_svd(problem.shift, RANK)
+    at = lt.Factors(U * S.sqrt()[..., None, :], S.sqrt()[..., None] * V.mT)
+    near = lt.predict.rates(problem, at, rule=rule)
+    A, B = at.A[0].numpy(), at.B[0].numpy()
+    if rule == "preconditioned":
+        A, B = A @ inverse_root(A.T @ A), inverse_root(B @ B.T) @ B
+    mu = tangent_values(explicit(problem), A, B)
+    # Squares of singular values, from the eigenvalues of JᵀJ: eps of the top, times the size.
+    close = {"rel": 1e-9, "abs": 1e-12 * mu[0]}
+    assert float(near.extremes[0, 1]) == pytest.approx(mu[0], **close)
+    if m < DOF:
+        assert float(near.extremes[0, 0]) == 0
+        assert any("do not determine AB" in note for note in near.notes)
+        assert float(near.moving[0]) == pytest.approx(mu[mu > 1e-10 * mu[0]][-1], **close)
+        return
+    assert float(near.extremes[0, 0]) == pytest.approx(mu[-1], **close)
+    monkeypatch.setattr("loraone_theory.predict.modes.DENSE_SIZE", 5)
+    lanczos = lt.predict.rates(problem, at, rule=rule)
+    # The iteration stops at 1e-8 of the largest eigenvalue.
+    torch.testing.assert_close(lanczos.extremes, near.extremes, rtol=1e-6, atol=1e-7)
+
+
+def test_all_responses_are_the_linear_model() -> None:
+    """Each row of X measured at every output: the μ of the linear problem with that X."""
+    sensed = sample_sensing(
+        ensemble="multi-response", d=D, k=K, true_rank=RANK, measurements=20 * K, seeds=[3]
+    )
+    rows = explicit(sensed).reshape(-1, D, K)
+    m = len(rows)
+    Sigma = np.einsum("ndk,nek->de", rows, rows) / m / K
+    linear = lt.LinearProblem.from_data(
+        np.sqrt(D) * np.linalg.cholesky(Sigma).T, shift=sensed.shift.dense()[0]
+    )
+    at = lt.predict.pair_solution(linear, rank=RANK)
+    for rule in ("gd", "preconditioned"):
+        there = lt.predict.rates(sensed, lt.Factors(at.A[None], at.B[None]), rule=rule).extremes
+        here = lt.predict.rates(linear, at, rule=rule).extremes
+        # GD: outputs off the row space of Δ have the modes of AAᵀ alone, which runs never excite.
+        assert float(there[0, 1]) == pytest.approx(float(here[1]), rel=1e-9)
+        assert float(there[0, 0]) <= float(here[0]) * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("kappa", [1.0, 10.0])
+@pytest.mark.parametrize("rule", ["gd", "preconditioned"])
+def test_runs_contract_at_the_predicted_rate(rule: str, kappa: float) -> None:
+    """A longhand loop from 1e-6 along the slowest mode, at η = 1/μ_max: to 1e-3 of 1 − rate.
+
+    Second-order terms are of relative size 1e-6 times κ and the spread of the modes.
+    """
+    problem = sample_sensing(
+        ensemble="dense",
+        d=D,
+        k=K,
+        true_rank=RANK,
+        measurements=110,
+        condition_number=kappa,
+        seeds=[7],
+    )
+    a = explicit(problem)
+    U, S, V = (part[0].numpy() for part in lt.linalg.truncated_svd(problem.shift, RANK))
+    A, B, T = U * np.sqrt(S), np.sqrt(S)[:, None] * V.T, (U * S) @ V.T
+    at = lt.Factors(torch.from_numpy(A)[None], torch.from_numpy(B)[None])
+    near = lt.predict.rates(problem, at, rule=rule)
+    eta = 1 / float(near.extremes[0, 1])
+    P = Q = np.eye(RANK)
+    if rule == "preconditioned":
+        P, Q = inverse_root(B @ B.T), inverse_root(A.T @ A)
+    J = a @ np.hstack([np.kron(np.eye(D), (P @ B).T), np.kron(A @ Q, np.eye(K))])
+    slow = np.linalg.svd(J)[2][DOF - 1]
+    A = A + 1e-6 * slow[: A.size].reshape(A.shape) @ P
+    B = B + 1e-6 * Q @ slow[A.size :].reshape(B.shape)
+    size = []
+    for _ in range(41):
+        E = A @ B - T
+        size.append(np.linalg.norm(E))
+        R = ((a @ E.ravel()) @ a).reshape(D, K) / len(a)
+        gA, gB = R @ B.T, A.T @ R
+        if rule == "preconditioned":
+            gA, gB = gA @ np.linalg.inv(B @ B.T), np.linalg.inv(A.T @ A) @ gB
+        A, B = A - eta * gA, B - eta * gB
+    measured = (size[40] / size[20]) ** (1 / 20)
+    predicted = float(near.rate(eta))
+    assert measured == pytest.approx(predicted, abs=1e-3 * (1 - predicted))
+
+
+def test_preconditioning_takes_the_condition_number_out_of_every_ensemble() -> None:
+    for ensemble, m in (("dense", 90), ("rank-one", 90), ("completion", 120)):
+        found = []
+        for kappa in (1.0, 30.0):
+            problem = sample_sensing(
+                ensemble=ensemble,
+                d=D,
+                k=K,
+                true_rank=RANK,
+                measurements=m,
+                seeds=[1],
+                condition_number=kappa,
+            )
+            U, S, V = lt.linalg.truncated_svd(problem.shift, RANK)
+            at = lt.Factors(U, S[..., None] * V.mT)  # any split: preconditioned GD sees no gauge
+            found.append(lt.predict.rates(problem, at, rule="preconditioned").extremes)
+        torch.testing.assert_close(found[0], found[1], rtol=1e-9, atol=1e-12)
+
+
+def test_noisy_labels_bend_the_valley() -> None:
+    """At the least-squares fit of noisy labels μ are those of the full Hessian, by differences."""
+    problem = sample_sensing(
+        ensemble="dense", d=5, k=4, true_rank=1, measurements=40, noise_std=0.3, seeds=[2]
+    )
+    run = lt.simulate(problem, "lora-one", rank=1, learning_rate=0.3, steps=3000, record=("loss",))
+    near = lt.predict.rates(problem, run.final)
+    z0 = torch.cat([part.flatten() for part in run.final])
+
+    def loss(z: torch.Tensor) -> torch.Tensor:
+        return problem.loss(lt.Factors(z[:5].reshape(1, 5, 1), z[5:].reshape(1, 1, 4)))[0]
+
+    H = torch.autograd.functional.hessian(loss, z0)
+    values = torch.linalg.eigvalsh(H)
+    values = values[values.abs() > 1e-9 * values[-1]]  # the gauge: one direction, at rounding
+    assert len(values) == 5 + 4 - 1
+    torch.testing.assert_close(near.extremes[0], values[[0, -1]], rtol=1e-8, atol=1e-10)
