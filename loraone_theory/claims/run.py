@@ -9,7 +9,8 @@ from typing import Any
 
 import torch
 
-from loraone_theory.claims import CLAIMS, Claim, Draws, judge
+from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, Judgement, judge, stats
+from loraone_theory.claims.base import Measure
 from loraone_theory.claims.verdict import Store
 from loraone_theory.claims.verdict import Verdict as Verdict
 from loraone_theory.core import validate
@@ -42,8 +43,9 @@ def verify(
 
     Args:
         claim: an id of `CLAIMS`, or a Claim.
-        trials: draws; by default the claim's own number.
-        confidence: of intervals and one-sided bounds.
+        trials: draws; by default the claim's own number, doubled until it is decided or capped.
+        confidence: that no verdict of a whole run is wrong by luck (`stats.each`); a smoke run
+            decides each verdict at this level.
         seed: master seed >= 0.
         smoke: use the smallest sizes.
 
@@ -56,14 +58,13 @@ def verify(
     if not isinstance(claim, Claim):
         claim = CLAIMS[validate.choice("claim", claim, CLAIMS)]
     _check(trials, confidence, seed, smoke)
-    count = trials if trials is not None else claim.smoke_trials if smoke else claim.trials
-    draws = Draws(count, seed, smoke)
+    rounds = claim.rounds(smoke=smoke) if trials is None else (trials,)
+    level = confidence if smoke else stats.each(confidence)
     start = time.perf_counter()
     # Claims work on many small matrices, for which a second thread costs more than it brings.
     with threads_for(0, torch.device("cpu")):
-        evidence = claim.measure(draws)
-        broken = judge(claim.mutant(draws), claim.kind, confidence)
-    found = judge(evidence, claim.kind, confidence)
+        count, evidence, found = _decided(claim, claim.measure, rounds, seed, smoke, level)
+        _, _, broken = _decided(claim, claim.mutant, rounds, seed, smoke, level)
     return Verdict(
         id=claim.id,
         finding=found.finding,
@@ -90,6 +91,18 @@ def _check(trials: Any, confidence: Any, seed: Any, smoke: Any) -> None:
     validate.fraction("confidence", confidence)
     validate.integer("seed", seed, least=0)
     validate.flag("smoke", smoke)
+
+
+def _decided(
+    claim: Claim, measure: Measure, rounds: Sequence[int], seed: int, smoke: bool, level: float
+) -> tuple[int, Evidence, Judgement]:
+    """Draws, evidence and judgement after the first round that decides, or after the last."""
+    for count in rounds:
+        evidence = measure(Draws(count, seed, smoke))
+        found = judge(evidence, claim.kind, level)
+        if found.finding is not Finding.INCONCLUSIVE:
+            break
+    return count, evidence, found
 
 
 def _about(claim: Claim) -> dict[str, Any]:

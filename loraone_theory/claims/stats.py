@@ -1,4 +1,4 @@
-"""Statistics of verdicts: success probabilities, trials needed, slopes and means with intervals."""
+"""Statistics of verdicts: confidence sequences of probabilities and means, slopes, decay rates."""
 
 from __future__ import annotations
 
@@ -19,17 +19,43 @@ class Interval(NamedTuple):
     high: float
 
 
-def clopper_pearson(successes: int, trials: int, confidence: float = 0.99) -> Interval:
-    """Exact one-sided bounds for a success probability: each holds with probability `confidence`.
+# Verdicts that a whole run may hold, claims and mutants alike: each is decided at the run's level
+# divided by this number (Bonferroni), so that none is wrong by luck except with that probability.
+# A test counts them.
+VERDICTS = 600
 
-    low = I⁻¹(1 − c; s, n − s + 1), high = I⁻¹(c; s + 1, n − s), I the regularised incomplete beta
-    function.
+
+def each(confidence: float = 0.99) -> float:
+    """The confidence of one verdict, where a whole run of at most `VERDICTS` shall have this one.
+
+    >>> round(1 - each(0.99), 9)
+    1.6667e-05
+    """
+    _check_fraction("confidence", confidence)
+    return 1 - (1 - confidence) / VERDICTS
+
+
+def probability_sequence(successes: int, trials: int, confidence: float) -> Interval:
+    """Bounds for a success probability that hold at every number of trials at once.
+
+    The bound p₀ is where the likelihood of a mixture over the probabilities beyond it (half of the
+    mass on certainty, half uniform), divided by that of p₀, reaches 1/(1 − c). That ratio is a
+    supermartingale below p₀ (above p₀, for the upper bound), so by Ville's inequality it gets there
+    at any time with probability at most 1 − c. Each bound has confidence c.
+
+    Args:
+        successes: s, 0 <= s <= n.
+        trials: n >= 1.
+        confidence: c of each of the two one-sided bounds.
 
     Raises:
         ValueError: successes outside 0..trials, or a confidence outside (0, 1).
 
-    >>> round(clopper_pearson(459, 459).low, 4)
-    0.99
+    Reference: Robbins, Statistical methods related to the law of the iterated logarithm, 1970.
+
+    >>> found = probability_sequence(2000, 2000, 0.99)
+    >>> round(found.low, 4), found.high
+    (0.9974, 1.0)
     """
     validate.integer("trials", trials, least=1)
     validate.integer("successes", successes, least=0)
@@ -37,59 +63,82 @@ def clopper_pearson(successes: int, trials: int, confidence: float = 0.99) -> In
     if successes > trials:
         raise ValueError(f"successes must be <= trials; got {successes} of {trials}")
     failures = trials - successes
-    low = (
-        0.0
-        if successes == 0
-        else float(scipy.special.betaincinv(successes, failures + 1, 1 - confidence))
-    )
-    high = (
-        1.0
-        if failures == 0
-        else float(scipy.special.betaincinv(successes + 1, failures, confidence))
-    )
-    return Interval(successes / trials, low, high)
+    low = _beyond(successes, failures, confidence)
+    return Interval(successes / trials, low, 1 - _beyond(failures, successes, confidence))
 
 
-def trials_needed(probability: float, confidence: float = 0.99) -> int:
-    """Trials without a failure that show "probability >= p": the least n with pⁿ <= 1 − c.
+def _beyond(successes: int, failures: int, confidence: float) -> float:
+    """The largest p₀ that the mixture over (p₀, 1] refutes; 0 where there is none."""
 
-    >>> trials_needed(0.99)
-    459
+    def evidence(p: float) -> float:
+        """ln of the mixture's likelihood over that of p."""
+        s, f = successes, failures
+        tail = scipy.special.betaincc(s + 1, f + 1, p)
+        if tail == 0:
+            return -math.inf
+        uniform = scipy.special.betaln(s + 1, f + 1) + math.log(tail) - math.log1p(-p)
+        at_one = 0.0 if f == 0 else -math.inf
+        mixture = np.logaddexp(at_one, uniform) - math.log(2)
+        return float(mixture - s * math.log(p) - f * math.log1p(-p))
+
+    wanted, top = -math.log1p(-confidence), successes / (successes + failures)
+    # The ratio falls from infinity at 0 to at most 1 where p is the estimate itself.
+    low, high = 0.0, min(top, 1 - 1e-15)
+    for _ in range(200):
+        middle = (low + high) / 2
+        if middle in (low, high):
+            break
+        low, high = (middle, high) if evidence(middle) >= wanted else (low, middle)
+    return low
+
+
+def draws_needed(probability: float, confidence: float = 0.99) -> int:
+    """Draws without a failure after which a verdict of a whole run supports "probability >= p".
+
+    >>> draws_needed(0.99)
+    1156
     """
     _check_fraction("probability", probability)
-    _check_fraction("confidence", confidence)
-    return math.ceil(math.log(1 - confidence) / math.log(probability))
+    level = each(confidence)
+    low, high = 1, 2
+    while probability_sequence(high, high, level).low < probability:
+        low, high = high, 2 * high
+    while high - low > 1:
+        middle = (low + high) // 2
+        enough = probability_sequence(middle, middle, level).low >= probability
+        low, high = (low, middle) if enough else (middle, high)
+    return high
 
 
-def mean_interval(
-    values: np.ndarray, confidence: float = 0.99, *, resamples: int = 4000, seed: int = 0
-) -> Interval:
-    """The mean of independent values, with a two-sided bootstrap-t interval.
+def mean_sequence(values: np.ndarray, confidence: float) -> Interval:
+    """The mean of independent Gaussian values of unknown variance, at every number of values.
 
-    Bootstrap-t keeps its coverage for a dozen values, where percentiles of resampled means are too
-    short.
+    With the right Haar prior on the variance and μ/σ ~ N(0, 1) against μ = 0, the Bayes factor
+    √(1/(1+n)) [(1 + x)/(1 + x/(1+n))]^{n/2}, x = t²/(n − 1), is a supermartingale under μ = 0, and
+    the interval holds the means that it does not refute at 1/(1 − c). It is two-sided, and covers
+    approximately where the values are not Gaussian.
 
     Args:
-        values: (n,), n >= 3, one per seed.
-        confidence: of the two-sided interval.
-        resamples: bootstrap draws.
-        seed: of the resampling.
+        values: (n,), n >= 3, one per draw.
+        confidence: c of the two-sided interval.
+
+    Raises:
+        ValueError: fewer than 3 values, or a confidence outside (0, 1).
+
+    Reference: Gönen, Johnson, Lu, Westfall, The Bayesian two-sample t test, 2005; Wang and Ramdas,
+    Anytime-valid t-tests and confidence sequences, 2023.
     """
     values = np.asarray(values, dtype=np.float64)
     if values.ndim != 1 or len(values) < 3:
         raise ValueError(f"an interval takes at least 3 values; got shape {values.shape}")
     _check_fraction("confidence", confidence)
     n, mean = len(values), float(values.mean())
-    error = values.std(ddof=1) / math.sqrt(n)
-    # Spread at the level of rounding: the resampled t values would be quotients of noise.
-    if error <= 8 * np.finfo(np.float64).eps * abs(mean):
-        return Interval(mean, mean, mean)
-    draws = values[np.random.default_rng(seed).integers(n, size=(resamples, n))]
-    spread = draws.std(axis=1, ddof=1) / math.sqrt(n)
-    t = (draws.mean(axis=1) - mean)[spread > 0] / spread[spread > 0]
-    tail = (1 - confidence) / 2
-    upper, lower = np.quantile(t, [tail, 1 - tail])
-    return Interval(mean, mean - float(lower) * error, mean - float(upper) * error)
+    error = float(values.std(ddof=1)) / math.sqrt(n)
+    root = math.exp((math.log1p(n) / 2 - math.log1p(-confidence)) * 2 / n)
+    if root >= 1 + n:  # so few values refute no mean
+        return Interval(mean, -math.inf, math.inf)
+    half = math.sqrt((root - 1) / (1 - root / (1 + n)) * (n - 1)) * error
+    return Interval(mean, mean - half, mean + half)
 
 
 def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:

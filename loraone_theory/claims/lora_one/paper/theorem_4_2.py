@@ -21,7 +21,7 @@ EPS = np.finfo(np.float64).eps
 # Runs are followed down to this error relative to t = 0: the bound fails late, if at all.
 LEVEL = 1e-9
 START = 1 / 20
-FEW = stats.trials_needed(0.99)  # draws without a failure; smoke runs with fewer ask for 0.9
+FEW = stats.draws_needed(0.99)  # draws without a failure; smoke runs with fewer ask for 0.9
 
 
 @dataclass(frozen=True)
