@@ -56,9 +56,12 @@ CLAIMS = [claim for file in FILES for claim in file.CLAIMS]
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_small_draws_already_decide(claim: lt.claims.Claim) -> None:
+def test_small_draws_do_not_contradict(claim: lt.claims.Claim) -> None:
     verdict = lt.verify(claim, smoke=True)
-    assert verdict.finding is claim.expected, verdict.reason
+    allowed = {claim.expected}
+    if claim.kind in ("probability", "value"):  # which a few draws need not decide
+        allowed.add(Finding.INCONCLUSIVE)
+    assert verdict.finding in allowed, verdict.reason
     assert verdict.mutant is Finding.VIOLATED, verdict.mutant_reason
 
 

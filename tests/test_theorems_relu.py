@@ -24,14 +24,14 @@ from loraone_theory.problems.relu import closed_forms as relu_math
 
 FILES = (lemma_d2, lemma_d5, theorem_4_2, r5_1, r5_2, r5_3, r5_4, r5_5, r5_6, r5_7, r5_8)
 CLAIMS = [claim for file in FILES for claim in file.CLAIMS]
-# Fails in about 15 runs of 1000 against 10 allowed: a smoke run cannot tell, a full one does.
-CLOSE = {"T4.2/c = 5, N = ∞"}
 
 
 @pytest.mark.parametrize("claim", CLAIMS, ids=lambda claim: claim.id)
-def test_small_draws_already_decide(claim: lt.claims.Claim) -> None:
+def test_small_draws_do_not_contradict(claim: lt.claims.Claim) -> None:
     verdict = lt.verify(claim, smoke=True)
-    allowed = {claim.expected, Finding.INCONCLUSIVE} if claim.id in CLOSE else {claim.expected}
+    allowed = {claim.expected}
+    if claim.kind in ("probability", "value"):  # which a few draws need not decide
+        allowed.add(Finding.INCONCLUSIVE)
     assert verdict.finding in allowed, verdict.reason
     assert verdict.mutant is Finding.VIOLATED, verdict.mutant_reason
 

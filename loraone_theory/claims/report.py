@@ -25,8 +25,9 @@ Every claim below was measured, judged, and then broken on purpose: the broken v
 claim's hypotheses are counted apart and never taken as support.
 
 - **SUPPORTED**: holds on every draw inside its hypotheses (identities, bounds), with the promised
-  probability at the stated confidence (probabilities), or with the promised value inside its
-  confidence interval (values).
+  probability (probabilities), or with a mean whose whole confidence interval lies within the stated
+  allowance of the promised value (values). Probabilities and values are decided so that none of a
+  whole run's verdicts is wrong by luck, except with one minus the stated confidence.
 - **VIOLATED**: does not. Some claims are expected to be violated; the section says why.
 - **OUTSIDE HYPOTHESES**: no draw met the hypotheses, so nothing was tested.
 - **INCONCLUSIVE**: too few draws to decide.

@@ -23,6 +23,8 @@ class Interval(NamedTuple):
 # divided by this number (Bonferroni), so that none is wrong by luck except with that probability.
 # A test counts them.
 VERDICTS = 600
+# Standard deviation of the prior of a mean over the values' own, where means are bounded.
+EFFECT = 10.0
 
 
 def each(confidence: float = 0.99) -> float:
@@ -113,10 +115,11 @@ def draws_needed(probability: float, confidence: float = 0.99) -> int:
 def mean_sequence(values: np.ndarray, confidence: float) -> Interval:
     """The mean of independent Gaussian values of unknown variance, at every number of values.
 
-    With the right Haar prior on the variance and μ/σ ~ N(0, 1) against μ = 0, the Bayes factor
-    √(1/(1+n)) [(1 + x)/(1 + x/(1+n))]^{n/2}, x = t²/(n − 1), is a supermartingale under μ = 0, and
+    With the right Haar prior on the variance and μ/σ ~ N(0, g) against μ = 0, the Bayes factor
+    [(1 + x)/(1 + x/(1+gn))]^{n/2}/√(1+gn), x = t²/(n − 1), is a supermartingale under μ = 0, and
     the interval holds the means that it does not refute at 1/(1 − c). It is two-sided, and covers
-    approximately where the values are not Gaussian.
+    approximately where the values are not Gaussian. g = `EFFECT`² is large, since what is measured
+    here mostly varies little from draw to draw.
 
     Args:
         values: (n,), n >= 3, one per draw.
@@ -134,10 +137,11 @@ def mean_sequence(values: np.ndarray, confidence: float) -> Interval:
     _check_fraction("confidence", confidence)
     n, mean = len(values), float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(n)
-    root = math.exp((math.log1p(n) / 2 - math.log1p(-confidence)) * 2 / n)
-    if root >= 1 + n:  # so few values refute no mean
+    spread = 1 + EFFECT**2 * n
+    root = math.exp((math.log(spread) / 2 - math.log1p(-confidence)) * 2 / n)
+    if root >= spread:  # so few values refute no mean
         return Interval(mean, -math.inf, math.inf)
-    half = math.sqrt((root - 1) / (1 - root / (1 + n)) * (n - 1)) * error
+    half = math.sqrt((root - 1) / (1 - root / spread) * (n - 1)) * error
     return Interval(mean, mean - half, mean + half)
 
 

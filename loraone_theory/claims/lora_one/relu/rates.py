@@ -150,7 +150,7 @@ CLAIMS = (
         mutant_statement="the population's contraction, η/2",
         mutant=lambda draws: _finite(draws, edge=False),
         trials=8,
-        smoke_trials=4,
+        smoke_trials=8,
         explanation=(
             "The contraction at d = 50 is larger than predicted by up to an eighth: the smallest "
             "eigenvalue lies inside the edge at finite d."
