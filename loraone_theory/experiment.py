@@ -2,7 +2,8 @@
 
 A script holds a frozen dataclass `Config` (a subclass of the one here), a smaller `SMOKE` config,
 `run(config, progress) -> dict of arrays` and `plot(data, config) -> dict of figures`; one with a
-table also holds `tables(data, config) -> dict of rows`, which become Markdown and JSON.
+table also holds `tables(data, config) -> dict of rows`, which become Markdown and JSON. TOLERANCE
+says by how much rounding may move the data from the committed ones (agreement.py).
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import json
 import sys
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from loraone_theory import plotting, storage
+from loraone_theory import agreement, plotting, storage
 from loraone_theory.core import validate
 
 # Told the share of the work that is done, from 0 to 1.
@@ -30,6 +32,8 @@ Rows = list[dict[str, Any]]
 
 SCRIPTS = ("fig_*.py", "table_*.py")
 PARTS = ("Config", "SMOKE", "run", "plot")
+# Committed data of a script: in this folder beside the one of the scripts.
+FIGURES = "figures"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,6 +68,8 @@ class Experiment:
         smoke: the smallest size that exercises everything.
         run: (config, progress) -> arrays by name.
         plot: (arrays, config) -> figures by name.
+        tolerance: largest relative difference from the committed data that rounding explains.
+        committed: the folder of the committed data.
         tables: (arrays, config) -> rows by name; None where there is no table.
     """
 
@@ -72,6 +78,8 @@ class Experiment:
     smoke: Config
     run: Callable[[Any, Progress], Data]
     plot: Callable[[Data, Any], Mapping[str, plotting.Figure]]
+    tolerance: float
+    committed: Path
     tables: Callable[[Data, Any], Mapping[str, Rows]] | None = None
 
 
@@ -141,7 +149,20 @@ def load(path: str | Path) -> Experiment:
             f"an experiment must define {', '.join(PARTS)}; {path.name} lacks {', '.join(missing)}"
         )
     parts = (module.Config, module.SMOKE, module.run, module.plot)
-    return Experiment(path.stem, *parts, tables=getattr(module, "tables", None))
+    return Experiment(
+        path.stem,
+        *parts,
+        tolerance=getattr(module, "TOLERANCE", agreement.USUAL),
+        committed=path.parent.parent / FIGURES,
+        tables=getattr(module, "tables", None),
+    )
+
+
+class Made(NamedTuple):
+    """What `produce` made: the figures' files, and whether the data are the committed ones."""
+
+    figures: list[Path]
+    agreement: agreement.Agreement
 
 
 def produce(
@@ -149,11 +170,11 @@ def produce(
     config: Config,
     out: Path,
     progress: Progress = lambda share: None,
-) -> list[Path]:
+) -> Made:
     """Run, store <out>/<name>.npz and .json, and draw and tabulate from what was stored.
 
-    Returns:
-        The figures' files.
+    Files whose numbers would not change stay as they are, so that versions, host and wall time in
+    them are those of the run that made the numbers.
     """
     out.mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
@@ -165,8 +186,50 @@ def produce(
         "wall_time_s": round(time.perf_counter() - start, 2),
         **storage.provenance(),
     }
-    storage.save_pair(out / f"{experiment.name}.npz", data, about)
-    return redraw(experiment, out)
+    found = compare(experiment, data, about["config"])
+    if not _holds_already(experiment, data, about["config"], out):
+        storage.save_pair(out / f"{experiment.name}.npz", data, about)
+    return Made(redraw(experiment, out), found)
+
+
+def compare(experiment: Experiment, data: Data, config: Mapping[str, Any]) -> agreement.Agreement:
+    """The data against those committed at the same config."""
+    kept = _stored(experiment, experiment.committed)
+    if kept is None:
+        return agreement.Agreement(experiment.tolerance, None, "nothing is committed")
+    arrays, theirs = kept
+    if theirs != _plain(config):
+        return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
+    return agreement.Agreement(experiment.tolerance, *agreement.difference(data, arrays))
+
+
+def _holds_already(
+    experiment: Experiment, data: Data, config: Mapping[str, Any], out: Path
+) -> bool:
+    try:
+        kept = _stored(experiment, out)
+    except storage.DamagedFile:  # it is written anew
+        return False
+    return kept is not None and kept[1] == _plain(config) and agreement.same_bits(data, kept[0])
+
+
+def _stored(experiment: Experiment, folder: Path) -> tuple[Data, dict[str, Any]] | None:
+    """Arrays and config in a folder; None where there are none."""
+    data = folder / f"{experiment.name}.npz"
+    beside = data.with_suffix(".json")
+    if not (data.is_file() and beside.is_file()):
+        return None
+    arrays, about = storage.load_pair(data)
+    with storage.reading(beside, "what an experiment stored"):
+        config = dict(about["config"])
+    if "seeds" in config:  # the former name of trials
+        config["trials"] = config.pop("seeds")
+    return arrays, config
+
+
+def _plain(config: Mapping[str, Any]) -> Any:
+    """A config as it comes back from JSON."""
+    return json.loads(json.dumps(config))
 
 
 def redraw(experiment: Experiment, out: Path) -> list[Path]:
@@ -177,18 +240,13 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
         ValueError: the data was stored by a version of the script with other knobs; with
             storage.DamagedFile, data and config are damaged or were not written together.
     """
-    stem = out / experiment.name
-    for path in (stem.with_suffix(".npz"), stem.with_suffix(".json")):
-        if not path.is_file():
-            raise FileNotFoundError(
-                f"plotting reads stored data, and {path} does not exist; "
-                "run the experiment without --plot-only first"
-            )
-    data, about = storage.load_pair(stem.with_suffix(".npz"))
-    with storage.reading(stem.with_suffix(".json"), "what an experiment stored"):
-        given = dict(about["config"])
-    if "seeds" in given:  # the former name of trials
-        given["trials"] = given.pop("seeds")
+    kept = _stored(experiment, out)
+    if kept is None:
+        raise FileNotFoundError(
+            f"plotting reads stored data, and {out} must hold {experiment.name}.npz and .json; "
+            "run the experiment without --plot-only first"
+        )
+    data, given = kept
     known = {field.name for field in dataclasses.fields(experiment.config)}
     if odd := sorted(set(given) ^ known):
         raise ValueError(

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import those of its own and of lower levels. The first match of a name counts.
 LEVELS = [
     (r"core(\..*)?", 0),
-    (r"storage", 1),
+    (r"storage|agreement", 1),
     (r"problems(\..*)?", 2),
     (r"methods\.parametrisations", 3),
     (r"methods\.(inits|rules)(\..*)?", 4),

@@ -23,6 +23,7 @@ from rich.progress import (
 from rich.table import Table
 
 from loraone_theory import experiment
+from loraone_theory.agreement import Agreement
 from loraone_theory.cli.common import check_folder, console
 from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained, guarded
 from loraone_theory.core import validate
@@ -34,7 +35,11 @@ Job = Callable[[], tuple[Experiment, Config]]
 
 @dataclass(frozen=True)
 class Reproduce:
-    """Run experiments and write <out>/<name>.png, .pdf, .npz and .json."""
+    """Run experiments and write <out>/<name>.png, .pdf, .npz and .json.
+
+    At full size the data are compared with the committed ones: the table shows the largest relative
+    difference against what rounding explains, and beyond that the exit code is 1.
+    """
 
     names: tyro.conf.Positional[tuple[str, ...]] = ()
     """Which experiments; all of them where none is named."""
@@ -76,9 +81,9 @@ class Reproduce:
 
 
 def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
-    """Run the jobs with a progress bar and end with a table; 1 if one failed."""
+    """Run the jobs with a progress bar and end with a table; 1 if one failed or differs."""
     screen = console()
-    rows: list[tuple[str, str, str, str]] = []
+    rows: list[tuple[str, ...]] = []
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -94,23 +99,25 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
             start = time.perf_counter()
             task = bar.add_task(name, total=1.0)
             try:
-                paths = _one(job, out, plot_only, _progress(bar, task))
-                result = "drawn" if plot_only else "done"
+                paths, agreed = _one(job, out, plot_only, _progress(bar, task))
+                result = "drawn" if agreed is None else "done" if agreed.holds else "differs"
+                failed = failed or result == "differs"
             except KeyboardInterrupt:
-                paths, result, stopped = [], "interrupted", True
+                paths, agreed, result, stopped = [], None, "interrupted", True
             except Exception as error:
                 if explained(error) is None:  # a fault of the script
                     traceback.print_exc(file=sys.stderr)
                 else:
                     complain(f"{name}: {error}")
-                paths, result, failed = [], f"failed: {error}", True
+                paths, agreed, result, failed = [], None, f"failed: {error}", True
             bar.update(task, completed=1.0)
             seconds = f"{time.perf_counter() - start:.1f}"
-            rows.append((name, result, seconds, ", ".join(p.name for p in paths)))
+            said = "" if agreed is None else str(agreed)
+            rows.append((name, result, seconds, said, ", ".join(p.name for p in paths)))
             if stopped:
                 break
     table = Table(title=f"written to {out}", title_justify="left", box=None, pad_edge=False)
-    for heading in ("experiment", "result", "seconds", "figures"):
+    for heading in ("experiment", "result", "seconds", "difference from committed", "figures"):
         right = heading == "seconds"
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
     for row in rows:
@@ -123,10 +130,12 @@ def _progress(bar: Progress, task: TaskID) -> experiment.Progress:
     return lambda share: bar.update(task, completed=share)
 
 
-def _one(job: Job, out: Path, plot_only: bool, progress: experiment.Progress) -> list[Path]:
+def _one(
+    job: Job, out: Path, plot_only: bool, progress: experiment.Progress
+) -> tuple[list[Path], Agreement | None]:
     found, config = job()
     if plot_only:
-        return experiment.redraw(found, out)
+        return experiment.redraw(found, out), None
     return experiment.produce(found, config, out, progress)
 
 
