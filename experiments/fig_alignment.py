@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
@@ -40,6 +40,9 @@ class Config(experiment.Config):
     stored_every: int = 10
     """The curves are stored once in so many steps; the minima are taken over all steps."""
 
+
+# The fast directions of a factor outgrow the slow ones by less than 1e2 before they settle.
+TOLERANCE = agreement.tolerance(size=400, growth=1e2)
 
 SMOKE = Config(trials=2, d=30, steps=200, variances=(1e-1, 1e-4), widths=(20, 30))
 

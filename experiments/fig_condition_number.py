@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
@@ -47,6 +47,9 @@ class Config(experiment.Config):
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""
 
+
+# Rates are fitted down to an error of 1e-11, below the floor by 1.5e3.
+TOLERANCE = agreement.tolerance(size=60, growth=1.5e3)
 
 SMOKE = Config(
     trials=2,

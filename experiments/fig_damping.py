@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
@@ -62,6 +62,9 @@ class Config(experiment.Config):
     """About how many points of each curve to store, evenly spaced in ln t."""
 
 
+# Sums over N; the damped inverses of directions of size 1e-2 magnify rounding 1e2 times.
+TOLERANCE = agreement.tolerance(size=3200, growth=1e2)
+
 SMOKE = Config(
     trials=2, d=16, samples=300, dampings=(1e-1, 1e-2), factors=(1.0,), steps=100, records=40
 )
@@ -100,6 +103,12 @@ def run(config: Config, progress: Progress) -> Data:
             if kind == "none":
                 data[f"{model}.singular_steps"] = np.array([s.count for s in run.status])
     return data
+
+
+def comparable(data: Data) -> Data:
+    """Without the undamped runs: inverses of vanishing directions magnify rounding by 1/√eps."""
+    undamped = {f"{model}.{kind}" for model in MODELS for kind in ("none", "singular_steps")}
+    return {name: array for name, array in data.items() if name not in undamped}
 
 
 def instances(config: Config, model: str) -> lt.ReLUPopulation | lt.LinearProblem:

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
@@ -49,6 +49,9 @@ class Config(experiment.Config):
     chunk: int = 2_000_000
     """Entries of A of all runs that are simulated at a time."""
 
+
+# The fast directions of a factor outgrow the slow ones by less than 1e2 before they settle.
+TOLERANCE = agreement.tolerance(size=10_000, growth=1e2)
 
 SMOKE = Config(trials=4, smallest=30, largest=300, init_stds=(1e-3, 1e-5))
 

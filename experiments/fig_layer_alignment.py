@@ -12,7 +12,7 @@ from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
-from loraone_theory import experiment, plotting
+from loraone_theory import agreement, experiment, plotting
 from loraone_theory.cli.reproduce import script
 from loraone_theory.core.randomness import generator, torch_seed
 from loraone_theory.experiment import Data, Progress
@@ -71,6 +71,9 @@ class Config(experiment.Config):
     every: int = 4
     """The alignment is measured once in so many steps."""
 
+
+# Sums over 48 units; AdamW divides small gradients by their size: growth 1e1.
+TOLERANCE = agreement.tolerance(size=48, growth=1e1, dtype="float32")
 
 SMOKE = Config(
     trials=1,

@@ -8,12 +8,23 @@ from dataclasses import dataclass
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting
+from loraone_theory import agreement, experiment, plotting
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.predict.compare import compare
 
-COLUMNS = 5
+# One method of each kind, for the figure that is read at the width of a page.
+MAIN = (
+    "full",
+    "lora",
+    "p-lora",
+    "lora-pro",
+    "pissa",
+    "lora-ga",
+    "lora-sb",
+    "lora-one",
+    "lora-one-preconditioned",
+)
 
 
 # Expect: every method trained by gradient descent or a relative of it lands on its own floor
@@ -45,6 +56,9 @@ class Config(experiment.Config):
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""
 
+
+# Sums over d; AdamW divides small gradients by their size: growth 1e4.
+TOLERANCE = agreement.tolerance(size=40, growth=1e4)
 
 SMOKE = Config(
     trials=1,
@@ -124,24 +138,35 @@ def predicted_tail(
 
 def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     """One panel per method, one colour per rank, predictions in grey; the first seed."""
-    count = len(config.methods)
-    rows = -(-count // COLUMNS)
+    main = tuple(name for name in MAIN if name in config.methods)
+    return {
+        "fig_methods": _panels(data, config, main, columns=3, size=8),
+        "fig_methods_all": _panels(data, config, config.methods, columns=5, size=6),
+    }
+
+
+def _panels(
+    data: Data, config: Config, names: tuple[str, ...], *, columns: int, size: int
+) -> plotting.Figure:
+    count, rows = len(names), -(-len(names) // columns)
+    width = plotting.WIDTH if columns == 3 else 7.2
     figure, axes = plotting.figure(
-        rows, COLUMNS, height=0.8 + 1.2 * rows, width=7.2, sharex=True, sharey=True
+        rows, columns, height=0.9 + 1.3 * rows, width=width, sharex=True, sharey=True
     )
     for j, ax in enumerate(axes.flat):
         if j >= count:
             ax.set_axis_off()
             continue
-        _panel(ax, data, config, j)
-        label = plotting.method_style(config.methods[j])["label"]
-        ax.set_title(label.replace("scaled", "sc."), fontsize=7)
+        _panel(ax, data, config, config.methods.index(names[j]), strength=1.0 if size < 8 else 1.3)
+        label = plotting.method_style(names[j])["label"]
+        label = label.replace("scaled", "sc.").replace("preconditioned", "precond.")
+        ax.set_title(label, fontsize=size + 1)
         ax.set(yscale="log", ylim=(LEAST, 30), yticks=(1e-12, 1e-8, 1e-4, 1))
         plotting.log_time(ax)
         ax.set(xticks=(0, 1, 10, 100))
-        if j + COLUMNS < count:
+        if j + columns < count:
             ax.set(xlabel="")
-        ax.tick_params(labelsize=6)
+        ax.tick_params(labelsize=size)
     figure.supylabel("training loss", fontsize=9)
     colours = plotting.sequence(len(config.ranks))
     true_rank = len(config.spectrum)
@@ -157,11 +182,11 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
         plotting.key("predicted floor", linestyle=":", linewidth=0.9, **grey),
         plotting.key("predicted rate", linestyle="--", linewidth=0.9, **grey),
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=4)
-    return {"fig_methods": figure}
+    figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 3 else 3)
+    return figure
 
 
-def _panel(ax: plotting.Axes, data: Data, config: Config, j: int) -> None:
+def _panel(ax: plotting.Axes, data: Data, config: Config, j: int, strength: float) -> None:
     steps = data["steps"]
     for i, colour in enumerate(plotting.sequence(len(config.ranks))):
         if not np.isfinite(data["learning_rate"][i, j]):
@@ -170,9 +195,9 @@ def _panel(ax: plotting.Axes, data: Data, config: Config, j: int) -> None:
         excess = np.clip(loss - floor, LEAST / 100, None)
         width = 3.4 - 1.1 * i  # where ranks coincide, each still shows
         ax.plot(steps, excess, color=colour, linewidth=width, alpha=0.5)
-        grey = {"color": plotting.THEORY, "linewidth": 0.8, "zorder": 3}
+        grey = {"color": plotting.THEORY, "linewidth": 0.8 * strength, "zorder": 3}
         if floor > 0:
-            ax.plot(steps, loss, color=colour, linewidth=0.8)
+            ax.plot(steps, loss, color=colour, linewidth=0.8 * strength)
             ax.plot([0, steps[-1]], [floor] * 2, linestyle=":", **grey)
         t, tail = predicted_tail(steps, excess, data["rate"][i, j, 0])
         ax.plot(t, np.clip(tail, LEAST / 100, None), linestyle="--", **grey)

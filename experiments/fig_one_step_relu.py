@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 
@@ -46,6 +46,9 @@ class Config(experiment.Config):
     spectra: tuple[tuple[int, float], ...] = ((1, 1.0), (2, 1.0), (4, 1.0), (2, 3.0), (4, 10.0))
     """(r, κ) of panel (b), r = r*."""
 
+
+# Sums over up to N = 4096 d; the smallest shift is 1e-3 of the weight it is taken from.
+TOLERANCE = agreement.tolerance(size=4096 * 40, growth=1e3)
 
 SMOKE = Config(
     trials=2, d=12, shifts=(1e-2, 1.0), noisy=(16,), ratios=(4, 64), spectra=((1, 1.0), (2, 3.0))

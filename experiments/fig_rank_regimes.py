@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
@@ -47,6 +47,9 @@ class Config(experiment.Config):
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""
 
+
+# Sums over d; a run grows from init_std = 1e-2, which magnifies rounding 1e2 times.
+TOLERANCE = agreement.tolerance(size=100, growth=1e2)
 
 SMOKE = Config(
     trials=2,

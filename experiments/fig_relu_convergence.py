@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting, predict
+from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 
@@ -47,6 +47,9 @@ class Config(experiment.Config):
     records: int = 120
     """About how many points of each curve to store, evenly spaced in ln t."""
 
+
+# Sums over N; rates are fitted to the error at condition numbers up to 30.
+TOLERANCE = agreement.tolerance(size=256 * 50, growth=1e2)
 
 SMOKE = Config(d=16, condition_numbers=(1.0, 3.0), ratios=(6, 16), steps=60, steps_per_kappa=20)
 

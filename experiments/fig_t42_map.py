@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 import numpy as np
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting
+from loraone_theory import agreement, experiment, plotting
 from loraone_theory.claims import stats
 from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
@@ -56,6 +56,9 @@ class Config(experiment.Config):
     level: float = 1e-9
     """Runs are followed down to this error, relative to t = 0."""
 
+
+# Sums over N; rates are fitted down to an error of 1e-9, below the floor by 15.
+TOLERANCE = agreement.tolerance(size=32 * 24, growth=1.5e1)
 
 SMOKE = Config(
     trials=3,

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory import METHODS, experiment, plotting
+from loraone_theory import METHODS, agreement, experiment, plotting
 from loraone_theory.cli.reproduce import script
 from loraone_theory.core import linalg
 from loraone_theory.core.randomness import generator
@@ -72,6 +72,9 @@ class Config(experiment.Config):
     ratio: float = 16.0
     """λ of LoRA+, how much larger B's rate is."""
 
+
+# Sums over batches of 64; AdamW divides small gradients by their size: growth 1e1.
+TOLERANCE = agreement.tolerance(size=64, growth=1e1, dtype="float32")
 
 SMOKE = Config(
     trials=2, pretraining_steps=60, steps=10, step_rates=(0.1, 1.0), learning_rates=(3e-3, 1e-2)

@@ -5,34 +5,48 @@ Two processors sum in different orders, so the same run on both agrees to roundi
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-# Entries below this share of the largest one of their array carry its rounding, and are compared
-# relative to that share of it.
-FLOOR = 1e-6
+from loraone_theory import storage
+
 # Arrays of this name hold times taken, which no two runs share.
 CLOCK = "seconds"
 
 
-def tolerance(*, size: int, growth: float = 1.0, dtype: str = "float64") -> float:
-    """size · eps · growth / FLOOR, the largest relative difference that rounding explains.
+def floor(dtype: str = "float64") -> float:
+    """√eps: entries below this share of the largest one of their array are compared relative to it.
 
-    An inner product of length `size`, summed in another order, moves by at most size · eps of the
-    largest entry; the run multiplies that by `growth`; entries at the floor show it 1/FLOOR times.
+    Small entries carry the rounding of large ones, so their own digits are not the same anywhere.
+
+    >>> floor()
+    1.4901161193847656e-08
+    """
+    return math.sqrt(np.finfo(dtype).eps)
+
+
+def tolerance(*, size: int, growth: float = 1.0, dtype: str = "float64") -> float:
+    """√size · √eps · growth, the largest relative difference that rounding explains.
+
+    An inner product of length `size`, summed in another order, moves by √size · eps of the largest
+    entry or so (roundings add up like a random walk); the run multiplies that by `growth`; an entry
+    at the floor shows it 1/√eps times.
 
     Args:
         size: the longest sum, d or N.
-        growth: what a perturbation of the start is multiplied by until the end, at most.
+        growth: what a relative perturbation is multiplied by until the data are made, at most.
         dtype: of the simulations.
 
-    >>> round(tolerance(size=100, growth=10.0), 9)
-    2.22e-07
+    >>> tolerance(size=4, growth=10.0) == 20 * floor()
+    True
     """
-    return size * float(np.finfo(dtype).eps) * growth / FLOOR
+    return math.sqrt(size) * floor(dtype) * growth
 
 
 # For a script that states none: sums of 100 terms, nothing magnified.
@@ -67,29 +81,54 @@ class Agreement:
         return f"{self.largest:.1e} {sign} {self.tolerance:.0e} ({self.where})"
 
 
+def stored(folder: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, Any]] | None:
+    """Arrays and config of <folder>/<name>.npz and .json; None where there are none.
+
+    Raises:
+        DamagedFile: one is damaged, or they were not written together.
+    """
+    data = folder / f"{name}.npz"
+    beside = data.with_suffix(".json")
+    if not (data.is_file() and beside.is_file()):
+        return None
+    arrays, about = storage.load_pair(data)
+    with storage.reading(beside, "what an experiment stored"):
+        config = dict(about["config"])
+    if "seeds" in config:  # the former name of trials
+        config["trials"] = config.pop("seeds")
+    return arrays, config
+
+
+def plain(config: Mapping[str, Any]) -> Any:
+    """A config as it comes back from JSON."""
+    return json.loads(json.dumps(config))
+
+
 def same_bits(made: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> bool:
     """Whether all arrays but clocks are equal, NaN where NaN is."""
     return difference(made, kept)[0] == 0
 
 
-def difference(made: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> tuple[float, str]:
+def difference(
+    made: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray], dtype: str = "float64"
+) -> tuple[float, str]:
     """The largest relative difference of any array but clocks, and the array that has it.
 
-    |made − kept| / max(|kept|, FLOOR · max |kept|), entry by entry; NaN and infinities must stand
-    where they stood, and arrays that are not of numbers must be equal: else it is infinite.
+    |made − kept| / max(|kept|, floor(dtype) · max |kept|), entry by entry. NaN and infinities
+    must stand where they stood, and arrays that are not of numbers be equal: else it is infinite.
 
     >>> difference({"x": np.array([1.0, 2.5])}, {"x": np.array([1.0, 2.0])})
     (0.25, 'x')
     """
     if odd := sorted(set(made) ^ set(kept)):
         return math.inf, odd[0]
-    found = {name: _relative(np.asarray(made[name]), kept[name]) for name in made}
+    found = {name: _relative(np.asarray(made[name]), kept[name], floor(dtype)) for name in made}
     found = {name: value for name, value in found.items() if name.split(".")[-1] != CLOCK}
     where = max(found, key=lambda name: found[name], default="")
     return (found[where] if where else 0.0), where
 
 
-def _relative(made: np.ndarray, kept: np.ndarray) -> float:
+def _relative(made: np.ndarray, kept: np.ndarray, least: float) -> float:
     if made.shape != kept.shape or made.dtype != kept.dtype:
         return math.inf
     if not np.issubdtype(made.dtype, np.number):
@@ -104,7 +143,7 @@ def _relative(made: np.ndarray, kept: np.ndarray) -> float:
     a, b = a[finite], b[finite]
     if np.array_equal(a, b):
         return 0.0
-    size = np.maximum(np.abs(b), FLOOR * np.abs(b).max())
+    size = np.maximum(np.abs(b), least * np.abs(b).max())
     if size.max() == 0:
         return math.inf
     return float((np.abs(a - b) / size).max())

@@ -3,7 +3,8 @@
 A script holds a frozen dataclass `Config` (a subclass of the one here), a smaller `SMOKE` config,
 `run(config, progress) -> dict of arrays` and `plot(data, config) -> dict of figures`; one with a
 table also holds `tables(data, config) -> dict of rows`, which become Markdown and JSON. TOLERANCE
-says by how much rounding may move the data from the committed ones (agreement.py).
+says by how much rounding may move the data from the committed ones (agreement.py), and
+`comparable(data) -> arrays` leaves out what rounding decides.
 """
 
 from __future__ import annotations
@@ -11,7 +12,6 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
-import json
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -69,6 +69,7 @@ class Experiment:
         run: (config, progress) -> arrays by name.
         plot: (arrays, config) -> figures by name.
         tolerance: largest relative difference from the committed data that rounding explains.
+        comparable: arrays -> those of them, or of their entries, that rounding does not decide.
         committed: the folder of the committed data.
         tables: (arrays, config) -> rows by name; None where there is no table.
     """
@@ -79,6 +80,7 @@ class Experiment:
     run: Callable[[Any, Progress], Data]
     plot: Callable[[Data, Any], Mapping[str, plotting.Figure]]
     tolerance: float
+    comparable: Callable[[Data], Data]
     committed: Path
     tables: Callable[[Data, Any], Mapping[str, Rows]] | None = None
 
@@ -153,6 +155,7 @@ def load(path: str | Path) -> Experiment:
         path.stem,
         *parts,
         tolerance=getattr(module, "TOLERANCE", agreement.USUAL),
+        comparable=getattr(module, "comparable", dict),
         committed=path.parent.parent / FIGURES,
         tables=getattr(module, "tables", None),
     )
@@ -194,42 +197,30 @@ def produce(
 
 def compare(experiment: Experiment, data: Data, config: Mapping[str, Any]) -> agreement.Agreement:
     """The data against those committed at the same config."""
-    kept = _stored(experiment, experiment.committed)
+    kept = agreement.stored(experiment.committed, experiment.name)
     if kept is None:
         return agreement.Agreement(experiment.tolerance, None, "nothing is committed")
-    arrays, theirs = kept
-    if theirs != _plain(config):
+    arrays, stored = kept
+    if stored != agreement.plain(config):
         return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
-    return agreement.Agreement(experiment.tolerance, *agreement.difference(data, arrays))
+    ours, theirs = experiment.comparable(data), experiment.comparable(arrays)
+    return agreement.Agreement(
+        experiment.tolerance, *agreement.difference(ours, theirs, config["dtype"])
+    )
 
 
 def _holds_already(
     experiment: Experiment, data: Data, config: Mapping[str, Any], out: Path
 ) -> bool:
     try:
-        kept = _stored(experiment, out)
+        kept = agreement.stored(out, experiment.name)
     except storage.DamagedFile:  # it is written anew
         return False
-    return kept is not None and kept[1] == _plain(config) and agreement.same_bits(data, kept[0])
-
-
-def _stored(experiment: Experiment, folder: Path) -> tuple[Data, dict[str, Any]] | None:
-    """Arrays and config in a folder; None where there are none."""
-    data = folder / f"{experiment.name}.npz"
-    beside = data.with_suffix(".json")
-    if not (data.is_file() and beside.is_file()):
-        return None
-    arrays, about = storage.load_pair(data)
-    with storage.reading(beside, "what an experiment stored"):
-        config = dict(about["config"])
-    if "seeds" in config:  # the former name of trials
-        config["trials"] = config.pop("seeds")
-    return arrays, config
-
-
-def _plain(config: Mapping[str, Any]) -> Any:
-    """A config as it comes back from JSON."""
-    return json.loads(json.dumps(config))
+    return (
+        kept is not None
+        and kept[1] == agreement.plain(config)
+        and agreement.same_bits(data, kept[0])
+    )
 
 
 def redraw(experiment: Experiment, out: Path) -> list[Path]:
@@ -240,7 +231,7 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
         ValueError: the data was stored by a version of the script with other knobs; with
             storage.DamagedFile, data and config are damaged or were not written together.
     """
-    kept = _stored(experiment, out)
+    kept = agreement.stored(out, experiment.name)
     if kept is None:
         raise FileNotFoundError(
             f"plotting reads stored data, and {out} must hold {experiment.name}.npz and .json; "

@@ -35,6 +35,12 @@ def test_the_committed_performance_page_is_the_rendering_of_its_rows():
     assert (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") == text
 
 
+def test_pictures_of_claims_exist():
+    named = {claim.figure for claim in CLAIMS.values() if claim.figure}
+    assert named
+    assert sorted(name for name in named if not (ROOT / "figures" / name).is_file()) == []
+
+
 def test_records_hold_what_scripts_read():
     for record in storage.load_json(VERDICTS):
         assert {"id", "verdict", "expected", "trials", "confidence", "mutant_verdict"} <= set(

@@ -87,7 +87,7 @@ class Claim:
     """A statement, how it is measured, and a broken version of it that must be found out.
 
     Args:
-        id: its name in the specification, for example "T3.1".
+        id: its name, by which it is run and reported, for example "T3.1".
         title: a few words.
         reference: theorem, equation or section of the paper, or of docs/derivations.md.
         statement: in the paper's notation.
@@ -103,7 +103,7 @@ class Claim:
         expected: the verdict expected at full size.
         explanation: why, where that is not SUPPORTED, or what limits the support.
         derivation: anchor in docs/derivations.md, or "".
-        figure: file name under figures/, or "".
+        figure: file name under figures/, "fig_alignment.png", or "".
     """
 
     id: str

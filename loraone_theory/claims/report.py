@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
+from pathlib import PurePosixPath
 from typing import Any
 
 Record = dict[str, Any]
 
-# Heading -> which ids belong under it, tried in order; ids are those of the specification.
+# Heading -> how the ids under it start, tried in order.
 _GROUPS = (
-    ("Discrepancies between paper, code, notebook and feature request", ("4.",)),
+    ("Discrepancies between paper, code, notebook and README", ("4.",)),
     ("The ReLU model: closed forms and laws", ("5.",)),
     ("Results of our own on the linear model", ("3.",)),
     ("The paper's claims", ("",)),
@@ -102,7 +103,8 @@ def _section(record: Record) -> str:
         lines.extend(f"| {_cell(n)} | {_number(v)} |" for n, v in record["numbers"].items())
         lines.append("")
     if about["figure"]:
-        lines.append(f"![{_cell(about['title'])}](figures/{about['figure']})\n")
+        picture = PurePosixPath("figures", about["figure"]).with_suffix(".png")
+        lines.append(f"![{_cell(about['title'])}]({picture})\n")
     return "\n".join(lines)
 
 

@@ -6,6 +6,7 @@ import dataclasses
 import sys
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,7 +95,9 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
         disable=not screen.is_terminal,
     )
     failed, stopped = False, False
-    with bar:
+    with bar, warnings.catch_warnings():
+        # What libraries tell each other of their next versions is no news to who runs an experiment.
+        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
         for name, job in jobs.items():
             start = time.perf_counter()
             task = bar.add_task(name, total=1.0)

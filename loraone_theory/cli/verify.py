@@ -30,8 +30,8 @@ class Verify:
     """Judge the paper's claims by computation; exit code 1 if one comes out unexpectedly.
 
     A claim that is known to be violated is expected to be: if it stops being violated, that too
-    gives exit code 1. Without names every claim is judged, in tens of minutes; --smoke takes about
-    a minute and may leave a claim INCONCLUSIVE.
+    gives exit code 1. Without names every claim is judged, in a few minutes (the seconds of each
+    are in records/verdicts.json); --smoke takes about a minute and may leave a claim INCONCLUSIVE.
     """
 
     claims: tyro.conf.Positional[tuple[str, ...]] = ()

@@ -1,4 +1,4 @@
-"""4.1: Diag(S) in both factors, as README and feature request have it, is not a gradient step."""
+"""4.1: Diag(S) in both factors, as an early README has it, is not a gradient step."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ CLAIMS = (
     Claim(
         id="4.1",
         title="Diag(S) in both factors is a gradient step",
-        reference="README and feature request, against Algorithm 1",
+        reference="an early README of the authors, against Algorithm 1",
         statement=(
             "A₀ = γ^{−1/2}U_r Diag(S), B₀ = γ^{−1/2}Diag(S)V_rᵀ is the best rank-r full gradient "
             "step with learning rate α/(γ√r)."
@@ -66,7 +66,7 @@ CLAIMS = (
     Claim(
         id="4.1/Diag(√S)",
         title="Diag(√S) in both factors is one",
-        reference="README and feature request, corrected",
+        reference="an early README of the authors, corrected",
         statement=(
             "A₀ = γ^{−1/2}U_r Diag(√S), B₀ = γ^{−1/2}Diag(√S)V_rᵀ is the best rank-r full gradient "
             "step with learning rate α/(γ√r)."

@@ -193,7 +193,7 @@ def _part(
         expected=expected,
         explanation=explanation,
         derivation="5.4",
-        figure="fig_t42_map",
+        figure="fig_t42_map.png",
     )
 
 
@@ -224,7 +224,7 @@ CLAIMS = (
             "itself needs N/d above 12 only."
         ),
         derivation="5.4",
-        figure="fig_t42_map",
+        figure="fig_t42_map.png",
     ),
     _part(
         "N = ∞",

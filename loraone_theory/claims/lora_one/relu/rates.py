@@ -156,7 +156,7 @@ CLAIMS = (
             "eigenvalue lies inside the edge at finite d."
         ),
         derivation="5.4",
-        figure="fig_t42_map",
+        figure="fig_t42_map.png",
     ),
     Claim(
         id="5.4/GD",
