@@ -96,7 +96,7 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
     )
     failed, stopped = False, False
     with bar, warnings.catch_warnings():
-        # What libraries tell each other of their next versions is no news to who runs an experiment.
+        # What libraries tell each other of their next versions does not concern an experiment.
         warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
         for name, job in jobs.items():
             start = time.perf_counter()
