@@ -205,3 +205,58 @@ def test_bad_arguments_are_refused() -> None:
     part = AlignmentTracker(model, {"head": gradients["head"]})
     part.step()
     assert [r["module"] for r in part.records] == ["head"]
+
+
+class ByHand(nn.Module):
+    """A LoRA layer of one's own, with factors as the papers write them."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        rng = torch.Generator().manual_seed(5)
+        self.W = nn.Linear(12, 9, bias=False)
+        self.first = nn.Parameter(torch.randn(12, 3, generator=rng))
+        self.second = nn.Parameter(torch.randn(3, 9, generator=rng))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_layers_of_ones_own_and_all_angles(dtype: torch.dtype) -> None:
+    model = nn.ModuleDict({"a": ByHand(), "rest": nn.Linear(3, 3), "b": ByHand()}).to(dtype)
+    rng = torch.Generator().manual_seed(1)
+    gradients = {name: torch.randn(9, 12, generator=rng) for name in ("a", "b")}
+    tracker = AlignmentTracker(
+        model,
+        gradients,
+        pair=lambda m: (m.first, m.second) if isinstance(m, ByHand) else None,
+        all_angles=True,
+    )
+    tracker.step()
+    with torch.no_grad():
+        model["a"].first += 1
+    tracker.step()
+    for record in tracker.records:
+        layer, G = model[record["module"]], gradients[record["module"]].mT
+        if record["step"] == 0 and record["module"] == "a":
+            continue  # has moved since
+        for side, M in (("left", layer.first), ("right", layer.second)):
+            expected = metrics.principal_angles(G, M.detach().float(), rank=3, side=side)
+            assert record[f"{side}_angles"] == pytest.approx(expected.tolist(), abs=FLOAT32)
+            assert record[side] == pytest.approx(math.sin(expected[0]), abs=FLOAT32)
+    assert tracker.records[0]["left_angles"] != tracker.records[2]["left_angles"]
+    with pytest.raises(ValueError, match="must find a pair in some module"):
+        AlignmentTracker(model, gradients, pair=lambda m: None)
+    with pytest.raises(ValueError, match=r"A \(d, r\) and B \(r, k\), or None; got shapes \(3, 12"):
+        AlignmentTracker(
+            model,
+            gradients,
+            pair=lambda m: (m.first.mT, m.second) if isinstance(m, ByHand) else None,
+        )
+
+
+def test_small_sines_are_plotted_on_a_logarithmic_axis() -> None:
+    model, gradients, _, _ = setting()
+    tracker = AlignmentTracker(model, gradients)
+    tracker.record(0)
+    assert tracker.plot("left").axes[0].get_yscale() == "linear"
+    initialize_lora_one_weights(model, gradients, LoRAOneConfig("spectral"))
+    tracker.record(1)
+    assert tracker.plot("left").axes[0].get_yscale() == "log"

@@ -159,3 +159,34 @@ def test_gradients_of_angles_are_those_of_differences(angles, extra):
         assert torch.autograd.gradcheck(
             lambda a, b, f=measure: f(a, b, rank=p), (M1, M2), eps=1e-6, atol=1e-5, rtol=1e-4
         )
+
+
+@pytest.mark.parametrize("side", ["left", "right"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_measured_in_float32(dtype, side):
+    g = torch.Generator().manual_seed(0)
+    M1, M2 = (torch.randn(7, 7, generator=g).to(dtype) for _ in range(2))
+    for measure in (SINE, ANGLES):
+        found = measure(M1, M2, rank=2, side=side)
+        assert found.dtype == torch.float32
+        assert torch.equal(found, measure(M1.float(), M2.float(), rank=2, side=side))
+    halves = (M.float().numpy().astype(np.float16) for M in (M1, M2))
+    assert SINE(*halves, rank=2).dtype == np.float32
+
+
+def test_layers_are_measured_one_by_one():
+    g = torch.Generator().manual_seed(0)
+    ones = {n: torch.randn(n, 3, generator=g, dtype=torch.float64) for n in (5, 8)}
+    others = {n: torch.randn(n, 4, generator=g, dtype=torch.float64) for n in (8, 5)}
+    for measure in (SINE, ANGLES):
+        found = measure(ones, others, rank=2)
+        assert list(found) == [5, 8]
+        assert all(torch.equal(found[n], measure(ones[n], others[n], rank=2)) for n in ones)
+        listed = measure([ones[5], ones[8]], (others[5], others[8]), rank=2)
+        assert all(torch.equal(a, found[n]) for n, a in zip((5, 8), listed, strict=True))
+    with pytest.raises(ValueError, match="same layers; got 8 in one of them only"):
+        SINE(ones, {5: others[5]}, rank=2)
+    with pytest.raises(ValueError, match="same layers; got 2 and 1"):
+        SINE(list(ones.values()), [others[5]], rank=2)
+    with pytest.raises(TypeError, match="both lists or both dicts of them; got dict and Tensor"):
+        SINE(ones, others[5], rank=2)

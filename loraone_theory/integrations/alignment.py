@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -12,9 +13,10 @@ from torch import Tensor, nn
 
 from loraone_theory import plotting
 from loraone_theory.core import linalg, validate
-from loraone_theory.core.linalg import SVDOptions
-from loraone_theory.integrations.given import check
-from loraone_theory.integrations.peft_find import aligned
+from loraone_theory.core.factors import Factors
+from loraone_theory.core.linalg import SVD, SVDOptions
+from loraone_theory.integrations.given import Given, check, leading
+from loraone_theory.integrations.peft_find import aligned, named_inside, unwrapped
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs
 
 SIDES = ("left", "right")
@@ -29,10 +31,36 @@ def layer_class(name: str) -> str:
     return re.split(r"(?:^|\.)\d+\.", name)[-1]
 
 
+# From a mean sine below this on, the plot's axis is logarithmic.
+SMALL = 0.05
+# A layer -> (A (d, r), B (r, k)) of its pair, or None where it has none.
+PairOf = Callable[[nn.Module], "tuple[Tensor, Tensor] | None"]
+
+
+class Watched(NamedTuple):
+    """One pair, read anew at each record.
+
+    Args:
+        name: of its module.
+        source: the name of its gradient.
+        shape: of that, with those of all experts.
+        factors: () -> A (d, r), B (r, k).
+        transposed: the gradient is stored as (d, k) and not as (k, d).
+        expert: which expert.
+    """
+
+    name: str
+    source: str
+    shape: tuple[int, ...]
+    factors: Callable[[], Factors]
+    transposed: bool = False
+    expert: int | None = None
+
+
 class _Stack(NamedTuple):
     """Pairs of one shape, measured in one batched call."""
 
-    pairs: list[Pair]
+    pairs: list[Watched]
     U: Tensor  # (m, d, p)
     V: Tensor  # (m, k, p)
 
@@ -57,6 +85,9 @@ class AlignmentTracker:
         every: `step` records once in so many steps.
         classes: module name -> class, by default the name after the last number in it.
         svd: how the gradients are decomposed, once.
+        pair: for LoRA layers that are not PEFT's: module -> (A (d, r), B (r, k)), or None for
+            modules that have no pair. Gradients are (k, d) there, as in nn.Linear.
+        all_angles: record all p principal angles too, in radians, the largest first.
 
     Raises:
         ValueError: an unknown adapter; no gradient for any of its modules, or one that is zero, not
@@ -68,29 +99,40 @@ class AlignmentTracker:
     def __init__(
         self,
         model: nn.Module,
-        gradients: Mapping[str, Tensor],
+        gradients: Mapping[str, Given],
         *,
         adapter_name: str = "default",
         rank: int | None = None,
         every: int = 1,
         classes: Callable[[str], str] = layer_class,
         svd: SVDOptions = linalg.EXACT,
+        pair: PairOf | None = None,
+        all_angles: bool = False,
     ) -> None:
         self.every = validate.integer("every", every, least=1)
-        pairs = lora_pairs(model, adapter_name)
-        gradients = aligned(gradients, [pair.source for pair in pairs])
-        chosen = [pair for pair in pairs if pair.source in gradients] or pairs
-        check(dict(gradients), {pair.name: pair.base_shape for pair in chosen})
-        self.classes = {pair.name: classes(pair.name) for pair in chosen}
+        self.all_angles = validate.flag("all_angles", all_angles)
+        watched = _of_peft(model, adapter_name) if pair is None else _of_its_own(model, pair)
+        gradients = aligned(gradients, [each.source for each in watched])
+        chosen = [each for each in watched if each.source in gradients] or watched
+        check(gradients, {each.source: each.shape for each in chosen})
+        self.classes = {each.name: classes(each.name) for each in chosen}
         self.records: list[dict[str, Any]] = []
         self._steps = 0
-        shapes: dict[tuple[Any, ...], list[Pair]] = {}
-        for pair in chosen:
-            r = pair.down.shape[0]
-            p = min(r, *pair.base_shape) if rank is None else _rank(rank, r, pair.name)
-            key = (pair.down.shape, pair.up.shape, p, pair.down.device)
-            shapes.setdefault(key, []).append(pair)
-        self._stacks = [_stack(group, key[2], gradients, svd) for key, group in shapes.items()]
+        shapes: dict[tuple[Any, ...], list[tuple[Watched, SVD]]] = {}
+        for each in chosen:
+            A, B = each.factors()
+            r = A.shape[-1]
+            p = min(r, len(A), B.shape[-1]) if rank is None else _rank(rank, r, each.name)
+            found, _ = leading(
+                gradients[each.source],
+                p,
+                svd,
+                transposed=each.transposed,
+                expert=each.expert,
+                device=A.device,
+            )
+            shapes.setdefault((A.shape, B.shape, p, A.device), []).append((each, found))
+        self._stacks = [_stack(group) for group in shapes.values()]
 
     def step(self, step: int | None = None) -> None:
         """Count one step of training and record where it is a multiple of `every`.
@@ -108,19 +150,17 @@ class AlignmentTracker:
     def record(self, step: int) -> None:
         """Measure now; appended to `records` under this step."""
         for stack in self._stacks:
-            A = torch.stack([pair.factors.A for pair in stack.pairs]).to(stack.U)
-            B = torch.stack([pair.factors.B for pair in stack.pairs]).to(stack.V)
-            both = torch.stack([_sine(A, stack.U), _sine(B.mT, stack.V)]).cpu().tolist()
-            for pair, left, right in zip(stack.pairs, *both, strict=True):
-                self.records.append(
-                    {
-                        "step": step,
-                        "module": pair.name,
-                        "class": self.classes[pair.name],
-                        "left": left,
-                        "right": right,
-                    }
-                )
+            A, B = zip(*(each.factors() for each in stack.pairs), strict=True)
+            sides = (torch.stack(A).to(stack.U), torch.stack(B).to(stack.V).mT)
+            both = zip(sides, (stack.U, stack.V), strict=True)
+            found = [_measured(M, reference, self.all_angles) for M, reference in both]
+            for i, each in enumerate(stack.pairs):
+                entry = {"step": step, "module": each.name, "class": self.classes[each.name]}
+                for side, (sines, angles) in zip(SIDES, found, strict=True):
+                    entry[side] = sines[i]
+                    if self.all_angles:
+                        entry[f"{side}_angles"] = angles[i]
+                self.records.append(entry)
 
     def summary(self) -> list[dict[str, Any]]:
         """Means over the modules of a class: one record per step and class, in order."""
@@ -157,7 +197,13 @@ class AlignmentTracker:
                 plotting.sequence(len(curves)), curves.items(), strict=True
             ):
                 ax.plot(curve[:, 0], curve[:, 1], color=colour, label=kind)
-            ax.set(xlabel="step $t$", ylabel=f"largest sine, {side}", ylim=(0, 1.05))
+            ax.set(xlabel="step $t$", ylabel=f"largest sine, {side}")
+            shown = np.concatenate([curve[:, 1] for curve in curves.values()])
+            positive = shown[shown > 0]  # NaN is not
+            if positive.size and positive.min() < SMALL:
+                ax.set(yscale="log", ylim=(positive.min() / 2, 2))
+            else:
+                ax.set(ylim=(0, 1.05))
             figure.legend(loc="outside lower center", ncols=3)
         return figure
 
@@ -179,16 +225,66 @@ class AlignmentTracker:
         return Callback()
 
 
-def _stack(
-    pairs: list[Pair], rank: int, gradients: Mapping[str, Tensor], svd: SVDOptions
-) -> _Stack:
-    like = pairs[0].down
-    found = [
-        linalg.truncated_svd(pair.as_ours(gradients[pair.name]).float(), rank, svd)
-        for pair in pairs
+def _of_peft(model: nn.Module, adapter_name: str) -> list[Watched]:
+    return [
+        Watched(
+            pair.name,
+            pair.source,
+            pair.base_shape if pair.expert is None else (pair.experts, *pair.base_shape),
+            functools.partial(_factors, pair),
+            pair.transposed,
+            pair.expert,
+        )
+        for pair in lora_pairs(model, adapter_name)
     ]
-    U, V = (torch.stack([getattr(f, name) for f in found]).to(like.device) for name in "UV")
-    return _Stack(pairs, U, V)
+
+
+def _factors(pair: Pair) -> Factors:
+    return pair.factors
+
+
+def _of_its_own(model: nn.Module, pair: PairOf) -> list[Watched]:
+    """The modules that `pair` finds a pair in.
+
+    Raises:
+        ValueError: none, or one that is no pair of matrices.
+    """
+    found = []
+    for _, name, module in named_inside(unwrapped(model)):
+        factors = pair(module)
+        if factors is None:
+            continue
+        A, B = factors
+        if A.ndim != 2 or B.ndim != 2 or A.shape[1] != B.shape[0]:
+            raise ValueError(
+                "pair must return A (d, r) and B (r, k), or None; got shapes "
+                f"{tuple(A.shape)} and {tuple(B.shape)} for {name}"
+            )
+        read = functools.partial(_read, pair, module)
+        found.append(Watched(name, name, (B.shape[1], A.shape[0]), read))
+    if not found:
+        raise ValueError("pair must find a pair in some module of the model; it found none")
+    return found
+
+
+def _read(pair: PairOf, module: nn.Module) -> Factors:
+    A, B = cast("tuple[Tensor, Tensor]", pair(module))
+    return Factors(A.detach(), B.detach())
+
+
+def _stack(group: list[tuple[Watched, SVD]]) -> _Stack:
+    U, V = (torch.stack([getattr(found, name) for _, found in group]).float() for name in "UV")
+    return _Stack([each for each, _ in group], U, V)
+
+
+def _measured(M: Tensor, reference: Tensor, angles: bool) -> tuple[list[float], list[list[float]]]:
+    """Largest sine of each of the stack, and all its angles where asked for."""
+    frame, defined = linalg.left_frame(M, reference.shape[-1])
+    sines = torch.where(defined, linalg.largest_sine(reference, frame), torch.nan).tolist()
+    if not angles:
+        return sines, []
+    every = linalg.principal_angles(reference, frame)
+    return sines, torch.where(defined[..., None], every, torch.nan).tolist()
 
 
 def _rank(given: Any, r: int, name: str) -> int:
@@ -199,8 +295,3 @@ def _rank(given: Any, r: int, name: str) -> int:
             f"{name}; lower rank, or leave it out for each module's own"
         )
     return value
-
-
-def _sine(M: Tensor, reference: Tensor) -> Tensor:
-    frame, defined = linalg.left_frame(M, reference.shape[-1])
-    return torch.where(defined, linalg.largest_sine(reference, frame), torch.nan)

@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from loraone_theory.core import linalg
+from loraone_theory.core.linalg import SVD, SVDOptions
 from loraone_theory.integrations.peft_find import refuse
 
 
@@ -105,3 +107,47 @@ def check(
         "check that the labels enter the loss and that the module is reached, or pass "
         "missing='lora' to leave such modules as they are",
     )
+
+
+def leading(
+    gradient: Given,
+    rank: int,
+    options: SVDOptions,
+    *,
+    transposed: bool,
+    expert: int | None,
+    device: torch.device,
+) -> tuple[SVD, float]:
+    """The leading triplets of a gradient as (d, k), and its norm.
+
+    Args:
+        gradient: of one weight, or of several experts'.
+        rank: how many.
+        options: how they are found, where it is whole.
+        transposed: the weight is stored as (d, k) and not as (k, d).
+        expert: which expert.
+        device: where.
+    """
+    if isinstance(gradient, Triplets):
+        own = gradient if expert is None else gradient.expert(expert)
+        U, V = (own.U, own.V) if transposed else (own.V, own.U)
+        parts = (U[:, :rank], own.S[:rank], V[:, :rank])
+        return SVD(*(part.to(device, exact_dtype(device)) for part in parts)), float(own.norm)
+    G = gradient if expert is None else gradient[expert]
+    dtype = exact_dtype(device) if options.method == "exact" else torch.float32
+    G = (G if transposed else G.mT).to(device, dtype)
+    found = linalg.truncated_svd(G, rank, options)
+    return found, float(torch.linalg.vector_norm(G, dtype=exact_dtype(device)))
+
+
+# Graphics processors whose float64 is half as fast as their float32, and not 1/32 or 1/64.
+FLOAT64_CAPABILITIES = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
+
+
+def exact_dtype(device: torch.device) -> torch.dtype:
+    """float64 where the device is good at it."""
+    if device.type == "cpu":
+        return torch.float64
+    if device.type == "cuda" and torch.cuda.get_device_capability(device) in FLOAT64_CAPABILITIES:
+        return torch.float64
+    return torch.float32

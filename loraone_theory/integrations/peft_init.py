@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping
 import torch
 from torch import Tensor, nn
 
-from loraone_theory.core import linalg, randomness, validate
+from loraone_theory.core import randomness, validate
 from loraone_theory.core.factors import Factors
-from loraone_theory.core.linalg import SVD
 from loraone_theory.integrations import distributed, given, guards, sharded
 from loraone_theory.integrations.given import Given, Triplets
 from loraone_theory.integrations.peft_check import checked
@@ -154,8 +153,17 @@ def _warn_of_clamping(pairs: list[Pair], config: LoRAOneConfig) -> None:
 def _initialise(
     pair: Pair, gradients: Mapping[str, Given], config: LoRAOneConfig
 ) -> tuple[Factors, ModuleReport]:
-    (U, S, V), norm = _decomposed(pair, gradients[pair.source], config)
-    d, k, rank = len(U), len(V), pair.rank
+    rank = pair.rank
+    (U, S, V), norm = given.leading(
+        gradients[pair.source],
+        rank,
+        config.options(rank, pair.base_shape),
+        transposed=pair.transposed,
+        expert=pair.expert,
+        device=pair.down.device if pair.down.is_cuda else torch.device("cpu"),
+    )
+    U = -U  # of the negative gradient
+    d, k = len(U), len(V)
     tolerance = config.rel_tol
     if tolerance is None:
         tolerance = max(d, k) * torch.finfo(torch.float32).eps
@@ -182,37 +190,6 @@ def _initialise(
         rate,
     )
     return Factors(A, B), report
-
-
-def _decomposed(pair: Pair, own: Given, config: LoRAOneConfig) -> tuple[SVD, float]:
-    """The leading triplets of −∇_W L as (d, k), and its norm."""
-    device = pair.down.device if pair.down.is_cuda else torch.device("cpu")
-    if isinstance(own, Triplets):
-        own = own if pair.expert is None else own.expert(pair.expert)
-        rank = min(pair.rank, *pair.base_shape)
-        U, V = (own.U, own.V) if pair.transposed else (own.V, own.U)
-        parts = (-U[:, :rank], own.S[:rank], V[:, :rank])
-        return SVD(*(part.to(device, torch.float64) for part in parts)), float(own.norm)
-    options = config.options(pair.rank, pair.base_shape)
-    G = own if pair.expert is None else own[pair.expert]
-    G = pair.as_ours(G).to(device, exact_dtype(device) if options.method == "exact" else None)
-    G = G.to(torch.float32) if options.method == "lowrank" else G
-    U, S, V = linalg.truncated_svd(G, pair.rank, options)
-    return SVD(-U, S, V), float(torch.linalg.vector_norm(G, dtype=torch.float64))
-
-
-# Graphics processors whose float64 is half as fast as their float32, and not 1/32 or 1/64.
-FLOAT64_CAPABILITIES = ((6, 0), (7, 0), (8, 0), (9, 0), (10, 0))
-
-
-def exact_dtype(device: torch.device) -> torch.dtype:
-    """float64 where the device is good at it."""
-    if device.type == "cpu":
-        return torch.float64
-    good = device.type == "cuda" and torch.cuda.get_device_capability(device) in (
-        FLOAT64_CAPABILITIES
-    )
-    return torch.float64 if good else torch.float32
 
 
 def _kaiming(name: str, seed: int, d: int, columns: int, like: Tensor) -> Tensor:
