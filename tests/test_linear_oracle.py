@@ -77,7 +77,8 @@ def test_pair_methods_from_given_factors(name, options, case, reduce):
     method = lt.METHODS[name](**hyper)
     initial = given_factors(case, rank)
     damping = options.get("damping", 0.0)
-    X, W, shift, run = run_both(case, method, rank, initial, damping=damping, reduce=reduce)
+    start = method.at(rank).started_at(initial)
+    X, W, shift, run = run_both(case, start, rank, damping=damping, reduce=reduce)
     A, B = (f.numpy() for f in initial)
     W_f = W - method.scale * A @ B if method.offset else W
     Y = X @ (W + shift)

@@ -7,6 +7,7 @@ import torch
 import loraone_theory as lt
 from loraone_theory.core import threads
 from loraone_theory.dynamics import loop as LOOP
+from loraone_theory.problems.linear.blocks import gradients_by_rows
 
 
 def problem(**changes):
@@ -216,7 +217,7 @@ def test_one_pair_of_factors_meets_many_instances():
     assert torch.equal(many.residual(one), many.residual(whole))
     assert torch.equal(many.loss(one), many.loss(whole))
     banded = lt.sample_linear_matrix_free(d=12, k=10, true_rank=2, samples=120, seeds=(0, 1, 2))
-    by_rows = banded._gradients_by_rows(*one, rows=5)
+    by_rows = gradients_by_rows(banded.covariance, banded.dense_target, one, 5)
     for part, other in zip(banded.gradients(whole), by_rows, strict=True):
         # Sums of at most 12 terms in another order.
         torch.testing.assert_close(part, other, rtol=0, atol=12 * 2.3e-16 * float(part.abs().max()))
