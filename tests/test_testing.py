@@ -6,7 +6,7 @@ import sys
 
 import pytest
 import torch
-from hypothesis import given
+from hypothesis import find, given, settings
 from hypothesis import strategies as st
 
 import loraone_theory as lt
@@ -69,3 +69,57 @@ def test_a_missing_hypothesis_is_named_with_the_remedy(monkeypatch):
     monkeypatch.delitem(sys.modules, "loraone_theory.testing.strategies")
     with pytest.raises(ImportError, match=r"hypothesis is not installed; run: pip install"):
         importlib.import_module("loraone_theory.testing.strategies")
+
+
+@given(testing.problems(samples=(1, 3), widths=(4, 8)))
+def test_problems_of_few_samples(problem):
+    assert problem.samples < problem.d
+    testing.check_problem(problem)
+
+
+@given(testing.relu_problems(batch=2, relative_shifts=(0.1, 0.3)))
+def test_relu_problems_keep_their_bounds(problem):
+    assert problem.batch_shape == (2,)
+    assert bool((problem.relative_shift >= 0.1 * (1 - 1e-12)).all())
+    assert bool((problem.relative_shift <= 0.3 * (1 + 1e-12)).all())
+
+
+@settings(max_examples=5)
+@given(testing.loss_problems())
+def test_loss_problems_keep_the_contract(problem):
+    testing.check_problem(problem)
+
+
+@given(testing.degenerate_factors(7, 5, 3, smallest=(1e-9, 1e-6)))
+def test_degenerate_factors_have_their_singular_values(pair):
+    for M in pair:
+        S = torch.linalg.svdvals(M)
+        # Absolute rounding eps of the largest, against values of at least 1e-9.
+        assert abs(float(S[0]) - 1) < 1e-12
+        assert 1e-9 * (1 - 1e-5) <= float(S[2]) <= 1e-6 * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("population", [False, True])
+@pytest.mark.parametrize("kind", ["problems", "relu_problems", "loss_problems"])
+def test_examples_print_as_the_calls_that_make_them(kind, population):
+    if kind == "loss_problems" and population:
+        return pytest.skip("losses are those of samples")
+    more = {} if kind == "loss_problems" else {"population": population}
+    drawn = find(getattr(testing, kind)(batch=2, **more), lambda problem: True)
+    names = {**vars(lt.testing.strategies), **{n: getattr(lt, n) for n in dir(lt) if "sample" in n}}
+    again = eval(repr(drawn), names)
+    assert repr(again) == repr(drawn)
+    assert torch.equal(again.shift.A, drawn.shift.A)
+
+
+def test_falsifying_examples_can_be_pasted():
+    @settings(max_examples=20, database=None, print_blob=False)
+    @given(testing.problems(), testing.factors(4, 3, 2))
+    def false(problem, pair):
+        assert False  # noqa: B011, PT015
+
+    with pytest.raises(AssertionError) as caught:
+        false()
+    note = "\n".join(caught.value.__notes__)
+    assert "problem=sample_linear(d=3, k=3, true_rank=1" in note
+    assert "gaussian_factors(" in note

@@ -38,7 +38,8 @@ class LossProblem(Described):
         expected: the expected loss as a function of W, or None.
         draw: (generator, size) -> `size` fresh rows of every array, or None.
         chunk: how many runs are differentiated at once; None for all.
-        recipe: None: the data were given.
+        seeds: what each instance was drawn from, where it was drawn.
+        recipe: the sampler that drew it and its arguments; None where data were given.
     """
 
     function: Loss
@@ -53,6 +54,7 @@ class LossProblem(Described):
     expected: Loss | None = None
     draw: rows.Draw | None = None
     chunk: int | None = None
+    seeds: tuple[int, ...] | None = None
     recipe: dict[str, Any] | None = None
 
     @property

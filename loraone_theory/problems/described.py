@@ -71,6 +71,10 @@ class Described:
         inside = ", ".join(f"{name}={value}" for name, value in contents(self).items())  # type: ignore[arg-type]
         return f"{type(self).__name__}({inside})"
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """The same line where IPython and hypothesis would take a dataclass apart."""
+        printer.text(repr(self))
+
     def _repr_html_(self) -> str:
         """A table of two columns, for notebooks."""
         rows = "".join(

@@ -30,7 +30,11 @@ def drawn(sampler: Callable[P, T]) -> Callable[P, T]:
         problem = sampler(*args, **kwargs)
         bound = signature.bind(*args, **kwargs)
         bound.apply_defaults()
-        recipe = {name: _plain(value) for name, value in bound.arguments.items()}
+        given = dict(bound.arguments)
+        for name, parameter in signature.parameters.items():
+            if parameter.kind is inspect.Parameter.VAR_KEYWORD:
+                given |= given.pop(name, {})
+        recipe = {name: _plain(value) for name, value in given.items()}
         object.__setattr__(problem, "recipe", {"sampler": sampler.__name__, **recipe})
         return problem
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loraone_theory.problems.activation import sample_activation
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 from loraone_theory.problems.sensing.sampling import sample_sensing
 
 SAMPLERS: dict[str, Callable[..., Problem]] = {
+    "sample_activation": sample_activation,
     "sample_linear": sample_linear,
     "sample_linear_matrix_free": sample_linear_matrix_free,
     "sample_relu": sample_relu,

@@ -16,19 +16,29 @@ For example, Spectral-init starts within ε‖Δ‖_op of the target, ε = ‖Σ
 ...     size = torch.linalg.matrix_norm(problem.shift.dense(), 2)
 ...     assert bool((gap <= problem.covariance_deviation() * size * (1 + 1e-12)).all())
 >>> starts_close()
+
+What a failing test prints can be pasted: problems and factors show as the calls that make them.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import math
+from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, haar_frame, normal
+from loraone_theory.problems.activation import ACTIVATIONS, sample_activation
+from loraone_theory.problems.autograd import LossProblem
+from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
+from loraone_theory.problems.relu.population import ReLUPopulation
+from loraone_theory.problems.relu.problem import ReLUProblem
+from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 
 try:
     from hypothesis import strategies as st
@@ -79,6 +89,7 @@ def problems(
     true_ranks: Bounds = (1, 4),
     condition_number: float = 10.0,
     samples_per_dimension: Bounds = (4, 20),
+    samples: Bounds | None = None,
     dtype: torch.dtype = torch.float64,
 ) -> LinearProblem:
     """Linear problems Δ = U diag(λ*) Vᵀ with Haar frames and Gaussian inputs.
@@ -90,6 +101,7 @@ def problems(
         true_ranks: least and largest r*.
         condition_number: the largest κ.
         samples_per_dimension: least and largest N/d.
+        samples: least and largest N in place of that, for example (1, 3): fewer than d.
         dtype: float32 or float64.
 
     Returns:
@@ -98,31 +110,143 @@ def problems(
     d, k, true_rank = draw(shapes(widths=widths, true_ranks=true_ranks))
     spectrum = draw(spectra(true_rank, condition_number=condition_number))
     first = draw(SEEDS)
-    sampled = sample_linear(
+    make = linear_population if population else sample_linear
+    return make(
         d=d,
         k=k,
         true_rank=true_rank,
-        samples=draw(st.integers(*samples_per_dimension)) * d,
+        samples=_rows(draw, d, samples_per_dimension, samples),
         spectrum=spectrum,
         seeds=tuple(range(first, first + batch)),
         dtype=dtype,
     )
+
+
+def _rows(draw: st.DrawFn, d: int, per_dimension: Bounds, samples: Bounds | None) -> int:
+    if samples is not None:
+        return draw(st.integers(*samples))
+    return draw(st.integers(*per_dimension)) * d
+
+
+@drawn
+def linear_population(**arguments: Any) -> LinearProblem:
+    """The problem at N = ∞ of the W and Δ that `sample_linear` draws with the same arguments."""
+    sampled = sample_linear(**arguments)
+    return LinearProblem.population(shift=sampled.shift, pretrained=sampled.pretrained)
+
+
+@st.composite
+def relu_problems(
+    draw: st.DrawFn,
+    *,
+    batch: int = 1,
+    population: bool = False,
+    widths: Bounds = (3, 14),
+    true_ranks: Bounds = (1, 4),
+    condition_number: float = 10.0,
+    relative_shifts: tuple[float, float] = (0.01, 0.5),
+    samples_per_dimension: Bounds = (4, 20),
+    samples: Bounds | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> ReLUProblem | ReLUPopulation:
+    """ReLU problems, on samples or at N = ∞; arguments as for `problems`.
+
+    Args:
+        relative_shifts: least and largest max_m ‖Δ_m‖/‖w_m‖.
+    """
+    known = _one_layer(draw, batch, widths, true_ranks, condition_number, relative_shifts, dtype)
     if population:
-        return LinearProblem.population(shift=sampled.shift, pretrained=sampled.pretrained)
-    return sampled
+        return sample_relu_population(**known)
+    return sample_relu(**known, samples=_rows(draw, known["d"], samples_per_dimension, samples))
+
+
+@st.composite
+def loss_problems(
+    draw: st.DrawFn,
+    *,
+    batch: int = 1,
+    widths: Bounds = (3, 10),
+    true_ranks: Bounds = (1, 4),
+    condition_number: float = 10.0,
+    relative_shifts: tuple[float, float] = (0.01, 0.5),
+    samples_per_dimension: Bounds = (2, 8),
+    samples: Bounds | None = None,
+    dtype: torch.dtype = torch.float64,
+) -> LossProblem:
+    """Problems that a user might make with `from_loss`: a layer of GELU, tanh or softplus units."""
+    known = _one_layer(draw, batch, widths, true_ranks, condition_number, relative_shifts, dtype)
+    activation = draw(st.sampled_from(sorted(ACTIVATIONS)))
+    rows = _rows(draw, known["d"], samples_per_dimension, samples)
+    return sample_activation(**known, activation=activation, samples=rows)
+
+
+def _one_layer(
+    draw: st.DrawFn,
+    batch: int,
+    widths: Bounds,
+    true_ranks: Bounds,
+    condition_number: float,
+    relative_shifts: tuple[float, float],
+    dtype: torch.dtype,
+) -> dict[str, Any]:
+    d, k, true_rank = draw(shapes(widths=widths, true_ranks=true_ranks))
+    first = draw(SEEDS)
+    return {
+        "d": d,
+        "k": k,
+        "true_rank": true_rank,
+        "relative_shift": draw(st.floats(*relative_shifts)),
+        "condition_number": draw(st.floats(1.0, condition_number)),
+        "seeds": tuple(range(first, first + batch)),
+        "dtype": dtype,
+    }
 
 
 def factors(
     d: int, k: int, rank: int, *, size: float = 0.3, dtype: torch.dtype = torch.float64
 ) -> st.SearchStrategy[Factors]:
     """Gaussian A (d, r) and B (r, k) with entries of standard deviation `size`."""
+    given = {"d": d, "k": k, "rank": rank, "size": size, "dtype": dtype}
+    return st.builds(gaussian_factors, seed=SEEDS, **_just(given))
 
-    def make(seed: int) -> Factors:
-        rng = generator(seed, "factors")
-        pair = (normal(rng, d, rank), normal(rng, rank, k))
-        return Factors(*(size * torch.from_numpy(M).to(dtype) for M in pair))
 
-    return SEEDS.map(make)
+def gaussian_factors(
+    *, d: int, k: int, rank: int, seed: int, size: float = 0.3, dtype: torch.dtype = torch.float64
+) -> Factors:
+    """The pair that `factors` draws with this seed."""
+    rng = generator(seed, "factors")
+    pair = (normal(rng, d, rank), normal(rng, rank, k))
+    return Factors(*(size * torch.from_numpy(M).to(dtype) for M in pair))
+
+
+def degenerate_factors(
+    d: int,
+    k: int,
+    rank: int,
+    *,
+    smallest: tuple[float, float] = (1e-12, 1e-3),
+    dtype: torch.dtype = torch.float64,
+) -> st.SearchStrategy[Factors]:
+    """A and B with singular values geometric from 1 to a value within `smallest`, r <= d, k."""
+    exponents = st.floats(*(math.log10(value) for value in smallest))
+    given = {"d": d, "k": k, "rank": rank, "dtype": dtype}
+    return st.builds(graded_factors, seed=SEEDS, exponent=exponents, **_just(given))
+
+
+def graded_factors(
+    *, d: int, k: int, rank: int, seed: int, exponent: float, dtype: torch.dtype = torch.float64
+) -> Factors:
+    """The pair that `degenerate_factors` draws: singular values from 1 to 10^exponent."""
+    rng = generator(seed, "graded factors")
+    values = np.logspace(0.0, exponent, rank)
+    mix = [haar_frame(rng, rank, rank) for _ in range(2)]
+    A = haar_frame(rng, d, rank) * values @ mix[0]
+    B = (haar_frame(rng, k, rank) * values @ mix[1]).T
+    return Factors(torch.from_numpy(A).to(dtype), torch.from_numpy(B.copy()).to(dtype))
+
+
+def _just(values: dict[str, Any]) -> dict[str, st.SearchStrategy[Any]]:
+    return {name: st.just(value) for name, value in values.items()}
 
 
 def orthogonal(n: int, *, dtype: torch.dtype = torch.float64) -> st.SearchStrategy[Tensor]:
