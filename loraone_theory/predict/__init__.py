@@ -1,9 +1,9 @@
 """Closed forms of the linear model: floors, the plateau, linearised dynamics, local rates.
 
-Nothing here looks at a run. `relu` holds the predictions for the ReLU model.
+Nothing here looks at a run. `relu` holds the predictions for the ReLU model, `flow` gradient flow.
 """
 
-from loraone_theory.predict import relu
+from loraone_theory.predict import flow, relu
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
 from loraone_theory.predict.linearised import (
@@ -11,6 +11,13 @@ from loraone_theory.predict.linearised import (
     linearised,
     linearised_alignment,
     plateau,
+)
+from loraone_theory.predict.noise import (
+    mean_full_floor,
+    mean_noise_floor,
+    noise_floor,
+    one_step_error,
+    surplus,
 )
 from loraone_theory.predict.rates import Contraction, rates
 from loraone_theory.predict.summary import Summary, summary
@@ -30,15 +37,21 @@ __all__ = [
     "best_step",
     "contraction",
     "floor",
+    "flow",
     "largest_stable_step",
     "linearised",
     "linearised_alignment",
     "local_rate",
+    "mean_full_floor",
+    "mean_noise_floor",
+    "noise_floor",
+    "one_step_error",
     "pair_floor",
     "pair_solution",
     "plateau",
     "rates",
     "relu",
     "summary",
+    "surplus",
     "tangent_extremes",
 ]

@@ -1,0 +1,162 @@
+"""Noise floors and one-step errors: printed figures, explicit traces, and draws written out."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.problems.sensing.sampling import sample_sensing
+
+
+def test_the_printed_figures() -> None:
+    """d = k = 40, N = 400, r* = 2, λ* = 1, σ = 0.1."""
+    size = {"samples": 400, "d": 40, "k": 40, "noise_std": 0.1}
+    assert lt.predict.mean_full_floor(**size) == pytest.approx(0.02228, abs=5e-6)
+    two = lt.predict.mean_noise_floor(rank=2, **size)
+    assert two == pytest.approx(0.002071, abs=5e-7)
+    # 200 matrices: each s_1² is known to a few per cent, their mean to 0.3 %.
+    three, eight = (two + lt.predict.surplus(rank=r, true_rank=2, **size) for r in (3, 8))
+    assert three == pytest.approx(0.004027, rel=0.01)
+    assert eight == pytest.approx(0.01121, rel=0.01)
+    problem = lt.sample_linear(d=40, k=40, true_rank=2, samples=400)
+    one = 0.5 * lt.predict.one_step_error(problem, noise_std=0.1)
+    assert float(one) == pytest.approx(0.1045, abs=5e-5)
+    threshold = math.sqrt(41 * 2 / (2 * 78))  # one step within a factor 2 of the floor from here
+    assert threshold == pytest.approx(0.73, abs=0.005)
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "m", "expected"),
+    [("dense", 1500, 0.062), ("rank-one", 1500, 0.127), ("multi-response", 2304, 0.260)],
+)
+def test_the_printed_one_step_errors(ensemble: str, m: int, expected: float) -> None:
+    """d = k = 24, r = 2, relative to ‖Δ‖²."""
+    problem = sample_sensing(ensemble=ensemble, d=24, k=24, true_rank=2, measurements=m)
+    found = float(lt.predict.one_step_error(problem)) / 2
+    assert found == pytest.approx(expected, abs=5e-4)
+
+
+def explicit_floor(rows: np.ndarray, U: np.ndarray, V: np.ndarray, sigma: float) -> float:
+    """½σ²tr((P_TKP_T)†) with P_T = I − (I − UUᵀ) ⊗ (I − VVᵀ) as a dk×dk matrix."""
+    d, k = len(U), len(V)
+    P = np.eye(d * k) - np.kron(np.eye(d) - U @ U.T, np.eye(k) - V @ V.T)
+    K = rows.T @ rows / len(rows)
+    return 0.5 * sigma**2 / len(rows) * np.trace(np.linalg.pinv(P @ K @ P, rcond=1e-10))
+
+
+@pytest.mark.parametrize("ensemble", ["dense", "rank-one", "single-response", "completion"])
+def test_floors_against_the_explicit_trace(ensemble: str) -> None:
+    problem = sample_sensing(ensemble=ensemble, d=6, k=5, true_rank=2, measurements=120, seeds=[4])
+    eye = torch.eye(30, dtype=torch.float64).reshape(-1, 6, 5)
+    ones = torch.eye(5, dtype=torch.float64)
+    rows = torch.stack(
+        [problem.operator.forward(lt.Factors(E[None], ones[None]))[0] for E in eye], 1
+    ).numpy()
+    U, _, V = (part[0].numpy() for part in lt.linalg.truncated_svd(problem.shift, 2))
+    expected = explicit_floor(rows, U, V, 0.2)
+    assert float(lt.predict.noise_floor(problem, noise_std=0.2)) == pytest.approx(
+        expected, rel=1e-9
+    )
+
+
+def test_the_linear_floor_is_the_multi_response_one() -> None:
+    """The same rows at every output; a multi-response measurement carries √k times the noise."""
+    sensed = sample_sensing(
+        ensemble="multi-response", d=6, k=5, true_rank=2, measurements=100, seeds=[4]
+    )
+    eye = torch.eye(6, dtype=torch.float64)
+    columns = [
+        sensed.operator.forward(lt.Factors(e[None, :, None], torch.eye(1, 5).double()[None]))[0]
+        for e in eye
+    ]
+    X = torch.stack(columns, 1).reshape(20, 5, 6)[:, 0] / math.sqrt(5)
+    linear = lt.LinearProblem.from_data(X, shift=sensed.shift.dense()[0])
+    here = lt.predict.noise_floor(linear, noise_std=0.3)
+    there = lt.predict.noise_floor(sensed, noise_std=0.3)
+    torch.testing.assert_close(there.reshape(()), here.reshape(()), rtol=1e-9, atol=0)
+
+
+def test_the_linear_floor_is_where_noisy_fits_end() -> None:
+    """C⁻¹·(best rank-2 of C(Δ + Σ̂⁻¹XᵀZ/N)) of 400 noises on one X, σ = 0.02: to 4 errors."""
+    rng, d, k, N, sigma = np.random.default_rng(5), 8, 7, 60, 0.02
+    X = rng.standard_normal((N, d))
+    U, V = (np.linalg.qr(rng.standard_normal((n, 2)))[0] for n in (d, k))
+    problem = lt.LinearProblem.from_data(X, shift=U @ V.T)
+    C = np.linalg.cholesky(X.T @ X / N).T
+    risks = []
+    for _ in range(400):
+        Z = sigma * rng.standard_normal((N, k))
+        Y = C @ (U @ V.T) + np.linalg.solve(C.T, X.T @ Z / N)
+        left, S, right = np.linalg.svd(Y)
+        E = np.linalg.solve(C, (left[:, :2] * S[:2]) @ right[:2]) - U @ V.T
+        risks.append(0.5 * np.sum(E**2))
+    error = np.std(risks) / math.sqrt(len(risks))
+    predicted = float(lt.predict.noise_floor(problem, noise_std=sigma))
+    # Second order in σ(√d + √k)/√N = 0.014: its square, a few times over, is far below the error.
+    assert abs(np.mean(risks) - predicted) <= 4 * error
+
+
+@pytest.mark.parametrize(
+    ("ensemble", "m", "options"),
+    [
+        ("dense", 40, {}),
+        ("rank-one", 40, {}),
+        ("single-response", 40, {}),
+        ("multi-response", 40, {}),
+        ("completion", 12, {"replace": False}),
+        ("completion", 40, {"replace": True}),
+    ],
+)
+def test_one_step_errors_are_means_over_draws(ensemble: str, m: int, options: dict) -> None:
+    """‖P_T(G − Δ)‖² over 600 draws of the operator at one Δ: to 4 standard errors."""
+    count, sigma = 600, 0.1
+    drawn = sample_sensing(
+        ensemble=ensemble,
+        d=6,
+        k=5,
+        true_rank=2,
+        measurements=m,
+        spectrum=(1.0, 0.6),
+        seeds=range(count),
+        **options,
+    )
+    rng = np.random.default_rng(6)
+    U, V = (torch.from_numpy(np.linalg.qr(rng.standard_normal((n, 2)))[0]) for n in (6, 5))
+    shift = lt.Factors(U * torch.tensor([1.0, 0.6]), V.mT)
+    operator = drawn.operator
+    noise = sigma * operator.label_scale * torch.from_numpy(rng.standard_normal((count, m)))
+    labels = operator.forward(lt.Factors(shift.A[None], shift.B[None])) + noise
+    miss = operator.adjoint(labels) / m - shift.dense()
+    tangent = miss - (miss - U @ (U.mT @ miss)) @ (torch.eye(5).double() - V @ V.mT)
+    squares = (tangent**2).sum((-2, -1)).numpy()
+    problem = type(drawn)(operator, labels, shift)
+    predicted = lt.predict.one_step_error(problem, noise_std=sigma)
+    error = squares.std() / math.sqrt(count)
+    assert abs(squares.mean() - float(predicted.reshape(-1)[0])) <= 4 * error
+
+
+def test_what_cannot_be_said_is_refused() -> None:
+    size = {"samples": 41, "d": 40, "k": 40, "noise_std": 0.1}
+    symmetric = sample_sensing(ensemble="symmetric", d=5, k=5, true_rank=1, measurements=40)
+    few = sample_sensing(ensemble="dense", d=5, k=5, true_rank=2, measurements=9)
+    relu = lt.sample_relu_population(d=6, k=5, true_rank=1, relative_shift=0.1)
+    population = lt.LinearProblem.population(shift=torch.eye(3))
+    rows = [
+        (ValueError, lambda: lt.predict.mean_full_floor(**size), "samples > d \\+ 1"),
+        (ValueError, lambda: lt.predict.mean_noise_floor(rank=2, **size), "samples > d \\+ 1"),
+        (ValueError, lambda: lt.predict.noise_floor(few, noise_std=-1), "noise_std must be"),
+        (ValueError, lambda: lt.predict.one_step_error(symmetric), "'symmetric' ensemble"),
+        (ValueError, lambda: lt.predict.noise_floor(population, noise_std=1), "samples"),
+        (TypeError, lambda: lt.predict.noise_floor(relu, noise_std=1), "got ReLUPopulation"),
+        (TypeError, lambda: lt.predict.one_step_error(relu), "got ReLUPopulation"),
+    ]
+    for kind, call, message in rows:
+        with pytest.raises(kind, match=message):
+            call()
+    assert math.isinf(float(lt.predict.noise_floor(few, noise_std=0.1)))
+    thin = lt.sample_linear(d=6, k=5, true_rank=1, samples=4)
+    assert math.isinf(float(lt.predict.noise_floor(thin, noise_std=0.1)))
