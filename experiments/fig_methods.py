@@ -51,7 +51,7 @@ class Config(experiment.Config):
     """How many steps."""
     tune: bool = False
     """Take the grid also where the best step size is predicted."""
-    methods: tuple[str, ...] = tuple(lt.METHODS)
+    methods: tuple[str, ...] = lt.methods.stepping()
     """Which methods."""
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""

@@ -81,6 +81,7 @@ SOLID, DASHDOT, SHORT = "-", (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1))
 METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
     "full": ("Full fine-tuning", BLACK, SOLID),
     "lora": ("LoRA", VERMILLION, SOLID),
+    "flow": ("LoRA, gradient flow", VERMILLION, (0, (1, 1))),
     "lora+": ("LoRA+", VERMILLION, DASHDOT),
     "p-lora": ("P-LoRA", VERMILLION, SHORT),
     "rslora": ("rsLoRA", ORANGE, SHORT),
@@ -104,6 +105,7 @@ OPTIMISERS = {
     "-scaled-adamw": ("scaled AdamW", "s"),
     "-adamw": ("AdamW", "o"),
     "-momentum": ("momentum", "^"),
+    "-flow": ("gradient flow", "D"),
 }
 
 

@@ -29,7 +29,7 @@ def everything() -> comparing.Comparison:
 
 
 def test_one_row_for_every_method(everything: comparing.Comparison) -> None:
-    assert [row.method for row in everything.rows] == list(lt.METHODS)
+    assert [row.method for row in everything.rows] == list(lt.methods.stepping())
     for row in everything.rows:
         assert row.loss.shape == (301, 2)
         assert row.learning_rate > 0

@@ -52,6 +52,11 @@ def simulate(name: str, given: lt.LinearProblem, seeds: Any = SEEDS, **options: 
     return lt.simulate(given, method(name), seeds=seeds, **options)
 
 
+def slack(name: str) -> float:
+    """Roundings of 40 steps, or as many errors of an integrator."""
+    return max(TOLERANCE[torch.float64] * 100, STEPS * method(name).hyper["rule"].get("rtol", 0.0))
+
+
 def assert_close(found: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
     size = torch.linalg.matrix_norm(expected)
     assert (torch.linalg.matrix_norm(found - expected) <= tolerance * size).all()
@@ -156,7 +161,7 @@ def test_batch_equals_stacked_singles(name: str) -> None:
     for i, seed in enumerate(SEEDS):
         alone = simulate(name, problem((seed,)), seeds=[seed])
         found = together.learned_shift().dense()[i]
-        assert_close(found, alone.learned_shift().dense()[0], TOLERANCE[torch.float64] * 100)
+        assert_close(found, alone.learned_shift().dense()[0], slack(name))
 
 
 @pytest.mark.parametrize("name", lt.METHODS)
@@ -167,7 +172,7 @@ def test_sweeps_equal_single_runs(name: str) -> None:
         alone = simulate(name, problem(), learning_rate=eta)
         found, expected = swept.learned_shift().dense(), alone.learned_shift().dense()
         # Factors of the offset carry no sweep axis, so the sum broadcasts to (rates, seeds).
-        assert_close(found[i], expected, TOLERANCE[torch.float64] * 100)
+        assert_close(found[i], expected, slack(name))
     if lt.methods.get(name).facts.inverts:
         dampings = [0.01, 0.1]
         swept = simulate(name, problem(), damping=dampings)
@@ -184,8 +189,8 @@ def test_reduction_is_exact(name: str, population: bool) -> None:
         given = lt.LinearProblem.population(shift=given.shift, pretrained=given.pretrained)
     auto, never = (simulate(name, given, reduce=how) for how in ("auto", "never"))
     found, expected = (run.learned_shift().dense() for run in (auto, never))
-    assert_close(found, expected, TOLERANCE[torch.float64] * 100)
-    torch.testing.assert_close(auto["risk"], never["risk"], rtol=1e-10, atol=1e-20)
+    assert_close(found, expected, slack(name))
+    torch.testing.assert_close(auto["risk"], never["risk"], rtol=10 * slack(name), atol=1e-20)
     if not lt.methods.get(name, RANK).rule(ETA, 0.0).equivariant:
         assert torch.equal(auto["risk"], never["risk"])  # nothing was reduced
 
@@ -195,7 +200,7 @@ def test_scale_is_consistent(name: str) -> None:
     """sA₀B₀ is what is offset, and the function at t = 0 is W or W + sA₀B₀ as the row says."""
     factory = lt.METHODS[name]
     if "scale" not in inspect.signature(factory).parameters:
-        assert name in {"full", "full-adamw", "rslora"}
+        assert name in {"full", "full-adamw", "full-flow", "rslora"}
         return
     made = method(name, scale=2.0)
     assert made.scale == 2.0
@@ -248,9 +253,8 @@ def _keywords(name: str) -> set[str]:
 RULES: dict[str, Callable[[], rules.Rule]] = {
     name: (lambda make=make: make(0.01))
     for name, make in rules.RULES.items()
-    if name != "lora-plus"
+    if make(0.01).advance is None  # those are held to check_rule
 }
-RULES["lora-plus"] = lambda: rules.lora_plus(0.01, 4.0)
 RULES["adalora"] = lambda: rules.adalora(rules.gd(0.01), target_rank=2, total_steps=12)
 RULES["lora-pro with betas"] = lambda: rules.lora_pro(0.01, betas=(0.9, 0.999))
 RULES["scaled-adamw of peft"] = lambda: rules.scaled_adamw(0.01, order="peft")
@@ -266,7 +270,8 @@ EQUIVARIANT = {
 
 
 def test_every_rule_is_under_contract() -> None:
-    assert set(rules.RULES) <= set(RULES)
+    elsewhere = {name for name, make in rules.RULES.items() if make(0.01).advance is not None}
+    assert set(rules.RULES) <= set(RULES) | elsewhere
 
 
 def tensors(

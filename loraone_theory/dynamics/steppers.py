@@ -67,10 +67,15 @@ class ByRule:
             self._graph.replay()
 
     def _next(self) -> tuple[Params, State]:
+        rule = self._plan.rule
+        if rule.advance is not None:
+            return rule.advance(self.params, self._gradients, self.state)
+        return rule.update(self.params, self._gradients(self.params), self.state)
+
+    def _gradients(self, params: Params) -> Params:
         method, frozen = self._plan.method.parametrisation, self._plan.start.frozen
-        gradients = self._plan.problem.gradients(method.shift(self.params, frozen))
-        pulled = method.pullback(self.params, frozen, gradients)
-        return self._plan.rule.update(self.params, pulled, self.state)
+        gradients = self._plan.problem.gradients(method.shift(params, frozen))
+        return method.pullback(params, frozen, gradients)
 
     def _overwrite(self) -> None:
         for old, new in zip(self.params, self._next()[0], strict=True):

@@ -84,6 +84,11 @@ def with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any]) 
     inherited = dict(hyper) if name == rule else {}
     whole = {"lr": lr, **group, "rule": name, **_stated(name), **inherited, **own}
     validate.number("lr", whole["lr"])
+    if make(whole, 1.0).advance is not None:
+        raise ValueError(
+            f"rule {name!r} asks for gradients at points of its own, and an optimiser has one a "
+            "step; use another rule"
+        )
     if "scales" not in group and make(whole, 1.0).pair:
         raise ValueError(
             f"rule {name!r} needs pairs (A, B); got other parameters; give them 'rule': 'adamw', "

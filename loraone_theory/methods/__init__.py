@@ -23,8 +23,10 @@ from loraone_theory.methods.gradient import (
 )
 from loraone_theory.methods.lora import (
     adalora,
+    flow,
     full,
     full_adamw,
+    full_flow,
     lora,
     lora_adamw,
     lora_momentum,
@@ -42,7 +44,9 @@ from loraone_theory.methods.weight import lora_xs, milora, olora, pissa
 METHODS: dict[str, Callable[..., Method]] = {
     "full": full,
     "full-adamw": full_adamw,
+    "full-flow": full_flow,
     "lora": lora,
+    "flow": flow,
     "lora-momentum": lora_momentum,
     "lora-adamw": lora_adamw,
     "rslora": rslora,
@@ -68,6 +72,11 @@ METHODS: dict[str, Callable[..., Method]] = {
 }
 
 
+def stepping() -> tuple[str, ...]:
+    """The methods that make steps of a size of their own, all but the flows."""
+    return tuple(name for name, factory in METHODS.items() if not factory().facts.flow)
+
+
 def get(method: str | Method, rank: int | None = None) -> Method:
     """A Method from its name in `METHODS`, with default hyper-parameters, or the one given.
 
@@ -88,8 +97,10 @@ __all__ = [
     "RuleFactory",
     "Scale",
     "adalora",
+    "flow",
     "full",
     "full_adamw",
+    "full_flow",
     "get",
     "lora",
     "lora_adamw",
@@ -114,4 +125,5 @@ __all__ = [
     "pissa",
     "rebuild",
     "rslora",
+    "stepping",
 ]

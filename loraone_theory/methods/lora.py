@@ -21,6 +21,11 @@ def full() -> Method:
     return Method("full", init_part("zero"), whole)
 
 
+def full_flow(*, rtol: float = 1e-10) -> Method:
+    """Full fine-tuning by gradient flow; time is the learning rate times the step."""
+    return full().trained_by("flow", rtol=rtol)
+
+
 def full_adamw(
     *, betas: Betas = (0.9, 0.999), eps: float = 1e-8, weight_decay: float = 0.0
 ) -> Method:
@@ -42,6 +47,11 @@ def rslora(*, alpha: float = 1.0, init_std: Std = 1e-2) -> Method:
     return lora(init_std=init_std, scale=Alpha(alpha, stabilised=True)).trained_by(
         "gd", name="rslora"
     )
+
+
+def flow(*, rtol: float = 1e-10, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA by gradient flow on the pair; time is the learning rate times the step."""
+    return lora(init_std=init_std, scale=scale).trained_by("flow", name="flow", rtol=rtol)
 
 
 def lora_momentum(*, beta: float = 0.9, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:

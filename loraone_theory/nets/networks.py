@@ -124,6 +124,11 @@ class Training:
     ) -> None:
         self.method = method
         self.rule: Rule = method.rule(learning_rate, damping)
+        if self.rule.advance is not None:
+            raise ValueError(
+                f"{method.name!r} asks for gradients at points of its own, and a network gives one "
+                "a step; use a rule without Rule.advance"
+            )
         self.fixed = weights
         runs = torch.as_tensor(learning_rate).shape[:-3]
         self.layers: dict[int, Layer] = {}

@@ -110,7 +110,7 @@ def compare(
         rank: r.
         steps: T of every run.
         seeds: one trial per seed, for tuning and for the numbers reported.
-        names: methods of `METHODS`; None for all.
+        names: methods of `METHODS`; None for all but the flows.
         tune: take the grid for every method.
         grid: step sizes.
         report: called now and then.
@@ -128,7 +128,7 @@ def compare(
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     drawn = trial_seeds(problem, seeds)
     values = validate.numbers("grid", list(grid), positive=True)
-    wanted = tuple(METHODS if names is None else dict.fromkeys(names))
+    wanted = tuple(methods.stepping() if names is None else dict.fromkeys(names))
     _ = [validate.choice("method", name, METHODS) for name in wanted]
     length = validate.integer("steps", steps, least=2)
     setting = _Setting(problem, rank, length, drawn, tune, values, report)

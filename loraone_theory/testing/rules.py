@@ -113,13 +113,25 @@ def _stage(form: Parametrisation, dtype: torch.dtype = torch.float64) -> _Stage:
 def _path(rule: Rule, stage: _Stage, params: Params, steps: int = STEPS) -> Params:
     state = rule.init(params)
     for _ in range(steps):
-        params, state = rule.update(params, stage.gradients(params), state)
+        params, state = _next(rule, stage, params, state)
     return params
 
 
+def _next(rule: Rule, stage: _Stage, params: Params, state: Any) -> tuple[Params, Any]:
+    if rule.advance is not None:
+        return rule.advance(params, stage.gradients, state)
+    return rule.update(params, stage.gradients(params), state)
+
+
 def _one_step(rule: Rule, form: Parametrisation, dtype: torch.dtype) -> None:
-    params = _params(form, dtype)
-    gradients = _stage(form, dtype).gradients(params)
+    params, stage = _params(form, dtype), _stage(form, dtype)
+    gradients = stage.gradients(params)
+
+    def update() -> tuple[Params, Any]:
+        if rule.advance is not None:
+            return rule.advance(params, stage.gradients, state)
+        return rule.update(params, gradients, state)
+
     state = _called("init", form, lambda: rule.init(params))
     for leaf in leaves(state):
         require(
@@ -128,7 +140,7 @@ def _one_step(rule: Rule, form: Parametrisation, dtype: torch.dtype) -> None:
             f"be saved; got {type(leaf).__name__}",
         )
     before = copied((params, gradients, state))
-    new, after = _called("update", form, lambda: rule.update(params, gradients, state))
+    new, after = _called("update", form, update)
     require(
         same_bits((params, gradients, state), before),
         "update must not write to parameters, gradients or state; one of them has changed",
@@ -141,7 +153,7 @@ def _one_step(rule: Rule, form: Parametrisation, dtype: torch.dtype) -> None:
     for i, (given, found) in enumerate(zip(params, new, strict=True)):
         kinds = [(tuple(t.shape), t.dtype, t.device) for t in (given, found)]
         require(kinds[0] == kinds[1], f"tensor {i} must stay {kinds[0]}; update made it {kinds[1]}")
-    again = rule.update(params, gradients, state)
+    again = update()
     require(
         same_bits((new, after), again),
         "the same call must give the same bits; a second one gave others (hidden state or noise?)",
@@ -243,9 +255,8 @@ def _rates(factory: Factory, form: Parametrisation) -> None:
         )
     # A schedule: another rate at the second step, with the state of the first.
     first, second = (_made(factory, eta) for eta in rates)
-    gradients = stage.gradients(params)
-    moved, state = first.update(params, gradients, first.init(params))
-    _called("update", form, lambda: second.update(moved, gradients, state))
+    moved, state = _next(first, stage, params, first.init(params))
+    _called("update", form, lambda: _next(second, stage, moved, state))
 
 
 def _damping(factory: Factory, form: Parametrisation) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from loraone_theory.methods.rules.adalora import adalora
 from loraone_theory.methods.rules.adamw import adamw
 from loraone_theory.methods.rules.base import Descent, Local, Rule
+from loraone_theory.methods.rules.flow import flow
 from loraone_theory.methods.rules.gd import gd
 from loraone_theory.methods.rules.lora_plus import lora_plus
 from loraone_theory.methods.rules.lora_pro import lora_pro
@@ -17,6 +18,7 @@ from loraone_theory.methods.rules.scaled_adamw import scaled_adamw
 
 RULES: dict[str, Callable[..., Rule]] = {
     "adamw": adamw,
+    "flow": flow,
     "gd": gd,
     "lora-plus": lora_plus,
     "lora-pro": lora_pro,
@@ -35,6 +37,7 @@ __all__ = [
     "Rule",
     "adalora",
     "adamw",
+    "flow",
     "gd",
     "lora_plus",
     "lora_pro",

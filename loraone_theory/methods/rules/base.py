@@ -70,6 +70,10 @@ class Rule(NamedTuple):
         damping: the one to take where none is given and it has to have one.
         local: how it acts near a solution, None where no local rate exists or none is known.
         no_rate: why there is none.
+        advance: (trainable, gradients, state) -> (new trainable, new state) for rules that ask for
+            gradients elsewhere than at time t: `gradients` is then the function trainable ->
+            gradients, and `update` is not called.
+        flow: its steps are pieces of a flow, so that only learning rate × steps matters.
         ends_with: rank -> the rank that it ends with, for rules that prune; None for the others.
     """
 
@@ -83,7 +87,23 @@ class Rule(NamedTuple):
     damping: float = 0.0
     local: Local | None = None
     no_rate: str = UNSTATED
+    flow: bool = False
     ends_with: Callable[[int], int] | None = None
+    advance: Callable[[Params, Callable[[Params], Params], State], tuple[Params, State]] | None = (
+        None
+    )
+
+
+def no_update(rule: str) -> Callable[[Params, Params, State], tuple[Params, State]]:
+    """The `update` of a rule that only has `advance`: it says so."""
+
+    def update(params: Params, gradients: Params, state: State) -> tuple[Params, State]:
+        raise TypeError(
+            f"rule {rule!r} asks for gradients at points of its own, so it is run by "
+            "Rule.advance, as simulate does; here use a rule that takes one gradient a step"
+        )
+
+    return update
 
 
 def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:
