@@ -3,18 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors, Params
+from loraone_theory.core.factors import Params
 from loraone_theory.methods.parametrisations import PARAMETRISATIONS, Parametrisation
 from loraone_theory.methods.rules import Descent, Local, Rule
 from loraone_theory.testing.base import (
-    RANK,
     ContractError,
     D,
     K,
@@ -25,8 +24,9 @@ from loraone_theory.testing.base import (
     require,
     same_bits,
 )
+from loraone_theory.testing.stage import RUNS, STEPS, advanced, params_of, path, stage_of
 
-ETA, STEPS, RUNS = 0.01, 12, 6
+ETA = 0.01
 # Half of the digits: sound rules differ by roundings, which 12 steps at condition numbers of 10^3
 # multiply by less than that; unsound ones by a share of a step.
 DIGITS = torch.finfo(torch.float64).eps ** 0.5
@@ -35,19 +35,6 @@ DIGITS = torch.finfo(torch.float64).eps ** 0.5
 SINGLE = 1e3 * torch.finfo(torch.float32).eps
 
 Factory = Callable[..., Rule]
-
-
-class _Stage(NamedTuple):
-    """Gradients of ½⟨E, CE⟩ with E = (learned shift) − T, for a batch of runs."""
-
-    form: Parametrisation
-    covariance: Tensor
-    target: Tensor
-
-    def gradients(self, params: Params) -> Params:
-        A, B = self.form.shift(params, ())
-        M = self.covariance @ (A @ B - self.target)
-        return tuple(self.form.pullback(params, (), Factors(M @ B.mT, A.mT @ M)))
 
 
 def check_rule(rule: Rule | Factory, *, trains: str = "pair") -> None:
@@ -98,33 +85,8 @@ def _made(factory: Factory, learning_rate: Any = ETA, damping: float = 0.0) -> R
     return made
 
 
-def _params(form: Parametrisation, dtype: torch.dtype = torch.float64, runs: int = RUNS) -> Params:
-    shapes = {"AB": [(D, RANK), (RANK, K)], "full": [(D, K)]}.get(
-        form.name, [(D, RANK), (1, RANK), (RANK, K)]
-    )
-    return tuple(draw(i, runs, *shape, dtype=dtype) for i, shape in enumerate(shapes))
-
-
-def _stage(form: Parametrisation, dtype: torch.dtype = torch.float64) -> _Stage:
-    X = draw(7, 8 * D, D, dtype=dtype)
-    return _Stage(form, X.mT @ X / len(X), draw(8, RUNS, D, K, dtype=dtype))
-
-
-def _path(rule: Rule, stage: _Stage, params: Params, steps: int = STEPS) -> Params:
-    state = rule.init(params)
-    for _ in range(steps):
-        params, state = _next(rule, stage, params, state)
-    return params
-
-
-def _next(rule: Rule, stage: _Stage, params: Params, state: Any) -> tuple[Params, Any]:
-    if rule.advance is not None:
-        return rule.advance(params, stage.gradients, state)
-    return rule.update(params, stage.gradients(params), state)
-
-
 def _one_step(rule: Rule, form: Parametrisation, dtype: torch.dtype) -> None:
-    params, stage = _params(form, dtype), _stage(form, dtype)
+    params, stage = params_of(form, dtype), stage_of(form, dtype)
     gradients = stage.gradients(params)
 
     def update() -> tuple[Params, Any]:
@@ -189,8 +151,8 @@ def _form(state: Any) -> Any:
 def _single_precision(rule: Rule, form: Parametrisation) -> None:
     added = []
     for dtype in (torch.float32, torch.float64):
-        params = _params(form, dtype)
-        new = _path(rule, _stage(form, dtype), params, steps=1)
+        params = params_of(form, dtype)
+        new = path(rule, stage_of(form, dtype), params, steps=1)
         added.append([after - before for after, before in zip(new, params, strict=True)])
     for found, expected in zip(*added, strict=True):
         off = gap(found, expected)
@@ -202,10 +164,10 @@ def _single_precision(rule: Rule, form: Parametrisation) -> None:
 
 
 def _runs_apart(rule: Rule, form: Parametrisation) -> None:
-    stage, params = _stage(form), _params(form)
-    together = _path(rule, stage, params)
+    stage, params = stage_of(form), params_of(form)
+    together = path(rule, stage, params)
     for i in range(2):
-        alone = _path(rule, stage._replace(target=stage.target[i]), tuple(P[i] for P in params))
+        alone = path(rule, stage._replace(target=stage.target[i]), tuple(P[i] for P in params))
         off = max(gap(a[i], b) for a, b in zip(together, alone, strict=True))
         require(
             off <= DIGITS,
@@ -227,11 +189,11 @@ def _equivariance(rule: Rule, form: Parametrisation) -> None:
             answer.append(Q if column is None else Q @ turns[column])
         return tuple(answer)
 
-    stage, params = _stage(form), _params(form)
+    stage, params = stage_of(form), params_of(form)
     rotated = stage._replace(
         covariance=left.mT @ stage.covariance @ left, target=left.mT @ stage.target @ right
     )
-    expected, found = turned(_path(rule, stage, params)), _path(rule, rotated, turned(params))
+    expected, found = turned(path(rule, stage, params)), path(rule, rotated, turned(params))
     off = max(gap(a, b) for a, b in zip(found, expected, strict=True))
     require(
         off <= DIGITS,
@@ -241,12 +203,12 @@ def _equivariance(rule: Rule, form: Parametrisation) -> None:
 
 
 def _rates(factory: Factory, form: Parametrisation) -> None:
-    rates, stage, params = (ETA, ETA / 4), _stage(form), _params(form)
+    rates, stage, params = (ETA, ETA / 4), stage_of(form), params_of(form)
     column = torch.tensor(rates, dtype=torch.float64).reshape(-1, 1, 1, 1)
     wide = tuple(P.expand(len(rates), *P.shape) for P in params)
-    together = _called("update", form, lambda: _path(_made(factory, column), stage, wide))
+    together = _called("update", form, lambda: path(_made(factory, column), stage, wide))
     for i, eta in enumerate(rates):
-        alone = _path(_made(factory, eta), stage, params)
+        alone = path(_made(factory, eta), stage, params)
         off = max(gap(a[i], b) for a, b in zip(together, alone, strict=True))
         require(
             off <= DIGITS,
@@ -255,14 +217,14 @@ def _rates(factory: Factory, form: Parametrisation) -> None:
         )
     # A schedule: another rate at the second step, with the state of the first.
     first, second = (_made(factory, eta) for eta in rates)
-    moved, state = _next(first, stage, params, first.init(params))
-    _called("update", form, lambda: _next(second, stage, moved, state))
+    moved, state = advanced(first, stage, params, first.init(params))
+    _called("update", form, lambda: advanced(second, stage, moved, state))
 
 
 def _damping(factory: Factory, form: Parametrisation) -> None:
-    stage, params = _stage(form), _params(form)
+    stage, params = stage_of(form), params_of(form)
     plain, damped = (_made(factory, ETA, damping) for damping in (0.0, 1.0))
-    ends = [_path(made, stage, params, steps=2) for made in (plain, damped)]
+    ends = [path(made, stage, params, steps=2) for made in (plain, damped)]
     matters = not same_bits(*ends)
     require(
         matters == plain.inverts,
@@ -289,8 +251,8 @@ def _facts(rule: Rule) -> None:
 
 def _descent(rule: Rule, descent: Descent) -> None:
     form = PARAMETRISATIONS["pair"](1.0)
-    params = A, B = _params(form)
-    grad_A, grad_B = gradients = _stage(form).gradients(params)
+    params = A, B = params_of(form)
+    grad_A, grad_B = gradients = stage_of(form).gradients(params)
     state = rule.init(params)
     eta, ratio = descent.learning_rate, descent.ratio
     if descent.inverses is None:
