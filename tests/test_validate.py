@@ -118,6 +118,11 @@ def test_numbers_become_floats(given, value):
     assert found == value
 
 
+def kind_of(given):
+    """An id that every process gives alike: addresses differ."""
+    return type(given).__name__ if type(given) is object else repr(given)
+
+
 @pytest.mark.parametrize(
     "given",
     [
@@ -127,7 +132,7 @@ def test_numbers_become_floats(given, value):
         np.datetime64("2020-01-01"), float("nan"), float("inf"), -float("inf"), -1, 10**400,
         np.float64("nan"),
     ],
-    ids=repr,
+    ids=kind_of,
 )  # fmt: skip
 def test_what_is_no_number_is_refused(given):
     with pytest.raises((TypeError, ValueError), match=r"^x must .*got"):
