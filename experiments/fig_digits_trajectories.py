@@ -50,8 +50,9 @@ class Config(experiment.Config):
     """LoRA-One's γ, the learning rate of its one-step initialisation, tuned in the same way."""
 
 
-# Sums over 64 hidden units; tuning near the stability edge magnifies rounding 1e1 times.
-TOLERANCE = agreement.tolerance(size=64, growth=1e1, dtype="float32")
+# Sums over 64 units; steps near the stability edge magnify rounding 1e1 times, and the axes that
+# points are drawn on 3 times more, by the ratio of the variances along them.
+TOLERANCE = agreement.tolerance(size=64, growth=3e1, dtype="float32")
 
 SMOKE = Config(
     trials=2,

@@ -53,8 +53,9 @@ def test_every_target_and_its_tests_exist() -> None:
 
 def test_the_survivors_that_are_argued_are_mutants_of_today_and_have_a_reason() -> None:
     """A line that changed takes its argument with it: look again."""
-    known = {mutant.name for mutant in mutants.every()}
-    assert sorted(set(mutants.argued()) - known) == []
+    known = [mutant.name for mutant in mutants.every()]
+    gone = [key for key in mutants.argued() if not any(name.startswith(key) for name in known)]
+    assert gone == []
     assert all(len(reason.split()) >= 5 for reason in mutants.argued().values())
 
 
