@@ -181,3 +181,52 @@ def test_noisy_labels_bend_the_valley() -> None:
     values = values[values.abs() > 1e-9 * values[-1]]  # the gauge: one direction, at rounding
     assert len(values) == 5 + 4 - 1
     torch.testing.assert_close(near.extremes[0], values[[0, -1]], rtol=1e-8, atol=1e-10)
+
+
+@pytest.mark.parametrize("k", [1, 6])
+def test_rates_of_a_relu_problem_are_its_step_differenced(k: int) -> None:
+    """(1 − multiplier)/η of one preconditioned step on N samples, by central differences.
+
+    B is held to the row space of all outputs: every direction counts, as masks mix columns.
+    """
+    problem = lt.sample_relu(d=6, k=k, true_rank=1, samples=60, relative_shift=0.1, seeds=[0])
+    near = lt.predict.relu_contraction(problem)
+    U, S, V = lt.linalg.truncated_svd(problem.shift, 1)
+    A, B = U * S.sqrt()[..., None, :], S.sqrt()[..., None] * V.mT
+    z0, eta, h = torch.cat([A.flatten(), B.flatten()]), 0.1, 1e-7
+
+    def step(z: torch.Tensor) -> torch.Tensor:
+        A, B = z[:6].reshape(1, 6, 1), z[6:].reshape(1, 1, k)
+        gA, gB = problem.gradients(lt.Factors(A, B))
+        new = A - eta * gA / (B @ B.mT), B - eta * gB / (A.mT @ A)
+        return torch.cat([part.flatten() for part in new])
+
+    eye = torch.eye(len(z0), dtype=z0.dtype)
+    J = torch.stack([(step(z0 + h * e) - step(z0 - h * e)) / (2 * h) for e in eye], 1).numpy()
+    mu = (1 - np.linalg.eigvals(J).real) / eta
+    mu = np.sort(mu)[1:]  # the gauge, at rounding eps/h/eta = 1e-8
+    np.testing.assert_allclose(near.extremes[0].numpy(), mu[[0, -1]], rtol=1e-6)
+
+
+def test_a_single_output_is_slower_than_the_spread_formula() -> None:
+    """k = 1, N = 16 d, η = ½: between the spread and the concentrated formula, and past 7/8."""
+    problem = lt.sample_relu(
+        d=50, k=1, true_rank=1, samples=800, relative_shift=0.1, seeds=range(4)
+    )
+    rate = lt.predict.relu_contraction(problem).rate(0.5)
+    spread = lt.predict.relu.finite_rate(0.5, samples=800, d=50)
+    alone = lt.predict.relu.finite_rate(0.5, samples=800, d=50, concentrated=True)
+    assert spread == pytest.approx(0.859, abs=5e-4)
+    assert alone == pytest.approx(0.8955, abs=5e-4)
+    assert bool((rate > 0.875).all())
+    # The least eigenvalue of 25 d samples fluctuates about the edge by a few d^(-2/3) = 0.07.
+    assert abs(float(rate.mean()) - alone) < 0.2 * (1 - alone)
+    run = lt.simulate(
+        problem, "lora-one-preconditioned", rank=1, learning_rate=0.5, steps=200, record=("error",)
+    )
+    inside = run["error"].numpy()
+    for i, curve in enumerate(inside.T):
+        first, last = (int(np.argmax(curve < x * curve[0])) for x in (1e-5, 1e-9))
+        measured = (curve[last] / curve[first]) ** (1 / (last - first))
+        assert measured <= float(rate[i]) + 1e-3
+        assert measured > 0.875 - 0.01

@@ -20,6 +20,7 @@ from loraone_theory.predict.noise import (
     surplus,
 )
 from loraone_theory.predict.rates import Contraction, rates
+from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.predict.summary import Summary, summary
 from loraone_theory.predict.tangent import (
     best_step,
@@ -51,6 +52,7 @@ __all__ = [
     "plateau",
     "rates",
     "relu",
+    "relu_contraction",
     "summary",
     "surplus",
     "tangent_extremes",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -21,11 +23,11 @@ def linear(problem: object) -> LinearProblem:
     return problem
 
 
-def measured(problem: object) -> LinearProblem | SensingProblem:
-    """`problem` if it measures AB linearly, else TypeError."""
-    if not isinstance(problem, (LinearProblem, SensingProblem)):
+def measured(problem: object, *others: type) -> Any:
+    """`problem` if it measures AB linearly, or is one of `others`, else TypeError."""
+    if not isinstance(problem, (LinearProblem, SensingProblem, *others)):
         raise TypeError(
-            "local rates are those of the linear model and of matrix sensing; "
+            "this prediction is one of the linear model and of matrix sensing; "
             f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
         )
     return problem

@@ -244,17 +244,15 @@ def _relu_predictions(setting: _Setting, method: Method) -> Predictions:
     reachable = free or (method.parametrisation.is_pair and not method.offset and rank >= true_rank)
     floor = np.full(trials, 0.0 if reachable else math.nan)
     notes = () if reachable else ("no floor: none is known in closed form in the ReLU model",)
-    local = method.facts.local
-    if local is None or local.weights != "preconditioned" or rank != true_rank:
-        return floor, lambda eta: np.full(trials, math.nan), math.nan, notes
-    samples = facts(problem).samples
+    local, nothing = method.facts.local, lambda eta: np.full(trials, math.nan)
+    if local is None or local.weights != "preconditioned" or rank != true_rank or not reachable:
+        return floor, nothing, math.nan, notes
+    near = predict.relu_contraction(problem, scale=method.scale)
 
     def rate(eta: float) -> np.ndarray:
-        if samples is None:
-            return np.full(trials, predict.relu.population_rate(eta))
-        return np.full(trials, predict.relu.finite_rate(eta, samples=samples, d=problem.d))
+        return np.broadcast_to(near.loss_rate(eta).cpu().double().numpy(), (trials,)).copy()
 
-    return floor, rate, 4 / 3 if samples is None else math.nan, notes
+    return floor, rate, float(near.best_step.min()), (*notes, *near.notes)
 
 
 def distance(loss: np.ndarray, floor: np.ndarray) -> np.ndarray:

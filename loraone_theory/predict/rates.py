@@ -13,14 +13,15 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.methods.parametrisations import LEFT, RIGHT
 from loraone_theory.predict import checks
 from loraone_theory.predict.modes import Curvature, mode_extremes
+from loraone_theory.predict.relu_modes import relu_extremes
 from loraone_theory.predict.seen import seen
+from loraone_theory.predict.stationary import refuse_moving, refuse_saddle
 from loraone_theory.predict.tangent_map import RuleName, TangentMap, tangent_map, tiny
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import reduce_around
+from loraone_theory.problems.relu.problem import ReLUProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 
-# Factors count as a solution where the gradient is at most this share of ‖Σ̂‖‖T‖(‖A‖ + ‖B‖).
-STATIONARY = 1e-3
 UNSEEN = (
     "fewer samples than inputs: the error off their row space is at rest, so the rate is 1; "
     "loss_rate and best_step are those of the part that the samples see"
@@ -96,7 +97,7 @@ class Contraction:
 
 
 def rates(
-    problem: LinearProblem | SensingProblem,
+    problem: LinearProblem | SensingProblem | ReLUProblem,
     at: Factors,
     *,
     rule: RuleName = "gd",
@@ -114,7 +115,8 @@ def rates(
     gauge and superfluous directions that have died out, are projected out.
 
     Args:
-        problem: batch (...), linear or of any measurement operator, with its offset.
+        problem: batch (...), with its offset: linear, of any measurement operator, or a ReLU
+            problem of N samples, which is quadratic where no mask changes (derivations 5.4).
         at: A (..., d, r), B (..., r, k), a stationary point of the loss at W_f + sAB.
         rule: "gd" (also LoRA+ and momentum), "preconditioned" or "lora-pro".
         scale: s.
@@ -141,7 +143,7 @@ def rates(
     >>> rates(problem, at).extremes.round(decimals=4)
     tensor([ 1., 10.])
     """
-    checks.measured(problem)
+    checks.measured(problem, ReLUProblem)
     validate.choice("rule", rule, RULES)
     s = validate.number("scale", scale, positive=True)
     damping = validate.number("damping", damping)
@@ -152,9 +154,12 @@ def rates(
     pair = Factors(s**0.5 * A, s**0.5 * B)
     gain = {"gd": s, "preconditioned": s**2, "lora-pro": 1.0}[rule]
     tangent = tangent_map(pair, rule, damping=s * damping, ratio=ratio)
-    if isinstance(problem, SensingProblem):
-        found, note = gain * _measured_extremes(problem, pair, tangent), UNMEASURED
-        at_rest = bool((found[..., 0] == 0).any())
+    if not isinstance(problem, LinearProblem):
+        if isinstance(problem, ReLUProblem):
+            found = gain * relu_extremes(problem, pair, tangent)
+        else:
+            found = gain * _measured_extremes(problem, pair, tangent)
+        note, at_rest = UNMEASURED, bool((found[..., 0] == 0).any())
     else:
         part, note = seen(problem), UNSEEN
         found = gain * _linear_extremes(
@@ -179,7 +184,7 @@ def _measured_extremes(problem: SensingProblem, at: Factors, tangent: TangentMap
     interpolates = bool(
         (linalg.relative_norm(miss[..., None], problem.targets[..., None]) <= tiny(miss)).all()
     )
-    _refuse_saddle(interpolates, tangent)
+    refuse_saddle(interpolates, tangent)
 
     def gauss(pair: Factors, change: Factors) -> Factors:
         pulled = operator.pull(operator.tangent(pair, change), pair)
@@ -210,7 +215,7 @@ def _linear_extremes(
     gradient = Factors(M @ pair.B.mT, pair.A.mT @ M)
     refuse_moving(gradient, pair, top * torch.linalg.matrix_norm(T))
     interpolates = bool((linalg.relative_norm(E, T) <= tiny(E)).all())
-    _refuse_saddle(interpolates, tangent)
+    refuse_saddle(interpolates, tangent)
 
     def gauss(pair: Factors, change: Factors) -> Factors:
         K = apply(change.A @ pair.B + pair.A @ change.B)
@@ -237,24 +242,3 @@ def _settled(problem: LinearProblem, B: Tensor) -> Tensor:
     if bool((linalg.relative_norm(outside, B.mT) > tiny(B)).any()):
         return B
     return (B @ Q) @ Q.mT
-
-
-def _refuse_saddle(interpolates: bool, tangent: TangentMap) -> None:
-    rank = tangent.A.shape[-1]
-    if not interpolates and min(tangent.ranks) < rank:
-        raise ValueError(
-            "where a residual stays a solution has factors of full rank; got ranks "
-            f"{tangent.ranks} of A and B with rank={rank}; this is a saddle of the loss"
-        )
-
-
-def refuse_moving(gradient: Factors, at: Factors, scale: Tensor) -> None:
-    """Refuse factors at which the gradient is more than STATIONARY of ‖M‖(‖A‖ + ‖B‖)."""
-    norm = torch.linalg.matrix_norm
-    size = (norm(gradient.A) ** 2 + norm(gradient.B) ** 2).sqrt()
-    share = size / (scale * (norm(at.A) + norm(at.B)))
-    if not bool((share <= STATIONARY).all()):
-        raise ValueError(
-            f"a solution is stationary: its gradient is at most {STATIONARY:g} of its scale; got "
-            f"{float(share.max()):.2g}; run longer, or pass the factors a run ended with"
-        )
