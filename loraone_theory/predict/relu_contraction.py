@@ -9,6 +9,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.predict.modes import DENSE_SIZE
 from loraone_theory.predict.rates import Contraction, rates
 from loraone_theory.predict.relu_modes import balanced
+from loraone_theory.problems.base import Problem
 from loraone_theory.problems.relu.population import ReLUPopulation
 from loraone_theory.problems.relu.problem import ReLUProblem
 
