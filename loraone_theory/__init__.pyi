@@ -14,9 +14,12 @@ from loraone_theory.core.factors import Factors as Factors
 from loraone_theory.core.linalg import SVDOptions as SVDOptions
 from loraone_theory.core.status import Outcome as Outcome
 from loraone_theory.core.status import RunStatus as RunStatus
+from loraone_theory.dynamics.loop import rerun as rerun
 from loraone_theory.dynamics.loop import simulate as simulate
 from loraone_theory.dynamics.records import RECORDS as RECORDS
+from loraone_theory.dynamics.records import Record as Record
 from loraone_theory.dynamics.trajectory import Trajectory as Trajectory
+from loraone_theory.dynamics.until import Until as Until
 from loraone_theory.methods import METHODS as METHODS
 from loraone_theory.methods import Method as Method
 from loraone_theory.methods import schedules as schedules

@@ -16,7 +16,8 @@ TOL = 1e-10
 def both_ways(problem, name, rank, **options):
     method = lt.METHODS[name]()
     assume("lora-ga" not in name or 2 * rank <= min(problem.d, problem.k))
-    record = tuple(r for r in lt.RECORDS if r != "balance" or method.is_pair)
+    names = ("loss", "risk", "error", "left_alignment", "right_alignment", "balance")
+    record = tuple(name for name in names if name != "balance" or method.is_pair)
     # Undamped pseudo-inverses decide by a threshold which directions to drop.
     damping = 1e-3 if method.facts.inverts else 0.0
     # Factors made from W are as large as it is, up to 8 here, and stable for small steps only.

@@ -6,8 +6,7 @@ import torch
 import loraone_theory as lt
 from loraone_theory.core import threads
 from loraone_theory.core.status import Outcome
-from loraone_theory.dynamics import loop as LOOP
-from loraone_theory.dynamics import plan, records, steppers
+from loraone_theory.dynamics import plan, recorder, records, settings, steppers
 from loraone_theory.methods.rules import gd
 
 RECORDED = ("loss", "risk", "error", "left_alignment", "right_alignment", "balance")
@@ -133,16 +132,19 @@ def test_stepping_leaves_initial_factors_alone():
         assert torch.equal(again, before)
 
 
+def planned(problem, name):
+    checked = settings.check(problem, name, rank=2, learning_rate=0.1, steps=1)
+    return plan.make(problem, name, checked)
+
+
 def test_other_rules_and_problems_go_by_rule():
     problem = lt.sample_relu(d=6, k=5, true_rank=2, samples=40, relative_shift=0.1)
-    batch = plan.make_batch(problem, (0,), {"learning_rate": 0.1, "damping": 0.0}, problem.like)
-    options = {"rank": 2, "batch": batch, "seeds": (0,), "initial": None, "reduce": "auto"}
-    relu = plan.make_plan(problem, lt.methods.get("lora", 2), **options)
+    relu = planned(problem, "lora")
     assert relu.rule.descent is not None
     assert isinstance(MAKE(relu), steppers.ByRule)
     linear = lt.sample_linear(d=6, k=5, true_rank=2, samples=40)
     for name in ("lora-momentum", "lora-adamw", "lora-sb", "full"):
-        prepared = plan.make_plan(linear, lt.methods.get(name, 2), **options)
+        prepared = planned(linear, name)
         assert isinstance(MAKE(prepared), steppers.ByRule)
     assert gd(0.1).descent is not None
 
@@ -154,9 +156,11 @@ def test_records_do_not_depend_on_the_threads(monkeypatch):
     monkeypatch.setattr(threads, "ENTRIES_PER_THREAD", 100)
     alone = lt.simulate(problem, "lora", **options)
     slices = []
-    measure = LOOP._Run._measure_rows
+    measure = recorder.Recorder._measure_rows
     monkeypatch.setattr(
-        LOOP._Run, "_measure_rows", lambda run, rows: (slices.append(rows), measure(run, rows))
+        recorder.Recorder,
+        "_measure_rows",
+        lambda run, rows: (slices.append(rows), measure(run, rows)),
     )
     before = torch.get_num_threads()
     torch.set_num_threads(3)
@@ -177,7 +181,7 @@ def test_an_error_in_a_measuring_thread_is_raised(monkeypatch):
         raise ArithmeticError("no such record")
 
     monkeypatch.setattr(threads, "ENTRIES_PER_THREAD", 1)
-    monkeypatch.setitem(records.RECORDS, "risk", fail)
+    monkeypatch.setitem(records.RECORDS, "risk", lt.Record("risk", fail, invariant=True))
     problem = problems(10)["diagonal"]
     before = torch.get_num_threads()
     torch.set_num_threads(2)

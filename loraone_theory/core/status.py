@@ -15,7 +15,17 @@ class Outcome(Enum):
         "singular and its pseudo-inverse dropped directions: expected where B = 0 or the rank "
         "exceeds the true rank; otherwise set damping > 0."
     )
-    DIVERGED = "Non-finite factors at step {step}: lower the learning rate or raise the damping."
+    DIVERGED = (
+        "Non-finite factors or loss at step {step}: lower the learning rate or raise the damping."
+    )
+    GROWING = (
+        "The loss is {factor:.3g} times its start at step {step}, and the run would not get there: "
+        "lower the learning rate or raise the damping."
+    )
+    OSCILLATING = (
+        "The loss goes up and down without settling, by {factor:.3g} of its start in the last "
+        "steps up to {step}: lower the learning rate, or let it decay."
+    )
 
 
 @dataclass(frozen=True)
@@ -26,21 +36,23 @@ class RunStatus:
         outcome: which way.
         step: the step the outcome refers to, 0 where none.
         count: in how many steps it occurred, 0 where that has no meaning.
+        factor: the size of it beside the loss at t = 0, 0 where that has no meaning.
     """
 
     outcome: Outcome
     step: int = 0
     count: int = 0
+    factor: float = 0.0
 
     @property
     def ok(self) -> bool:
-        """Whether every step is finite."""
-        return self.outcome is not Outcome.DIVERGED
+        """Whether the run did what it was meant to: every step finite, and the loss no larger."""
+        return self.outcome in (Outcome.COMPLETED, Outcome.TRUNCATED)
 
     @property
     def message(self) -> str:
         """The outcome in words, with advice."""
-        return self.outcome.value.format(step=self.step, count=self.count)
+        return self.outcome.value.format(step=self.step, count=self.count, factor=self.factor)
 
     def __str__(self) -> str:
         return self.message

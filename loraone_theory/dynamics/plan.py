@@ -1,211 +1,192 @@
-"""From the arguments of `simulate` to tensors: batch axes, hyper-parameters, start, reduction."""
+"""From the arguments of `simulate` to tensors: checked settings, start, reduction."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from functools import cached_property
 
-import torch
+import numpy as np
 from torch import Tensor
 
-from loraone_theory.core import memory, tall, validate
-from loraone_theory.core.factors import Factors, Params, Scalar
-from loraone_theory.dynamics.records import ALIGNMENTS, RECORDS
+from loraone_theory import methods
+from loraone_theory.core import tall, validate
+from loraone_theory.core.factors import Factors, Params, Scalar, concatenate
+from loraone_theory.dynamics import batch as batches
+from loraone_theory.dynamics import size
+from loraone_theory.dynamics.batch import Batch
+from loraone_theory.dynamics.records import Record
+from loraone_theory.dynamics.settings import Settings
+from loraone_theory.dynamics.view import Reference, View, reference
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.rules import Rule
 from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.linear.problem import LinearProblem
-from loraone_theory.problems.linear.reduction import Axes, Reduction, reduce_around
-from loraone_theory.problems.trials import instance_count, problem_seeds
-
-REDUCE = ("auto", "never")
+from loraone_theory.problems.linear.reduction import Reduction, reduce_around
 
 
-@dataclass(frozen=True)
-class Batch:
-    """The batch of runs: hyper-parameter axes first, then the instances' axes, seeds last."""
-
-    axes: tuple[str, ...]
-    coordinates: dict[str, tuple[float, ...]]
-    shape: torch.Size
-    hyper: dict[str, Scalar]  # numbers, or tensors (*batch-broadcastable, 1, 1)
-
-
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Plan:
-    """Everything the loop needs, in the coordinates it runs in."""
+    """Everything the loop needs.
 
+    Args:
+        given: the problem as it was handed in.
+        whole: the same with the method's offset.
+        problem: the same in the coordinates that the loop runs in.
+        chosen: the method as it was handed in, at its rank.
+        method: the same with the start that it is given.
+        settings: the arguments, checked.
+        batch: of runs.
+        start: trainable tensors expanded to the batch, in the loop's coordinates.
+        original: as the initialisation gave it.
+        reduction: the way back to the original coordinates, None where nothing was reduced.
+    """
+
+    given: Problem
+    whole: Problem
     problem: Problem
+    chosen: Method
     method: Method
-    rule: Rule
-    start: Start  # expanded to the batch, reduced
+    settings: Settings
     batch: Batch
+    start: Start
+    original: Start
     reduction: Reduction | None
-    original: Start  # as the initialisation gave it
 
+    @cached_property
+    def rule(self) -> Rule:
+        """The rule of the first step."""
+        return self._rule(self.batch.rates.at(self.batch.rates.first))
 
-def make_batch(
-    problem: Problem, seeds: tuple[int, ...], hyper: dict[str, Any], like: Tensor
-) -> Batch:
-    """Name and size the batch axes; sequences among `hyper` become leading axes."""
-    instances = problem.batch_shape
-    last = instance_count(problem)
-    if last > 1 and len(seeds) not in (1, last):
-        raise ValueError(
-            "on a batched problem trial i runs on instance i: seeds must hold one seed, or as "
-            f"many as there are instances; got {len(seeds)} seeds for {last} instances"
+    def rule_at(self, t: int) -> Rule:
+        """The rule of the step from t to t + 1."""
+        return self._rule(self.batch.rates.at(t)) if self.batch.rates.scheduled else self.rule
+
+    def _rule(self, rate: Scalar) -> Rule:
+        return self.method.rule(rate, self.batch.hyper["damping"])
+
+    @property
+    def first(self) -> Params:
+        """The trainable tensors at t = 0, as the initialisation gave them, one for each run."""
+        return tuple(_expanded(tensor, self.batch) for tensor in self.original.trainable)
+
+    def lifted(self, trainable: Params) -> Params:
+        """Trainable tensors of the loop in the original coordinates."""
+        if self.reduction is None:
+            return trainable
+        axes = self.method.parametrisation.trainable_axes
+        return tuple(
+            self.reduction.lift_tensor(tensor, where)
+            for tensor, where in zip(trainable, axes, strict=True)
         )
-    trials = (*instances[:-1], max(last, len(seeds)))
-    swept = {name: value for name, value in hyper.items() if isinstance(value, list)}
-    shape = torch.Size((*(len(v) for v in swept.values()), *trials))
-    tensors: dict[str, Scalar] = {k: v for k, v in hyper.items() if k not in swept}
-    for axis, (name, values) in enumerate(swept.items()):
-        trailing = len(shape) - axis - 1
-        column = torch.tensor(values, dtype=torch.float64).to(like)
-        tensors[name] = column.reshape(-1, *([1] * trailing), 1, 1)
-    axes = (*swept, *(f"instance{i}" for i in range(len(instances) - 1)), "seed")
-    coordinates = {name: tuple(values) for name, values in swept.items()}
-    for i, size in enumerate(instances[:-1]):
-        coordinates[f"instance{i}"] = tuple(range(size))
-    coordinates["seed"] = _one_each(seeds, trials[-1])
-    known = problem_seeds(problem)
-    if known is not None and _one_each(known, trials[-1]) != coordinates["seed"]:
-        coordinates["problem_seed"] = _one_each(known, trials[-1])
-    return Batch(axes, coordinates, shape, tensors)
+
+    def outer(self, trainable: Params) -> Factors:
+        """The pair (A, B), or the factors of the learned shift, from original coordinates."""
+        if self.method.is_pair:
+            return Factors(*trainable)
+        return self.method.parametrisation.shift(trainable, self.original.frozen)
+
+    def view(self, trainable: Params, *, lift: bool) -> View:
+        """What records see of tensors of the loop, in its coordinates or in the original ones."""
+        problem, frozen, offset = self.problem, self.start.frozen, self._low_offset
+        if lift:
+            trainable, problem = self.lifted(trainable), self.whole
+            frozen, offset = self.original.frozen, self.original.offset
+        against = self._reference_whole if lift else self._reference_low
+        form = self.method.parametrisation
+        return View(problem, form, trainable, frozen, offset, self._count, against)
+
+    @cached_property
+    def _low_offset(self) -> Factors | None:
+        offset = self.original.offset
+        lowered = self.reduction is not None and offset is not None
+        return self.reduction.lower(offset) if lowered else offset  # type: ignore[union-attr, arg-type]
+
+    @cached_property
+    def _count(self) -> int:
+        shift = self.method.parametrisation.shift(self.original.trainable, self.original.frozen)
+        if self.original.offset is not None:
+            shift = concatenate(shift, self.original.offset)
+        return min(shift.rank, self.whole.d, self.whole.k)
+
+    def _reference_low(self) -> Reference:
+        return self._low
+
+    def _reference_whole(self) -> Reference:
+        return self._low if self.reduction is None else self._whole
+
+    @cached_property
+    def _low(self) -> Reference:
+        return reference(self.problem)
+
+    @cached_property
+    def _whole(self) -> Reference:
+        return reference(self.whole)
+
+    def split_records(self) -> tuple[Mapping[str, Record], dict[str, str]]:
+        """The records that can be measured, and why the others cannot."""
+        wanted = self.settings.record
+        reasons = {name: row.missing(self.given) for name, row in wanted.items()}
+        told = {name: reason for name, reason in reasons.items() if reason is not None}
+        return {name: row for name, row in wanted.items() if name not in told}, told
+
+    def recorded(self, first: int, last: int) -> np.ndarray:
+        """The steps within [first, last] at which records are taken."""
+        every = self.settings.every
+        return np.unique(np.append(np.arange(-(-first // every) * every, last + 1, every), last))
 
 
-def _one_each(seeds: tuple[int, ...], trials: int) -> tuple[int, ...]:
-    return seeds if len(seeds) == trials else seeds * trials
-
-
-def check_size(
-    problem: Problem, batch: Batch, rank: int, record: Sequence[str], recorded: int
-) -> None:
-    """What is kept of the runs fits in memory: records, and the factors of every run."""
-    runs = batch.shape.numel()
-    memory.refuse_beyond_memory(
-        f"records of {len(record)} numbers at {recorded:,} steps of {runs:,} runs",
-        # A step's number is kept as an integer of Python as well.
-        recorded * (100 + len(record) * runs * problem.like.element_size()),
-        "raise every, or record less",
-    )
-    memory.refuse_beyond_memory(
-        f"factors of {runs:,} runs, d = {problem.d}, k = {problem.k}, r = {rank},",
-        2 * runs * rank * (problem.d + problem.k) * problem.like.element_size(),
-        "take fewer runs at once",
-    )
-
-
-def check_records(record: Sequence[str], method: Method) -> tuple[str, ...]:
-    """The record names, each known and defined for the method."""
-    if isinstance(record, str):
-        raise TypeError(f"record must be a sequence of names; got the string {record!r}")
-    for name in record:
-        validate.choice("record", name, RECORDS)
-        if name == "balance" and not method.parametrisation.is_pair:
-            raise ValueError(
-                f"record 'balance' is defined for methods that train A and B; {method.name!r} "
-                f"trains {method.parametrisation.name}; leave it out"
-            )
-    return tuple(dict.fromkeys(record))
-
-
-def check_initial(initial: Factors, problem: Problem, rank: int, method: Method) -> Factors:
-    """Given initial factors that fit the problem, the rank and the method."""
-    if method.offset:
-        raise ValueError(
-            f"{method.name!r} subtracts its own initial factors from W, so with initial given it "
-            "would solve another problem; to go on from where a run stopped use "
-            "run.extend(steps), and to start it elsewhere, with an offset made from that start, "
-            "pass method.started_at(initial) as the method"
-        )
-    A = validate.tensor("initial.A", initial.A)
-    B = validate.tensor("initial.B", initial.B)
-    validate.same_kind(**{"problem": problem.like, "initial.A": A, "initial.B": B})
-    validate.shapes_match(
-        f"initial must be A (..., {problem.d}, {rank}) and B (..., {rank}, {problem.k})",
-        A.shape[-2:] == (problem.d, rank) and B.shape[-2:] == (rank, problem.k),
-        A=A.shape,
-        B=B.shape,
-    )
-    return Factors(A, B)
-
-
-def make_plan(
-    problem: Problem,
-    method: Method,
-    *,
-    rank: int,
-    batch: Batch,
-    seeds: tuple[int, ...],
-    initial: Factors | None,
-    reduce: str,
-) -> Plan:
+def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
     """Initialise, reduce where that is exact, and expand the start to the batch."""
-    rule = method.rule(batch.hyper["learning_rate"], batch.hyper["damping"])
+    chosen = methods.get(given, settings.rank)
+    batch = batches.make(problem, settings.seeds, settings.hyper)
+    size.check(problem, batch, settings)
+    batch.rates.prepare(0, settings.steps)
+    rule = chosen.rule(batch.rates.at(0), batch.hyper["damping"])
     if facts(problem).matrix_free and not rule.equivariant:
         raise ValueError(
-            f"{method.name!r} is not rotation-equivariant, and this problem is known up to a "
+            f"{chosen.name!r} is not rotation-equivariant, and this problem is known up to a "
             "rotation only; draw it with sample_linear instead of sample_linear_matrix_free"
         )
-    if initial is not None:
-        method = method.started_at(initial)
+    method = chosen
+    if settings.initial is not None:
+        method = chosen.started_at(settings.initial)
     elif "init_std" in batch.hyper:
-        method = method.with_init_std(batch.hyper["init_std"])
-    original = method.init(problem, rank, seeds)
-    if original.offset is not None:
-        problem = problem.with_offset(original.offset)
+        method = chosen.with_init_std(batch.hyper["init_std"])
+    original = method.init(problem, settings.rank, settings.seeds)
+    whole = problem if original.offset is None else problem.with_offset(original.offset)
     for tensor in original.trainable:
         validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
-    reduction = None
-    start = original
-    if reduce == "auto" and type(problem) is LinearProblem and rule.equivariant:
-        axes = method.parametrisation
-        placed = [
-            *zip(original.trainable, axes.trainable_axes, strict=True),
-            *zip(original.frozen, axes.frozen_axes, strict=True),
-        ]
-        reduction = reduce_around(problem, placed)
-        lowered = [reduction.lower_tensor(tensor, where) for tensor, where in placed]
-        count = len(original.trainable)
-        start = Start(tuple(lowered[:count]), tuple(lowered[count:]))
-        problem = reduction.problem
+    reduction, start = None, original
+    if settings.reduce == "auto" and type(whole) is LinearProblem and rule.equivariant:
+        reduction, start = _reduced(whole, method, original)
     trainable = tuple(_expanded(tall.layout(tensor), batch) for tensor in start.trainable)
-    return Plan(problem, method, rule, Start(trainable, start.frozen), batch, reduction, original)
+    return Plan(
+        given=problem,
+        whole=whole,
+        problem=whole if reduction is None else reduction.problem,
+        chosen=chosen,
+        method=method,
+        settings=settings,
+        batch=batch,
+        start=Start(trainable, start.frozen),
+        original=original,
+        reduction=reduction,
+    )
 
 
-def first(plan: Plan) -> Params:
-    """The trainable tensors at t = 0, as the initialisation gave them, one for each run."""
-    return tuple(_expanded(tensor, plan.batch) for tensor in plan.original.trainable)
+def _reduced(problem: LinearProblem, method: Method, start: Start) -> tuple[Reduction, Start]:
+    axes = method.parametrisation
+    placed = [
+        *zip(start.trainable, axes.trainable_axes, strict=True),
+        *zip(start.frozen, axes.frozen_axes, strict=True),
+    ]
+    reduction = reduce_around(problem, placed)
+    lowered = [reduction.lower_tensor(tensor, where) for tensor, where in placed]
+    count = len(start.trainable)
+    return reduction, Start(tuple(lowered[:count]), tuple(lowered[count:]))
 
 
 def _expanded(tensor: Tensor, batch: Batch) -> Tensor:
     return tensor.expand(*batch.shape, *tensor.shape[-2:])
-
-
-def lifted(plan: Plan, trainable: Params) -> Params:
-    """Trainable tensors of the loop in the original coordinates."""
-    if plan.reduction is None:
-        return trainable
-    return tuple(
-        plan.reduction.lift_tensor(tensor, axes)
-        for tensor, axes in zip(trainable, _trainable_axes(plan), strict=True)
-    )
-
-
-def _trainable_axes(plan: Plan) -> tuple[Axes, ...]:
-    return plan.method.parametrisation.trainable_axes
-
-
-def outer_factors(plan: Plan, trainable: Params) -> Factors:
-    """The pair (A, B) itself, or the factors of the learned shift, in original coordinates."""
-    if plan.method.parametrisation.is_pair:
-        return Factors(*trainable)
-    return plan.method.parametrisation.shift(trainable, plan.original.frozen)
-
-
-def needs_reference(record: Sequence[str]) -> bool:
-    """Whether any record compares with the gradient's subspaces."""
-    return not ALIGNMENTS.isdisjoint(record)

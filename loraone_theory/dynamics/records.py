@@ -1,57 +1,79 @@
-"""What a run records, by name."""
+"""What a run records: one row of `RECORDS` for each name, and `Record` for one's own."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg, tall
-from loraone_theory.core.factors import Factors, Params
+from loraone_theory.core import linalg, validate
+from loraone_theory.dynamics.curvature import largest_eigenvalue
+from loraone_theory.dynamics.view import Reference, View, reference
 from loraone_theory.problems.base import Problem, facts, needed
 
-
-class Reference(NamedTuple):
-    """What alignments are measured against: frames of U_{r*}(G) and V_{r*}(G)."""
-
-    U: Tensor  # (..., d, r*)
-    V: Tensor  # (..., k, r*)
-
-
-def reference(problem: Problem) -> Reference:
-    """The top-r* singular frames of the one-step gradient."""
-    U, _, V = linalg.truncated_svd(
-        problem.one_step_gradient(), needed(problem, "true_rank", "an alignment")
-    )
-    return Reference(tall.layout(U), tall.layout(V))
+# What a record may need, and the fact of the problem that gives it ("pair": of the method).
+NEEDS = {
+    "reference": "true_rank",
+    "residual": "residual",
+    "risk": "risk",
+    "shift": "shift",
+    "test_loss": "test_loss",
+    "pair": None,
+}
 
 
-class View:
-    """One or many time points of a run, with what several records share computed once."""
+@dataclass(frozen=True)
+class Record:
+    """A quantity measured along a run.
 
-    def __init__(
-        self,
-        problem: Problem,
-        against: Reference | None,
-        shift: Factors,
-        sides: Factors,
-        trainable: Params,
-    ) -> None:
-        self.problem, self.against = problem, against
-        self.shift, self.sides, self.trainable = shift, sides, trainable
+    Args:
+        name: the key in `run[...]`.
+        measure: View -> (times, *batch), or (times, *batch, m) where `axis` is given.
+        invariant: its value is the same in rotated coordinates of input and output space, so that
+            it may be measured on reduced tensors. Where it is not, the tensors are lifted first.
+        needs: of "reference", "residual", "risk", "shift", "test_loss" and "pair". Where a problem
+            does not know one, the record is NaN and `run.reasons[name]` says why; "pair" is for
+            methods that train A and B.
+        axis: the name of the trailing axis of a vector.
+        doc: one line on what it is; by default the first line of `measure`'s docstring.
 
-    @cached_property
-    def residual(self) -> Tensor:
-        """E = W_f + sAB − W − Δ."""
-        return needed(self.problem, "residual", "this record")(self.shift)
+    >>> largest = Record("largest", lambda view: view.shift.dense().abs().amax((-2, -1)))
+    >>> from loraone_theory.dynamics.loop import simulate
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> problem = sample_linear(d=8, k=6, true_rank=1, samples=40)
+    >>> run = simulate(problem, "lora-one", rank=1, learning_rate=0.1, steps=3, record=[largest])
+    >>> run["largest"].shape
+    torch.Size([4, 1])
+    """
 
-    @cached_property
-    def known(self) -> tuple[Tensor, ...]:
-        """E for the losses that take it, nothing for the others."""
-        return (self.residual,) if facts(self.problem).takes_residual else ()
+    name: str
+    measure: Callable[[View], Tensor]
+    invariant: bool = False
+    needs: frozenset[str] = frozenset()
+    axis: str | None = None
+    doc: str = ""
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or not self.name:
+            raise TypeError(f"the name of a record must be a word; got {self.name!r}")
+        validate.function(f"measure of record {self.name!r}", self.measure)
+        object.__setattr__(self, "needs", frozenset(self.needs))
+        for need in self.needs:
+            validate.choice(f"need of record {self.name!r}", need, NEEDS)
+        if not self.doc:
+            first = (self.measure.__doc__ or "").strip().partition("\n")[0]
+            object.__setattr__(self, "doc", first)
+
+    def missing(self, problem: Problem) -> str | None:
+        """Why it cannot be measured on a problem, or None."""
+        known = facts(problem)
+        for need in sorted(self.needs):
+            fact = NEEDS[need]
+            if fact is not None and getattr(known, fact) is None:
+                return f"needs {fact!r}, which this {type(problem).__name__} does not know"
+        return None
 
 
 def _loss(view: View) -> Tensor:
@@ -60,7 +82,7 @@ def _loss(view: View) -> Tensor:
 
 
 def _risk(view: View) -> Tensor:
-    """Expected loss on a fresh sample, exact: ½‖E‖_F² in the linear model."""
+    """Expected loss on a fresh sample, exact: ½‖E‖_F² for isotropic inputs in the linear model."""
     return needed(view.problem, "risk", "record 'risk'")(view.shift, *view.known)
 
 
@@ -71,19 +93,32 @@ def _error(view: View) -> Tensor:
 
 def _left_alignment(view: View) -> Tensor:
     """‖U_{r*,⊥}(G)ᵀ U_{r*}(A)‖_op; NaN where A has rank below r*."""
-    assert view.against is not None
-    return _alignment(view.against.U, view.sides.A)
+    return _alignment(view.reference.U, view.sides.A)
 
 
 def _right_alignment(view: View) -> Tensor:
     """‖V_{r*,⊥}(G)ᵀ V_{r*}(B)‖_op; NaN where B has rank below r*."""
-    assert view.against is not None
-    return _alignment(view.against.V, view.sides.B.mT)
+    return _alignment(view.reference.V, view.sides.B.mT)
 
 
 def _alignment(P: Tensor, M: Tensor) -> Tensor:
     Q, defined = linalg.left_frame(M, P.shape[-1])
     return torch.where(defined, linalg.largest_sine(P, Q), torch.nan)
+
+
+def _left_angles(view: View) -> Tensor:
+    """All r* principal angles between U_{r*}(G) and U_{r*}(A), descending."""
+    return _angles(view.reference.U, view.sides.A)
+
+
+def _right_angles(view: View) -> Tensor:
+    """All r* principal angles between V_{r*}(G) and V_{r*}(B), descending."""
+    return _angles(view.reference.V, view.sides.B.mT)
+
+
+def _angles(P: Tensor, M: Tensor) -> Tensor:
+    Q, defined = linalg.left_frame(M, P.shape[-1])
+    return torch.where(defined[..., None], linalg.principal_angles(P, Q), torch.nan)
 
 
 def _balance(view: View) -> Tensor:
@@ -92,14 +127,69 @@ def _balance(view: View) -> Tensor:
     return torch.linalg.matrix_norm(A.mT @ A - B @ B.mT)
 
 
-RECORDS: dict[str, Callable[[View], Tensor]] = {
-    "loss": _loss,
-    "risk": _risk,
-    "error": _error,
-    "left_alignment": _left_alignment,
-    "right_alignment": _right_alignment,
-    "balance": _balance,
-}
+def _singular_values(view: View) -> Tensor:
+    """Singular values of the learned shift sAB − offset, descending."""
+    return view.singular_values
 
-# These compare with the gradient's subspaces, so the loop prepares a Reference for them.
-ALIGNMENTS = frozenset({"left_alignment", "right_alignment"})
+
+def _nuclear_norm(view: View) -> Tensor:
+    """Sum of the singular values of the learned shift."""
+    return view.singular_values.sum(-1)
+
+
+def _stable_rank(view: View) -> Tensor:
+    """‖M‖_F²/‖M‖_op² of the learned shift M; NaN where M = 0."""
+    squares = view.singular_values.square()
+    return squares.sum(-1) / squares[..., 0]
+
+
+def _gradient_norm(view: View) -> Tensor:
+    """Euclidean norm of the gradient of L in all trained entries."""
+    squares = [g.square().flatten(-2).sum(-1) for g in view.gradients]
+    return torch.stack(torch.broadcast_tensors(*squares)).sum(0).sqrt()
+
+
+def _sharpness(view: View) -> Tensor:
+    """Largest eigenvalue of the Hessian of L in all trained entries."""
+    return largest_eigenvalue(view.gradients_at, view.trainable)
+
+
+def _test_loss(view: View) -> Tensor:
+    """Loss on the held-out rows."""
+    return needed(view.problem, "test_loss", "record 'test_loss'")(view.shift)
+
+
+def _row(
+    name: str,
+    measure: Callable[[View], Tensor],
+    *needs: str,
+    invariant: bool = True,
+    axis: str | None = None,
+) -> Record:
+    return Record(name, measure, invariant, frozenset(needs), axis)
+
+
+_ROWS = (
+    _row("loss", _loss),
+    _row("risk", _risk, "risk"),
+    _row("error", _error, "residual"),
+    _row("left_alignment", _left_alignment, "reference"),
+    _row("right_alignment", _right_alignment, "reference"),
+    _row("left_angles", _left_angles, "reference", axis="angle"),
+    _row("right_angles", _right_angles, "reference", axis="angle"),
+    _row("balance", _balance, "pair"),
+    _row("singular_values", _singular_values, axis="value"),
+    _row("nuclear_norm", _nuclear_norm),
+    _row("stable_rank", _stable_rank),
+    _row("gradient_norm", _gradient_norm),
+    # The Hessian has directions that the reduced coordinates leave out.
+    _row("sharpness", _sharpness, invariant=False),
+    _row("test_loss", _test_loss, "test_loss", invariant=False),
+)
+
+RECORDS: dict[str, Record] = {row.name: row for row in _ROWS}
+
+# These compare with the gradient's subspaces.
+ALIGNMENTS = frozenset(name for name, row in RECORDS.items() if "reference" in row.needs)
+
+__all__ = ["ALIGNMENTS", "NEEDS", "RECORDS", "Record", "Reference", "View", "reference"]

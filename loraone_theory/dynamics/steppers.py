@@ -26,8 +26,8 @@ class Stepper(Protocol):
     params: Params
     state: State
 
-    def step(self) -> None:
-        """Advance by one step."""
+    def step(self, t: int) -> None:
+        """Advance from t to t + 1."""
 
     def saved(self) -> tuple[Params, State]:
         """The present state, to come back to."""
@@ -50,15 +50,21 @@ class ByRule:
 
     def __init__(self, plan: Plan) -> None:
         self._plan = plan
+        self._rule = plan.rule
+        self._scheduled = plan.batch.rates.scheduled
         self.params = plan.start.trainable
         self.state = plan.rule.init(self.params)
         self._owned = self.params[0].is_cuda and self.state is None
         if self._owned:
             self.params = tuple(torch.clone(p) for p in self.params)
-            self._graph = capture.recorded(self._overwrite, self.params)
+            # A recorded step has its rate built in.
+            record = None if self._scheduled else capture.recorded(self._overwrite, self.params)
+            self._graph = record
 
-    def step(self) -> None:
+    def step(self, t: int) -> None:
         """One step of the method from time-t values."""
+        if self._scheduled:
+            self._rule = self._plan.rule_at(t)
         if not self._owned:
             self.params, self.state = self._next()
         elif self._graph is None:
@@ -67,7 +73,7 @@ class ByRule:
             self._graph.replay()
 
     def _next(self) -> tuple[Params, State]:
-        rule = self._plan.rule
+        rule = self._rule
         if rule.advance is not None:
             return rule.advance(self.params, self._gradients, self.state)
         return rule.update(self.params, self._gradients(self.params), self.state)
@@ -130,7 +136,10 @@ class InPlace:
         self.params: Params = (self._A.view(*batch, r, d).mT, self._B.view(*batch, r, m))
         self.state = plan.rule.init(self.params)
         self._inverses, self._ratio, self._scale = descent.inverses, descent.ratio, scale
+        self._rates = plan.batch.rates
         self._gain = scale * descent.learning_rate
+        if self._rates.scheduled:  # a tensor that stays where it is, for the recorded step to read
+            self._gain = torch.as_tensor(self._gain, dtype=A.dtype, device=A.device).clone()
         self._pieces = self._cut(problem, batch)
         mutated = (self._A, self._B, self._next)
         self._graph = capture.recorded(self._advance, mutated) if self.state is None else None
@@ -170,8 +179,10 @@ class InPlace:
             seen, before = high, low
         return pieces
 
-    def step(self) -> None:
+    def step(self, t: int) -> None:
         """One step from time-t values."""
+        if self._rates.scheduled:
+            self._gain.copy_(torch.as_tensor(self._scale * self._rates.at(t)))  # type: ignore[union-attr]
         if self._graph is None:
             self._advance()
         else:

@@ -2,30 +2,35 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from torch import Tensor
 
-from loraone_theory import storage
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
-from loraone_theory.core.status import Outcome, RunStatus
+from loraone_theory.core.status import Outcome
+from loraone_theory.dynamics import archive, continuation, provenance
+from loraone_theory.dynamics.continuation import Resume
+from loraone_theory.dynamics.records import Record
+from loraone_theory.dynamics.run import Run
+from loraone_theory.methods import Method
+from loraone_theory.problems.base import Problem
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Trajectory:
     """The records of a batch of runs.
 
     Args:
         steps: (T,) the recorded steps, 0 first.
-        records: name -> (T, *batch), in the order asked for. NaN where undefined: alignments of
-            rank-short factors, and everything from the step at which a run diverged.
+        records: name -> (T, *batch), in the order asked for, vectors with a trailing axis. NaN
+            where undefined: alignments of rank-short factors, everything from the step at which a
+            run diverged, and what the problem does not know, which `reasons` tells.
         axes: one name for each batch dimension, hyper-parameters first, "seed" last.
         coordinates: axis name -> its values; beside "seed", the seeds of the trials,
             "problem_seed" has those of the instances where they are not the same.
@@ -35,29 +40,97 @@ class Trajectory:
         offset: what was subtracted from W in the frozen part, or None.
         scale: s in W_eff = W_f + sAB.
         status: (*batch) array of RunStatus.
-        config: method, hyper-parameters and settings of the call.
+        record_axes: name of a vector record -> the name of its trailing axis.
+        reasons: name of a record that is NaN -> why.
+        factors: (times, *batch, ...) where `keep_factors` asked for them, else None.
+        factor_steps: their steps.
+        reached: (*batch) the step at which `until` was reached, −1 where it was not; or None.
+        resume: what `extend` goes on from.
     """
 
     steps: np.ndarray
     records: Mapping[str, Tensor]
     axes: tuple[str, ...]
-    coordinates: Mapping[str, tuple[float, ...]]
+    coordinates: Mapping[str, tuple[float | str, ...]]
     initial: Factors
     final: Factors
     offset: Factors | None
     scale: float
     status: np.ndarray
-    config: Mapping[str, Any] = field(default_factory=dict)
+    record_axes: Mapping[str, str] = field(default_factory=dict)
+    reasons: Mapping[str, str] = field(default_factory=dict)
+    factors: Factors | None = None
+    factor_steps: tuple[int, ...] = ()
+    reached: Tensor | None = None
+    resume: Resume = field(default_factory=Resume)
+
+    @classmethod
+    def of(cls, run: Run) -> Trajectory:
+        """The trajectory of a run that has ended."""
+        plan = run.plan
+        records = plan.settings.record
+        return cls(
+            steps=run.at,
+            records=run.values(),
+            axes=plan.batch.axes,
+            coordinates=plan.batch.coordinates,
+            initial=plan.outer(plan.first),
+            final=plan.outer(plan.lifted(run.stepper.params)),
+            offset=plan.original.offset,
+            scale=plan.method.scale if plan.method.is_pair else 1.0,
+            status=run.statuses(),
+            record_axes={n: row.axis for n, row in records.items() if row.axis is not None},
+            reasons=run.reasons,
+            factors=run.kept.factors(),
+            factor_steps=tuple(run.kept.steps),
+            reached=run.reached,
+            resume=Resume(plan, run.point()),
+        )
+
+    @cached_property
+    def config(self) -> Mapping[str, Any]:
+        """Everything that determined the numbers, as JSON has it; `rerun` takes it."""
+        plan = self.resume.plan
+        return (self.resume.config or {}) if plan is None else provenance.config(plan)
 
     def __getitem__(self, name: str) -> Tensor:
         """The record `name`, shape (T, *batch)."""
         validate.choice("record", name, self.records)
         return self.records[name]
 
+    def _ipython_key_completions_(self) -> list[str]:
+        return list(self.records)
+
+    def __repr__(self) -> str:
+        return f"Trajectory({self._summary()})"
+
+    def _repr_html_(self) -> str:
+        rows = "".join(
+            f"<tr><td>{name}</td><td>{tuple(value.shape)}</td></tr>"
+            for name, value in self.records.items()
+        )
+        return f"<p>Trajectory: {self._summary()}</p><table>{rows}</table>"
+
+    def _summary(self) -> str:
+        sizes = ", ".join(
+            f"{axis}: {size}" for axis, size in zip(self.axes, self.status.shape, strict=True)
+        )
+        bad = sum(not status.ok for status in self.status.flat)
+        state = "all ok" if bad == 0 else f"{bad} of {self.status.size} not ok"
+        return (
+            f"t = 0 … {self.steps[-1]}, {sizes}; {', '.join(self.records) or 'no records'}; {state}"
+        )
+
     @property
     def diverged(self) -> np.ndarray:
-        """(*batch) booleans: which runs ended with non-finite factors."""
-        return np.vectorize(lambda s: not s.ok, otypes=[bool])(self.status)
+        """(*batch) booleans: which runs ended with non-finite factors or loss."""
+        gone = np.vectorize(lambda s: s.outcome is Outcome.DIVERGED, otypes=[bool])
+        return gone(self.status)
+
+    @property
+    def ok(self) -> np.ndarray:
+        """(*batch) booleans: which runs ended well."""
+        return np.vectorize(lambda s: s.ok, otypes=[bool])(self.status)
 
     def learned_shift(self) -> Factors:
         """sA_TB_T − offset: what was added to W, as Factors."""
@@ -66,6 +139,32 @@ class Trajectory:
             return shift
         return concatenate(shift, Factors(-self.offset.A, self.offset.B))
 
+    def extend(
+        self,
+        steps: int,
+        *,
+        problem: Problem | None = None,
+        method: Method | None = None,
+        records: tuple[Record, ...] = (),
+        progress: Callable[[int], object] | None = None,
+    ) -> Trajectory:
+        """The same runs with `steps` more steps: bit for bit what one longer run would have given.
+
+        Args:
+            steps: how many more.
+            problem: after `load`, where the problem was not drawn by a sampler.
+            method: after `load`, where a part of the method was one's own.
+            records: after `load`, the records of one's own.
+            progress: called with the number of steps done, now and then.
+
+        Raises:
+            ValueError: what is handed in is not what the run was made with, or something is
+                missing.
+        """
+        more = validate.integer("steps", steps, least=1)
+        run = continuation.go_on(self.resume, more, problem, method, records, progress)
+        return continuation.joined(self, Trajectory.of(run))
+
     def to_numpy(self) -> dict[str, np.ndarray]:
         """`steps` and every record as numpy arrays."""
         arrays = {name: value.cpu().numpy() for name, value in self.records.items()}
@@ -73,67 +172,9 @@ class Trajectory:
 
     def save(self, path: str | Path) -> None:
         """Write everything to one npz file, whole or not at all."""
-        flat = self.status.ravel()
-        arrays: dict[str, Any] = {f"record.{n}": v.cpu() for n, v in self.records.items()}
-        for name, value in _named_factors(self).items():
-            arrays[f"factors.{name}"] = value.detach().cpu()
-        arrays["steps"] = self.steps
-        arrays["status.outcome"] = np.array([s.outcome.name for s in flat])
-        arrays["status.step"] = np.array([s.step for s in flat])
-        arrays["status.count"] = np.array([s.count for s in flat])
-        arrays["status.shape"] = np.array(self.status.shape, dtype=np.int64)
-        meta = {
-            "axes": self.axes,
-            "coordinates": dict(self.coordinates),
-            "scale": self.scale,
-            "config": dict(self.config),
-        }
-        arrays["meta"] = np.array(json.dumps(meta))
-        storage.save_arrays(path, arrays)
+        archive.save(self, path)
 
     @classmethod
     def load(cls, path: str | Path) -> Trajectory:
-        """Read what `save` wrote.
-
-        Raises:
-            storage.DamagedFile: another kind of file, or a damaged one; pickles are never read.
-        """
-        arrays = storage.load_arrays(path)
-        with storage.reading(path, "a saved Trajectory"):
-            meta = json.loads(str(arrays["meta"]))
-            parts = {
-                name.removeprefix("factors."): torch.from_numpy(value)
-                for name, value in arrays.items()
-                if name.startswith("factors.")
-            }
-            status = np.empty(len(arrays["status.step"]), dtype=object)
-            columns = (arrays[f"status.{name}"] for name in ("outcome", "step", "count"))
-            for i, (name, step, count) in enumerate(zip(*columns, strict=True)):
-                status[i] = RunStatus(Outcome[str(name)], int(step), int(count))
-            return cls(
-                steps=arrays["steps"],
-                records={
-                    name.removeprefix("record."): torch.from_numpy(value)
-                    for name, value in arrays.items()
-                    if name.startswith("record.")
-                },
-                axes=tuple(meta["axes"]),
-                coordinates={name: tuple(values) for name, values in meta["coordinates"].items()},
-                initial=Factors(parts["initial.A"], parts["initial.B"]),
-                final=Factors(parts["final.A"], parts["final.B"]),
-                offset=Factors(parts["offset.A"], parts["offset.B"])
-                if "offset.A" in parts
-                else None,
-                scale=meta["scale"],
-                status=status.reshape(tuple(arrays["status.shape"])),
-                config=meta["config"],
-            )
-
-
-def _named_factors(trajectory: Trajectory) -> dict[str, Tensor]:
-    parts = {}
-    for name in ("initial", "final", "offset"):
-        factors = getattr(trajectory, name)
-        if factors is not None:
-            parts[f"{name}.A"], parts[f"{name}.B"] = factors
-    return parts
+        """Read what `save` wrote; pickles are refused."""
+        return cls(**archive.load(path))

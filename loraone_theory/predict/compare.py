@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loraone_theory import methods, predict, storage
 from loraone_theory.core import validate
+from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
@@ -190,7 +191,7 @@ def _row(setting: _Setting, name: str) -> Row:
     loss, error = (run[key].cpu().numpy()[:, chosen] for key in ("loss", "error"))
     states = run.status[chosen].flat
     excess = distance(loss, floor)
-    failed = sum(not state.ok for state in states)
+    failed = sum(state.outcome is Outcome.DIVERGED for state in states)
     steps = _reached(excess)
     count = int(np.isfinite(steps).sum())
     status = "converged" if count == len(steps) else f"{count} of {len(steps)} converged"

@@ -1,0 +1,146 @@
+"""Going on from where runs stopped, exactly."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraone_theory.core.factors import Factors
+from loraone_theory.dynamics import provenance
+from loraone_theory.dynamics.execution import carry_out
+from loraone_theory.dynamics.plan import Plan
+from loraone_theory.dynamics.records import Record
+from loraone_theory.dynamics.run import Point, Run
+from loraone_theory.methods import Method
+from loraone_theory.methods.rules.base import State
+from loraone_theory.problems.base import Problem
+
+if TYPE_CHECKING:
+    from loraone_theory.dynamics.trajectory import Trajectory
+
+Leaf = Tensor | float | int | bool
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """What a file holds of a plan and of where its runs stood."""
+
+    config: dict[str, Any]
+    initial: Factors | None  # as it was given
+    step: int
+    params: tuple[Tensor, ...]
+    leaves: tuple[Leaf, ...]
+    diverged_at: Tensor
+
+
+@dataclass(frozen=True, eq=False)
+class Resume:
+    """What `extend` goes on from: a plan and a point of it, or what a file holds of them."""
+
+    plan: Plan | None = None
+    point: Point | None = None
+    stored: Stored | None = None
+    config: dict[str, Any] | None = None
+
+
+def go_on(
+    resume: Resume,
+    more: int,
+    problem: Problem | None,
+    method: Method | None,
+    records: tuple[Record, ...],
+    progress: Callable[[int], object] | None,
+) -> Run:
+    """`more` steps from there on."""
+    plan, point = resume.plan, resume.point
+    if plan is None or point is None:
+        if resume.stored is None:
+            raise ValueError(
+                "this trajectory holds no state to go on from: its file was written by a version "
+                "that did not keep it; simulate again, or start from initial=run.final"
+            )
+        plan, point = _restored(resume.stored, problem, method, records)
+    last = point.step + more
+    settings = replace(plan.settings, steps=last, until=None)
+    plan.batch.rates.prepare(point.step, last)
+    return carry_out(replace(plan, settings=settings), point, last, progress)
+
+
+def _restored(
+    stored: Stored, problem: Problem | None, method: Method | None, records: tuple[Record, ...]
+) -> tuple[Plan, Point]:
+    plan = provenance.plan_of(
+        stored.config, problem=problem, method=method, initial=stored.initial, records=records
+    )
+    like = plan.problem.like
+    params = tuple(_like(value, like) for value in stored.params)
+    leaves = iter([_like(x, like) if isinstance(x, Tensor) else x for x in stored.leaves])
+    state = filled(plan.rule.init(plan.start.trainable), leaves)
+    return plan, Point(stored.step, params, state, stored.diverged_at)
+
+
+def _like(value: Tensor, like: Tensor) -> Tensor:
+    return value.to(like.device)
+
+
+def leaves_of(state: State) -> Iterator[Leaf]:
+    """Tensors and numbers of a rule's state, in order.
+
+    Raises:
+        TypeError: it holds something else.
+    """
+    if state is None:
+        return
+    if isinstance(state, (Tensor, int, float)):
+        yield state
+    elif isinstance(state, (tuple, list)):
+        for part in state:
+            yield from leaves_of(part)
+    else:
+        raise TypeError(
+            "the state of a rule must be nested tuples of tensors and numbers to be kept; got "
+            f"{type(state).__name__}"
+        )
+
+
+def filled(template: State, leaves: Iterator[Leaf]) -> State:
+    """A state of the same structure with other leaves."""
+    if template is None:
+        return None
+    if isinstance(template, (Tensor, int, float)):
+        return next(leaves)
+    parts = [filled(part, leaves) for part in template]
+    if hasattr(template, "_fields"):
+        return type(template)(*parts)
+    return type(template)(parts)
+
+
+def joined(first: Trajectory, second: Trajectory) -> Trajectory:
+    """One trajectory of a run and what came after it."""
+    plan = second.resume.plan
+    assert plan is not None
+    # The last step is always recorded; of a longer run it is not, unless it is its turn.
+    count = len(first.steps) - (int(first.steps[-1]) % plan.settings.every != 0)
+    records = {
+        name: torch.cat([value[:count].to(second.records[name].device), second.records[name]])
+        for name, value in first.records.items()
+    }
+    return replace(
+        second,
+        steps=np.concatenate([first.steps[:count], second.steps]),
+        records=records,
+        factors=_both(first.factors, second.factors),
+        factor_steps=(*first.factor_steps, *second.factor_steps),
+        reached=first.reached,
+    )
+
+
+def _both(first: Factors | None, second: Factors | None) -> Factors | None:
+    if first is None or second is None:
+        return first or second
+    return Factors(torch.cat([first.A, second.A]), torch.cat([first.B, second.B]))

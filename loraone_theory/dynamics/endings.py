@@ -1,0 +1,71 @@
+"""How runs ended, from the loss at their start and in their last steps."""
+
+from __future__ import annotations
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraone_theory.core import linalg
+from loraone_theory.core.status import Outcome, RunStatus
+
+# A run whose loss ends at more than this multiple of its start is GROWING.
+GROWTH = 2.0
+# A run whose loss moves up and down by more than this multiple of its start is OSCILLATING.
+SWING = 1e-3
+# The last steps that are looked at.
+WINDOW = 6
+NEVER = -1
+
+
+def window(first: int, last: int) -> np.ndarray:
+    """The last steps, at which the loss is looked at, of those from `first` on."""
+    return np.arange(max(first, last - WINDOW), last + 1)
+
+
+def judge(
+    diverged_at: Tensor,
+    losses: Tensor,
+    scale: Tensor,
+    drops: tuple[Tensor, Tensor] | None,
+    last: int,
+) -> np.ndarray:
+    """One RunStatus per run.
+
+    Args:
+        diverged_at: (*batch) the step, or `NEVER`.
+        losses: (steps, *batch) at t = 0 and at the steps of `window`.
+        scale: (*batch) the loss at W; changes below its rounding are not looked at.
+        drops: per run, the number of steps in which a pseudo-inverse dropped directions, and the
+            last of them.
+        last: the last step.
+    """
+    start, tail = losses[0], losses[1:]
+    noise = linalg.eps(losses) * torch.maximum(start, scale)
+    growth = torch.where(tail[-1] > noise, tail[-1] / start, 0.0)
+    swing = tail.amax(0) - tail.amin(0)
+    moves = tail.diff(dim=0) if len(tail) > 1 else tail[:0]
+    back = ((moves[1:] * moves[:-1]) < 0).sum(0) if len(moves) > 1 else torch.zeros_like(start)
+    swinging = (swing > SWING * start) & (swing > noise) & (back >= 2) & _bounded(tail)
+    zero = torch.zeros_like(diverged_at)
+    counts = (zero, zero) if drops is None else tuple(c.cpu().expand_as(zero) for c in drops)
+    answer = np.empty(tuple(diverged_at.shape), dtype=object)
+    for index in np.ndindex(answer.shape):
+        if (step := int(diverged_at[index])) != NEVER:
+            answer[index] = RunStatus(Outcome.DIVERGED, step)
+        elif bool(swinging[index]):
+            factor = float(swing[index] / start[index])
+            answer[index] = RunStatus(Outcome.OSCILLATING, last, factor=factor)
+        elif float(growth[index]) > GROWTH:
+            answer[index] = RunStatus(Outcome.GROWING, last, factor=float(growth[index]))
+        elif count := int(counts[0][index]):
+            answer[index] = RunStatus(Outcome.TRUNCATED, int(counts[1][index]), count)
+        else:
+            answer[index] = RunStatus(Outcome.COMPLETED)
+    return answer
+
+
+def _bounded(tail: Tensor) -> Tensor:
+    """The peaks of the second half are no larger than twice those of the first."""
+    half = (len(tail) + 1) // 2
+    return tail[half:].amax(0) <= GROWTH * tail[:half].amax(0) if half < len(tail) else tail[0] >= 0

@@ -1,0 +1,198 @@
+"""What determined the numbers of a run, as JSON, and the run again from it."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Mapping, Sequence
+from importlib import metadata
+from typing import Any
+
+import torch
+
+from loraone_theory import methods
+from loraone_theory.core.factors import Factors
+from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.dynamics import rates, settings
+from loraone_theory.dynamics.execution import prepare
+from loraone_theory.dynamics.plan import Plan
+from loraone_theory.dynamics.records import RECORDS, Record
+from loraone_theory.dynamics.until import Until
+from loraone_theory.methods import Method
+from loraone_theory.problems import recipes
+from loraone_theory.problems.base import Problem, facts
+
+PACKAGES = ("loraone-theory", "torch", "numpy", "scipy")
+
+
+def config(plan: Plan) -> dict[str, Any]:
+    """Everything that determined the numbers of a run."""
+    used, like = plan.settings, plan.problem.like
+    std = used.hyper.get("init_std", plan.chosen.init_std)
+    given = None if used.initial is None else fingerprint(tuple(used.initial))
+    return {
+        "problem": described(plan.given),
+        "method": plan.chosen.name,
+        "hyper": plan.chosen.hyper,
+        "rank": used.rank,
+        "steps": used.steps,
+        "every": used.every,
+        "seeds": list(used.seeds),
+        "learning_rate": rates.described(used.hyper["learning_rate"]),
+        "damping": used.hyper["damping"],
+        "init_std": None if used.initial is not None else std,
+        "swept_init_std": "init_std" in used.hyper,
+        "initial": given,
+        "record": [_record(row) for row in used.record.values()],
+        "reduce": used.reduce,
+        "reduced": plan.reduction is not None,
+        "keep_factors": used.keep_factors,
+        "until": None if used.until is None else dataclasses.asdict(used.until),
+        "dtype": str(like.dtype).removeprefix("torch."),
+        "device": like.device.type,
+        "threads": torch.get_num_threads(),
+        "versions": versions(),
+    }
+
+
+def described(problem: Problem) -> dict[str, Any]:
+    """A problem for records: what drew it, where that is known, and the fingerprint of its data."""
+    recipe = facts(problem).recipe
+    return {
+        "type": type(problem).__name__,
+        "recipe": None if recipe is None else dict(recipe),
+        "fingerprint": fingerprint(_content(problem)),
+    }
+
+
+def _content(thing: Any) -> Any:
+    """What of an object determines its values, for a fingerprint."""
+    if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
+        found = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+        left_out = ("seeds", "recipe")
+        parts = [(n, _content(v)) for n, v in found.items() if n not in left_out]
+        return (type(thing).__name__, parts)
+    if isinstance(thing, (tuple, list)):
+        return tuple(_content(part) for part in thing)
+    return thing
+
+
+def _record(row: Record) -> Any:
+    if RECORDS.get(row.name) is row:
+        return row.name
+    return {"name": row.name, "fingerprint": fingerprint(row.measure)}
+
+
+@functools.lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Of the packages that numbers come from."""
+    found = {}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def plan_of(
+    config: Mapping[str, Any],
+    *,
+    problem: Problem | None = None,
+    method: Method | None = None,
+    initial: Factors | None = None,
+    records: Sequence[Record] = (),
+    learning_rate: Any = None,
+) -> Plan:
+    """The plan of a run from its `config`.
+
+    Raises:
+        ValueError: a part that was the user's own is missing, or is not the one recorded.
+    """
+    if "problem" not in config:
+        raise ValueError(
+            "this config does not hold all that determined the run: it was written by a former "
+            "version; simulate with its method, rank, steps and learning_rate by hand"
+        )
+    problem = _problem(config["problem"], problem)
+    method = _method(config, method)
+    if config["initial"] is not None:
+        _held("initial", initial, config["initial"], initial and tuple(initial))
+    until = config["until"]
+    checked = settings.check(
+        problem,
+        method,
+        rank=config["rank"],
+        learning_rate=_rate(config["learning_rate"], learning_rate),
+        steps=config["steps"],
+        seeds=config["seeds"],
+        initial=initial if config["initial"] is not None else None,
+        init_std=config["init_std"] if config["swept_init_std"] else None,
+        damping=config["damping"],
+        record=[_found(row, records) for row in config["record"]],
+        every=config["every"],
+        reduce=config["reduce"],
+        keep_factors=config["keep_factors"],
+        until=None if until is None else Until(**until),
+    )
+    return prepare(problem, method, checked)
+
+
+def _problem(recorded: Mapping[str, Any], given: Problem | None) -> Problem:
+    if given is None and recorded["recipe"] is not None:
+        given = recipes.rebuild(recorded["recipe"])
+    if given is None:
+        raise ValueError(
+            f"the problem, a {recorded['type']}, was made from data that the record does not hold; "
+            "hand it in again: problem=..."
+        )
+    _same("problem", described(given)["fingerprint"], recorded["fingerprint"])
+    return given
+
+
+def _method(config: Mapping[str, Any], given: Method | None) -> Method:
+    if given is None:
+        return methods.rebuild(config["method"], config["hyper"])
+    method = methods.get(given)
+    _same("method", fingerprint(_plain(method.hyper)), fingerprint(_plain(config["hyper"])))
+    return method
+
+
+def _plain(hyper: Any) -> Any:
+    """Lists and tuples alike, as JSON has them."""
+    if isinstance(hyper, Mapping):
+        return {str(key): _plain(value) for key, value in hyper.items()}
+    return [_plain(x) for x in hyper] if isinstance(hyper, (list, tuple)) else hyper
+
+
+def _rate(recorded: Any, given: Any) -> Any:
+    if given is not None:
+        _same("learning_rate", str(rates.described(rates.checked(given))), str(recorded))
+        return given
+    return rates.rebuilt(recorded)
+
+
+def _found(recorded: Any, records: Sequence[Record]) -> str | Record:
+    if isinstance(recorded, str):
+        return recorded
+    for row in records:
+        if row.name == recorded["name"]:
+            _same(f"record {row.name!r}", fingerprint(row.measure), recorded["fingerprint"])
+            return row
+    raise ValueError(
+        f"the record {recorded['name']!r} was the user's own; hand it in again: records=[...]"
+    )
+
+
+def _held(name: str, given: Any, recorded: str, content: Any) -> None:
+    if given is None:
+        raise ValueError(f"{name} was given by hand; hand it in again: {name}=...")
+    _same(name, fingerprint(content), recorded)
+
+
+def _same(name: str, found: str, recorded: str) -> None:
+    if found != recorded:
+        raise ValueError(
+            f"the {name} handed in is not the one that was recorded: its fingerprint is {found}, "
+            f"that of the record {recorded}; use what the run was made with"
+        )

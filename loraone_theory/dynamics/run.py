@@ -1,0 +1,195 @@
+"""A batch of runs on its way: steps, divergence, records, early stops."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from loraone_theory.core.factors import Factors, Params
+from loraone_theory.dynamics import endings, steppers
+from loraone_theory.dynamics.endings import NEVER
+from loraone_theory.dynamics.kept import KeptFactors
+from loraone_theory.dynamics.plan import Plan
+from loraone_theory.dynamics.recorder import Recorder
+from loraone_theory.dynamics.records import RECORDS
+from loraone_theory.methods.rules.base import State
+
+# Finiteness is looked at once in so many steps; the exact step is found by repeating those.
+CHECK_STEPS = 128
+
+
+class Point(NamedTuple):
+    """Where a run stands, in the coordinates of the loop."""
+
+    step: int
+    params: Params
+    state: State
+    diverged_at: Tensor  # (*batch), NEVER where it has not
+
+
+def start_of(plan: Plan) -> Point:
+    """Before the first step."""
+    never = torch.full(tuple(plan.batch.shape), NEVER, dtype=torch.int64)
+    params = plan.start.trainable
+    return Point(0, params, plan.rule.init(params), never)
+
+
+class Run:
+    """The steps from a point on.
+
+    Args:
+        plan: of the runs.
+        begin: where they stand.
+        last: the step to end at.
+        threads: how many may measure.
+        pool: for all of them but one.
+    """
+
+    def __init__(
+        self, plan: Plan, begin: Point, last: int, threads: int, pool: ThreadPoolExecutor
+    ) -> None:
+        self.plan, self.last = plan, last
+        self.at = plan.recorded(begin.step, last)
+        if begin.step > 0:
+            self.at = self.at[self.at > begin.step]
+        records, self.reasons = plan.split_records()
+        self.recorder = Recorder(plan, records, self.at, threads, pool)
+        self._ends = None
+        loss = {"loss": RECORDS["loss"]}
+        ends = endings.window(begin.step + (begin.step > 0), last)
+        mine = plan.settings.record.get("loss") is loss["loss"]
+        if not (mine and bool(np.isin(ends, self.at).all())):
+            self._ends = Recorder(plan, loss, ends, threads, pool)
+        self._origin = Recorder(plan, loss, np.array([0]), threads, pool)
+        self.kept = KeptFactors(plan, begin.step, last)
+        self.stepper = steppers.make(plan)
+        if begin.step > 0:
+            self.stepper.load(begin.params, begin.state)
+        self.begin, self.done = begin, begin.step
+        self.diverged_at = begin.diverged_at.clone()
+        self.reached: Tensor | None = None
+
+    def advance(self, progress: Callable[[int], object] | None) -> None:
+        """All steps, in chunks; stops early once every run has diverged or arrived."""
+        stepper = self.stepper
+        self._origin.keep(0, self.plan.start.trainable)
+        if self.begin.step == 0:
+            self._keep(0)
+            self._find_divergence((stepper.saved()), 0, 0)
+        while self.done < self.last and not bool((self.diverged_at != NEVER).all()):
+            first, stop = self.done, min(self.done + CHECK_STEPS, self.last)
+            before = stepper.saved()
+            for t in range(first, stop):
+                stepper.step(t)
+                self._keep(t + 1)
+            self._find_divergence(before, first, stop)
+            self.done = stop
+            if progress is not None:
+                progress(stop)
+            if self.plan.settings.until is not None and self._arrived(before, first):
+                break
+        self.recorder.measure()
+        if self._ends is not None:
+            self._ends.measure()
+
+    def _keep(self, t: int) -> None:
+        params = self.stepper.params
+        self.recorder.keep(t, params)
+        self.kept.keep(t, params)
+        if self._ends is not None:
+            self._ends.keep(t, params)
+
+    def _find_divergence(self, before: tuple[Params, State], first: int, stop: int) -> None:
+        """Date the runs that stopped being finite between two checks, by repeating the steps."""
+        new = ~self._finite() & (self.diverged_at == NEVER)
+        if not bool(new.any()):
+            return
+        present = self.stepper.saved()
+        self.stepper.load(*before)
+        for t in range(first, stop + 1):
+            if t > first:
+                self.stepper.step(t - 1)
+            now = new & ~self._finite()
+            self.diverged_at[now] = t
+            new = new & ~now
+            if not bool(new.any()):
+                break
+        self.stepper.load(*present)
+
+    def _finite(self) -> Tensor:
+        """Which runs have finite factors and a finite loss."""
+        params = self.stepper.params
+        finite = [torch.isfinite(t).flatten(-2).all(-1) for t in params]
+        loss = RECORDS["loss"].measure(self.plan.view(params, lift=False))
+        found = torch.broadcast_tensors(*finite, torch.isfinite(loss))
+        return torch.stack(found).all(0).expand(self.plan.batch.shape).cpu()
+
+    def _arrived(self, before: tuple[Params, State], first: int) -> bool:
+        """Whether every run that goes on is at its level; then back to the step of the last one."""
+        until = self.plan.settings.until
+        assert until is not None
+        self.recorder.measure()
+        values = self.recorder.store[until.record][: self.recorder.measured]
+        index = until.first(values)
+        gone = self.diverged_at.to(index.device) != NEVER
+        steps = torch.from_numpy(self.at).to(index.device)[index.clamp_min(0)]
+        self.reached = torch.where(index >= 0, steps, NEVER).cpu()
+        if not bool(((index >= 0) | gone).all()) or bool((index < 0).all()):
+            return False
+        stop = max(int(self.reached.max()), first)
+        if stop < self.done:
+            self.stepper.load(*before)
+            for t in range(first, stop):
+                self.stepper.step(t)
+            self.done = stop
+        self.at = self.at[self.at <= stop]
+        self.kept.cut(stop)
+        return True
+
+    def point(self) -> Point:
+        """Where the runs stand now."""
+        params, state = self.stepper.saved()
+        done = self.last if bool((self.diverged_at != NEVER).all()) else self.done
+        return Point(done, params, state, self.diverged_at)
+
+    def values(self) -> dict[str, Tensor]:
+        """The records, with NaN from the step at which a run diverged."""
+        steps = torch.from_numpy(self.at).reshape(-1, *[1] * self.diverged_at.ndim)
+        gone = (self.diverged_at != NEVER) & (steps >= self.diverged_at)
+        found = {}
+        for name in self.plan.settings.record:
+            if name in self.reasons:
+                like = self.plan.problem.like
+                found[name] = like.new_full((len(self.at), *self.plan.batch.shape), math.nan)
+                continue
+            value = self.recorder.store[name][: len(self.at)]
+            mask = gone.reshape(*gone.shape, *[1] * (value.ndim - gone.ndim))
+            found[name] = value.masked_fill(mask.to(value.device), math.nan)
+        return found
+
+    def statuses(self) -> np.ndarray:
+        """One RunStatus per run."""
+        dropped = self.plan.rule.dropped
+        drops = None if dropped is None else dropped(self.stepper.state)
+        return endings.judge(self.diverged_at, self._losses(), self._scale(), drops, self.done)
+
+    def _losses(self) -> Tensor:
+        self._origin.measure()
+        origin = self._origin.store["loss"]
+        if self._ends is None or self.done < self.last:
+            tail = self.recorder.store.get("loss", origin)[: len(self.at)][-endings.WINDOW - 1 :]
+        else:
+            tail = self._ends.store["loss"]
+        return torch.cat([origin, tail]).cpu()
+
+    def _scale(self) -> Tensor:
+        """The loss where nothing is added to the frozen part."""
+        like, problem = self.plan.problem.like, self.plan.problem
+        nothing = Factors(like.new_zeros(problem.d, 1), like.new_zeros(1, problem.k))
+        return problem.loss(nothing).cpu().expand(self.plan.batch.shape)
