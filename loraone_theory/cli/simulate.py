@@ -68,7 +68,7 @@ class Simulate:
     """Draw loss, risk and alignments to this .png or .pdf."""
 
     def run(self) -> int:
-        """Simulate, print, save, draw; 1 if a run diverged."""
+        """Simulate, print, save, draw; 1 if a run diverged, grows or oscillates."""
         check_target(self.save, ".npz")
         check_target(self.plot, ".png", ".pdf")
         seeds = range(validate.integer("trials", self.trials, least=1))
@@ -104,7 +104,7 @@ class Simulate:
             self._write(trajectory)
         finally:
             self._print(trajectory, screen, method)
-        return FAILED if trajectory.diverged.any() else DONE
+        return DONE if trajectory.ok.all() else FAILED
 
     def _write(self, trajectory: Trajectory) -> None:
         if self.save is not None:

@@ -20,22 +20,20 @@ class KeptFactors:
 
     def __init__(self, plan: Plan, first: int, last: int) -> None:
         self._plan, every = plan, plan.settings.keep_factors
-        self.steps = (
-            [] if every is None else list(range(-(-first // every) * every, last + 1, every))
-        )
-        if first > 0:
-            self.steps = [t for t in self.steps if t > first]
+        steps = range(0) if every is None else range(first + -first % every, last + 1, every)
+        self._refuse(len(steps))
+        self.steps = [t for t in steps if t > first or first == 0]
         self._found: list[Factors] = []
         self._wanted = set(self.steps)
-        if self.steps:
-            shape = plan.outer(plan.first)
-            entries = plan.batch.shape.numel() * sum(t.shape[-2:].numel() for t in shape)
-            size = plan.problem.like.element_size()
-            refuse_beyond_memory(
-                f"{len(self.steps)} times the factors of {plan.batch.shape.numel()} runs",
-                len(self.steps) * entries * size,
-                "keep them more rarely: raise keep_factors",
-            )
+
+    def _refuse(self, times: int) -> None:
+        runs = self._plan.batch.shape.numel()
+        entries = runs * sum(t.shape[-2:].numel() for t in self._plan.outer(self._plan.first))
+        refuse_beyond_memory(
+            f"{times:,} times the factors of {runs} runs",
+            times * (100 + entries * self._plan.problem.like.element_size()),
+            "keep them more rarely: raise keep_factors",
+        )
 
     def keep(self, t: int, params: Params) -> None:
         """Take the factors if t is one of the steps."""

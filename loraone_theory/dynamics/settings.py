@@ -9,7 +9,7 @@ from typing import Any
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
-from loraone_theory.dynamics import rates
+from loraone_theory.dynamics import invariance, rates
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
@@ -58,7 +58,7 @@ def check(
     steps = validate.integer("steps", steps, least=1)
     every = validate.integer("every", every, least=1)
     drawn = trial_seeds(problem, seeds)
-    wanted = _records(record, chosen)
+    wanted = _records(record, chosen, rank)
     validate.choice("reduce", reduce, REDUCE)
     hyper = _hyper(chosen, learning_rate, init_std, damping, initial)
     if initial is not None:
@@ -71,7 +71,7 @@ def check(
     return Settings(rank, steps, every, drawn, hyper, initial, wanted, reduce, keep_factors, until)
 
 
-def _records(record: Sequence[str | Record], method: Method) -> dict[str, Record]:
+def _records(record: Sequence[str | Record], method: Method, rank: int) -> dict[str, Record]:
     """Records by name, each known and defined for the method."""
     if isinstance(record, (str, Record)):
         raise TypeError(
@@ -86,6 +86,8 @@ def _records(record: Sequence[str | Record], method: Method) -> dict[str, Record
             row = RECORDS[validate.choice("record", given, RECORDS)]
         if found.setdefault(row.name, row) is not row:
             raise ValueError(f"two records are called {row.name!r}; rename one of them")
+        if row.invariant and RECORDS.get(row.name) is not row:
+            invariance.check(row, method, rank)
         if "pair" in row.needs and not method.is_pair:
             raise ValueError(
                 f"record {row.name!r} is defined for methods that train A and B; {method.name!r} "

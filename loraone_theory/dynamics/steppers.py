@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import tall
-from loraone_theory.core.factors import Params
+from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.dynamics import capture
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.methods.rules.base import Descent, State
@@ -139,10 +139,13 @@ class InPlace:
         self._rates = plan.batch.rates
         self._gain = scale * descent.learning_rate
         if self._rates.scheduled:  # a tensor that stays where it is, for the recorded step to read
-            self._gain = torch.as_tensor(self._gain, dtype=A.dtype, device=A.device).clone()
+            self._gain = self._as_gain(descent.learning_rate).clone()
         self._pieces = self._cut(problem, batch)
         mutated = (self._A, self._B, self._next)
         self._graph = capture.recorded(self._advance, mutated) if self.state is None else None
+
+    def _as_gain(self, rate: Scalar) -> Tensor:
+        return torch.as_tensor(self._scale * rate, dtype=self._A.dtype, device=self._A.device)
 
     def _cut(self, problem: LinearProblem, batch: torch.Size) -> list[_Piece]:
         n, r, d = self._A.shape
@@ -182,7 +185,7 @@ class InPlace:
     def step(self, t: int) -> None:
         """One step from time-t values."""
         if self._rates.scheduled:
-            self._gain.copy_(torch.as_tensor(self._scale * self._rates.at(t)))  # type: ignore[union-attr]
+            self._gain.copy_(self._as_gain(self._rates.at(t)))  # type: ignore[union-attr]
         if self._graph is None:
             self._advance()
         else:

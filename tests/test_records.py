@@ -1,0 +1,234 @@
+"""Every record against a longhand value on unreduced tensors; records of one's own; endings."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+import torch
+
+import loraone_theory as lt
+from loraone_theory.dynamics import curvature, endings
+
+STEPS = 12
+
+
+def linear():
+    return lt.sample_linear(d=7, k=6, true_rank=2, samples=60, condition_number=3.0, seeds=(3, 4))
+
+
+def sine(U, V):
+    return np.linalg.norm(V - U @ (U.T @ V), 2)
+
+
+def longhand(problem, run, i, t):
+    """All records of one run at one kept time, in numpy, from W, Σ̂, Δ and the kept factors."""
+    A, B = (M[t, i].numpy() for M in run.factors)
+    Sigma = problem.covariance.matrix[i].numpy()
+    Delta = problem.shift.dense()[i].numpy()
+    offset = 0.0 if run.offset is None else run.offset.dense()[i].numpy()
+    s, r = run.scale, 2
+    learned = s * A @ B - offset
+    E = learned - Delta
+    J = Sigma @ E
+    U, _, Vt = np.linalg.svd(Sigma @ Delta)
+    UA, VB = np.linalg.svd(A)[0][:, :r], np.linalg.svd(B)[2][:r].T
+    values = np.linalg.svd(learned)[1]
+    gradient = np.concatenate([(s * J @ B.T).ravel(), (s * A.T @ J).ravel()])
+    return {
+        "loss": 0.5 * np.trace(E.T @ J),
+        "risk": 0.5 * (E**2).sum(),
+        "error": np.linalg.norm(E),
+        "left_alignment": sine(U[:, :r], UA),
+        "right_alignment": sine(Vt[:r].T, VB),
+        "left_angles": scipy.linalg.subspace_angles(U[:, :r], UA),
+        "right_angles": scipy.linalg.subspace_angles(Vt[:r].T, VB),
+        "balance": np.linalg.norm(A.T @ A - B @ B.T),
+        "singular_values": values,
+        "nuclear_norm": values.sum(),
+        "stable_rank": (values**2).sum() / values[0] ** 2,
+        "gradient_norm": np.linalg.norm(gradient),
+        "sharpness": hessian_top(problem, i, A, B, s, offset),
+    }
+
+
+def hessian_top(problem, i, A, B, s, offset):
+    """The largest eigenvalue of autograd's dense Hessian."""
+    Sigma, T = problem.covariance.matrix[i], problem.shift.dense()[i] + torch.as_tensor(offset)
+    a, b = torch.tensor(A), torch.tensor(B)
+
+    def loss(theta):
+        M = s * theta[: a.numel()].view_as(a) @ theta[a.numel() :].view_as(b) - T
+        return 0.5 * (M * (Sigma @ M)).sum()
+
+    H = torch.autograd.functional.hessian(loss, torch.cat([a.flatten(), b.flatten()]))
+    return float(torch.linalg.eigvalsh(H)[-1])
+
+
+@pytest.mark.parametrize("reduce", ["auto", "never"])
+@pytest.mark.parametrize(
+    "method",
+    [lt.methods.lora(init_std=0.4, scale=1.5), "lora-ga", "lora-one-preconditioned"],
+    ids=["lora", "lora-ga", "lora-one-preconditioned"],
+)
+def test_every_record_is_its_longhand_value(method, reduce):
+    problem = linear()
+    names = [n for n in lt.RECORDS if n != "test_loss"]
+    run = lt.simulate(
+        problem, method, rank=2, learning_rate=0.02, steps=STEPS, record=names, reduce=reduce,
+        every=4, keep_factors=4,
+    )  # fmt: skip
+    for t in range(1, 4):
+        for i in range(2):
+            expected = longhand(problem, run, i, t)
+            assert set(expected) == set(names)
+            for name in names:
+                # Rounding of a few hundred operations; the Hessian's products are differences of
+                # relative error eps^(2/3) = 4e-11. In reduced coordinates the row space of B is
+                # exactly that of the gradient, which an angle near 0 shows as rounding.
+                wrong = 1e-8 if name == "sharpness" else 1e-10
+                found = run[name][t, i].numpy()
+                want = np.asarray(expected[name])
+                want = want[: len(found)] if want.ndim else want  # the other values are 0
+                np.testing.assert_allclose(found, want, rtol=wrong, atol=1e-10, err_msg=name)
+
+
+def test_sharpness_of_a_relu_problem_and_of_a_core():
+    population = lt.sample_relu_population(d=6, k=5, true_rank=2, relative_shift=0.3, seeds=[1])
+    for problem, method in ((population, "lora-one"), (linear(), "lora-sb"), (linear(), "full")):
+        run = lt.simulate(problem, method, rank=2, learning_rate=0.1, steps=2,
+                          record=["sharpness", "gradient_norm"])  # fmt: skip
+        M = run.final
+        if method == "lora-one":
+            steps = 1e-4
+            theta = torch.cat([M.A[0].flatten(), M.B[0].flatten()])
+
+            def gradient(x, problem=problem, M=M):
+                A, B = x[:12].view(1, 6, 2), x[12:].view(1, 2, 5)
+                return torch.cat([g.flatten() for g in problem.gradients(lt.Factors(A, B))])
+
+            eye = torch.eye(len(theta), dtype=theta.dtype)
+            H = torch.stack(
+                [(gradient(theta + steps * e) - gradient(theta - steps * e)) / (2 * steps)
+                 for e in eye]
+            )  # fmt: skip
+            want = torch.linalg.eigvalsh((H + H.T) / 2)[-1:]
+        elif method == "full":
+            want = torch.linalg.eigvalsh(problem.covariance.matrix)[:, -1]
+        else:
+            continue
+        # Central differences: step² for the oracle, eps^(2/3) for the record.
+        torch.testing.assert_close(run["sharpness"][-1], want, rtol=1e-6, atol=1e-8)
+
+
+def test_lanczos_finds_the_top_of_a_known_spectrum():
+    values = torch.linspace(-3.0, 2.0, 90, dtype=torch.float64)
+    values[-1] = 2.5
+    found = curvature.largest_eigenvalue(
+        lambda p: (values[:, None] * p[0],), (torch.zeros(4, 90, 1, dtype=torch.float64),)
+    )
+    torch.testing.assert_close(found, torch.full((4,), 2.5, dtype=torch.float64), rtol=0, atol=1e-8)
+
+
+def test_a_record_of_ones_own_is_measured_in_the_original_coordinates():
+    largest = lt.Record("largest", lambda view: view.shift.dense().abs().amax((-2, -1)))
+    rows = lt.Record("rows", lambda view: view.trainable[0].norm(dim=-1), axis="input")
+    given = {"rank": 2, "learning_rate": 0.1, "steps": 5, "record": ["risk", largest, rows]}
+    for reduce in ("auto", "never"):
+        run = lt.simulate(linear(), "lora-one", reduce=reduce, **given)
+        expected = run.final.dense().abs().amax((-2, -1))
+        torch.testing.assert_close(run["largest"][-1], expected, rtol=1e-13, atol=0)
+        torch.testing.assert_close(run["rows"][-1], run.final.A.norm(dim=-1), rtol=1e-13, atol=0)
+        assert run["rows"].shape == (6, 2, 7)
+        assert run.record_axes == {"rows": "input"}
+
+
+def test_a_false_claim_of_invariance_is_refused():
+    largest = lt.Record(
+        "largest", lambda view: view.shift.dense().abs().amax((-2, -1)), invariant=True
+    )
+    given = {"rank": 2, "learning_rate": 0.1, "steps": 5}
+    with pytest.raises(ValueError, match="record 'largest' is not rotation-invariant"):
+        lt.simulate(linear(), "lora", record=[largest], **given)
+    nuclear = lt.Record("nuclear", lambda view: view.singular_values.sum(-1), invariant=True)
+    for method in ("lora-one", "full", "adalora", "lora-sb"):
+        run = lt.simulate(linear(), method, record=[nuclear, "nuclear_norm"], **given)
+        assert torch.equal(run["nuclear"], run["nuclear_norm"])
+
+
+def test_what_a_record_must_return():
+    def simulate(measure, **more):
+        record = [lt.Record("odd", measure, **more)]
+        return lt.simulate(linear(), "lora", rank=2, learning_rate=0.1, steps=2, record=record)
+
+    with pytest.raises(ValueError, match=r"must have shape \(times, \*batch\) = \(1, 2\)"):
+        simulate(lambda view: view.shift.dense())
+    with pytest.raises(TypeError, match="must return a tensor; got float"):
+        simulate(lambda view: 1.0)
+    with pytest.raises(ValueError, match="need of record 'odd' must be one of"):
+        simulate(lambda view: view.residual, needs={"nothing"})
+    with pytest.raises(TypeError, match="put it into a list"):
+        lt.simulate(linear(), "lora", rank=2, learning_rate=0.1, steps=2, record="loss")
+
+
+def test_what_a_problem_does_not_know_is_told():
+    run = lt.simulate(linear(), "lora", rank=2, learning_rate=0.1, steps=2,
+                      record=["loss", "test_loss"])  # fmt: skip
+    assert bool(run["test_loss"].isnan().all())
+    assert run.reasons == {"test_loss": "needs 'test_loss', which this LinearProblem does not know"}
+    assert run.ok.all()
+
+
+def test_growing_and_oscillating_runs_are_told_from_the_others():
+    problem = lt.sample_linear(d=6, k=5, true_rank=1, samples=600, seeds=[0])
+    top = float(torch.linalg.eigvalsh(problem.covariance.matrix)[0, -1])
+    given = {"rank": 1, "steps": 40, "record": ("loss",)}
+    # Full fine-tuning is linear: past η = 2/λ_max the loss grows by (1 − ηλ)² a step.
+    slow = lt.simulate(problem, "full", learning_rate=[1.0 / top, 2.2 / top], **given)
+    assert [s.outcome for s in slow.status[:, 0]] == [lt.Outcome.COMPLETED, lt.Outcome.GROWING]
+    growing = slow.status[1, 0]
+    assert growing.factor == pytest.approx(float(slow["loss"][-1, 1, 0] / slow["loss"][0, 1, 0]))
+    assert not growing.ok
+    assert "lower the learning rate" in str(growing)
+    assert slow.ok.tolist() == [[True], [False]]
+    assert not slow.diverged.any()
+    # A scalar factorisation past its edge goes round a cycle of period 2 and does not settle.
+    wild = lt.simulate(problem, "lora-one", learning_rate=1.05, **(given | {"steps": 400}))
+    assert wild.status[0].outcome is lt.Outcome.OSCILLATING
+    tail = wild["loss"][-7:, 0]
+    assert wild.status[0].factor == pytest.approx(
+        float((tail.max() - tail.min()) / wild["loss"][0, 0])
+    )
+    # The answer does not depend on what is recorded.
+    silent = lt.simulate(problem, "lora-one", learning_rate=1.05, rank=1, steps=400, record=())
+    assert silent.status[0] == wild.status[0]
+
+
+def test_an_infinite_loss_is_a_divergence_with_its_step():
+    problem = lt.sample_linear(d=6, k=5, true_rank=1, samples=60, seeds=[0])
+    run = lt.simulate(problem, "full", rank=1, learning_rate=1e4, steps=300, record=("loss",))
+    status = run.status[0]
+    assert status.outcome is lt.Outcome.DIVERGED
+    before = lt.simulate(problem, "full", rank=1, learning_rate=1e4, steps=status.step - 1)
+    after = lt.simulate(problem, "full", rank=1, learning_rate=1e4, steps=status.step)
+    assert bool(torch.isfinite(problem.loss(before.final)))
+    assert not bool(torch.isfinite(problem.loss(after.final)))
+    assert bool(torch.isfinite(after.final.A).all())  # the factors still are
+
+
+def test_judging_by_hand():
+    never = torch.tensor([endings.NEVER] * 4)
+    start = torch.ones(1, 4, dtype=torch.float64)
+    tail = torch.tensor(
+        [
+            [0.5, 0.5, 1e-30, 1.5],
+            [0.4, 0.9, 3e-30, 3.0],
+            [0.3, 0.5, 1e-30, 6.0],
+            [0.2, 0.9, 3e-30, 12.0],
+            [0.1, 0.5, 1e-30, 24.0],
+        ],
+        dtype=torch.float64,
+    )
+    found = endings.judge(never, torch.cat([start, tail]), start[0], None, 99)
+    O = lt.Outcome
+    assert [s.outcome for s in found] == [O.COMPLETED, O.OSCILLATING, O.COMPLETED, O.GROWING]
+    assert found[1].factor == pytest.approx(0.4)
+    assert found[3].factor == 24.0
