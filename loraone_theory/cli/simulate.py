@@ -115,6 +115,7 @@ class Simulate:
 
     def _print(self, trajectory: Trajectory, screen: Console, method: methods.Method) -> None:
         screen.print(_table(trajectory))
+        screen.print("The risk is the expected loss on a fresh input x with E xx' = I.")
         if self.reduce == "auto" and method.init_std is not None:
             screen.print(
                 "In reduced coordinates LoRA-init's right alignment is 0 by construction; "
