@@ -196,6 +196,34 @@ CASES = {
         ValueError,
         r"shift must be \(..., 7, 5\)",
     ),
+    "shapes": (
+        lambda X: lt.from_loss(lambda W, X: (W @ X).sum(), d=D, k=K, data=X),
+        ValueError,
+        r"defined at tensors of shapes \(7, 5\), \(40, 7\)",
+    ),
+    "arguments": (
+        lambda X: lt.from_loss(lambda W: W.sum(), d=D, k=K, data=X),
+        ValueError,
+        "takes 1 positional argument but 2 were given",
+    ),
+    "detached": (
+        lambda X: lt.from_loss(lambda W: W.detach().sum(), d=D, k=K),
+        ValueError,
+        "loss must depend on W",
+    ),
+    "instances": (
+        lambda X: lt.from_loss(
+            lambda W, X: W.sum(), d=D, k=K, data=X.reshape(2, 20, D), batched=1,
+            pretrained=torch.ones(3, D, K, dtype=F64),
+        ),
+        ValueError,
+        r"batch dimensions of data and pretrained must broadcast; got \(2,\) and \(3,\)",
+    ),
+    "held out of another kind": (
+        lambda X: lt.from_loss(lambda W, X: W.sum(), d=D, k=K, data=X, held_out=(X, X)),
+        ValueError,
+        "held_out must hold the same arrays as data; got 2 with 1",
+    ),
     "split and held out": (
         lambda X: lt.from_loss(lambda W, X: W.sum(), d=D, k=K, data=X, held_out=X, split=0.5),
         ValueError,

@@ -96,6 +96,16 @@ def from_loss(
             validate.shapes_match(
                 f"{name} must be (..., {d}, {k})", M.shape[-2:] == (d, k), **{name: M.shape}
             )
+    instances = {"data": arrays, "held_out": test}
+    for name, several in instances.items():
+        if several and weight is not None:
+            batch = several[0].shape[:lead]
+            validate.broadcastable(name, batch, "pretrained", weight.shape[:-2])
+    if test and len(test) != len(arrays):
+        raise ValueError(
+            f"held_out must hold the same arrays as data; got {len(test)} with {len(arrays)} in "
+            "data; give as many, in the same order"
+        )
     train, test = rows.split_off(arrays, test, lead, split, split_seed)
     problem = LossProblem(
         function=loss,
@@ -142,7 +152,13 @@ def _check_value(problem: LossProblem) -> None:
     first = tuple(array[(0,) * problem.batched] for array in problem.data)
     d, k = problem.d, problem.k
     W = problem.start[(0,) * (problem.start.ndim - 2)]
-    value: Any = problem.function(W, *first)
+    try:
+        value: Any = problem.function(W, *first)
+    except (RuntimeError, TypeError) as error:
+        shapes = ", ".join(str(tuple(M.shape)) for M in (W, *first))
+        raise ValueError(
+            f"loss(W, *data) must be defined at tensors of shapes {shapes}; it says: {error}"
+        ) from error
     if not isinstance(value, Tensor):
         raise TypeError(f"loss must return a tensor; got {type(value).__name__}")
     if value.shape != () or value.dtype != problem.like.dtype:
@@ -152,13 +168,22 @@ def _check_value(problem: LossProblem) -> None:
             "dtype of W"
         )
     try:
-        pair = problem.start.expand(2, *problem.batch_shape, d, k)
+        # Somewhere else as well: at W itself the gradient may be zero.
+        away = torch.linspace(-1, 1, d * k).to(W).reshape(d, k)
+        here = problem.start.expand(*problem.batch_shape, d, k)
+        pair = torch.stack([here, here + away])
         slope = problem.over_batch(torch.func.grad(problem.function), pair, problem.data)
     except RuntimeError as error:
         raise ValueError(
             "loss must be a pure function that torch.func can batch and differentiate (no "
             f".item(), no branch on values, no change of its arguments); torch says: {error}"
         ) from error
+    if not bool((slope != 0).any()):
+        raise ValueError(
+            "loss must depend on W; got a gradient of zero at W and beside it; do not detach W, "
+            "and do not go through integers"
+        )
+    slope = slope[0]
     if not (bool(torch.isfinite(value)) and bool(torch.isfinite(slope).all())):
         raise ValueError(
             f"loss and its gradient must be finite at W; got a loss of {float(value)} and "

@@ -65,6 +65,15 @@ def take(array: Tensor, indices: Tensor, lead: int) -> Tensor:
     tensor([[[4., 5.],
              [0., 1.]]])
     """
+    if indices.dtype != torch.int64 or indices.ndim < 1:
+        raise TypeError(
+            f"indices must be int64 of shape (..., b); got {indices.dtype} of shape "
+            f"{tuple(indices.shape)}"
+        )
+    N = array.shape[lead]
+    if not indices.is_cuda and not bool(((indices >= 0) & (indices < N)).all()):
+        worst = int(indices[(indices < 0) | (indices >= N)][0])
+        raise ValueError(f"indices must be from 0 to N - 1; got {worst} with N={N}")
     if lead == 0:
         return array[indices]
     trailing = array.ndim - lead - 1

@@ -102,13 +102,10 @@ class LinearProblem(Described):
         """
         given = validate.tensor("X", X)
         delta, weight = shift_and_pretrained(shift, pretrained)
-        (inputs,), test = rows.split_off(
-            (given,),
-            rows.own("held_out", held_out, given.ndim - 2),
-            given.ndim - 2,
-            split,
-            split_seed,
-        )
+        test: rows.Arrays = ()
+        if held_out is not None:
+            test = (validate.tensor("held_out", held_out, owned=True),)
+        (inputs,), test = rows.split_off((given,), test, given.ndim - 2, split, split_seed)
         made = cls._of_rows("X", inputs, delta, weight)
         if validate.flag("keep", keep):
             made = replace(made, inputs=inputs.detach().clone())

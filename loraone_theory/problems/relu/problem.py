@@ -84,7 +84,9 @@ class ReLUProblem(Described):
         inputs = validate.tensor("X", X, owned=True)
         population = ReLUPopulation(pretrained=pretrained, shift=shift)  # type: ignore[arg-type]
         lead = inputs.ndim - 2
-        test = rows.own("held_out", held_out, lead)
+        test: rows.Arrays = ()
+        if held_out is not None:
+            test = (validate.tensor("held_out", held_out, owned=True),)
         (inputs,), test = rows.split_off((inputs,), test, lead, split, split_seed)
         made = cls._of_rows("X", inputs, population)
         if not test:
