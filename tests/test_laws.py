@@ -1,10 +1,13 @@
 """Laws of the linear dynamics on arbitrary small problems: gauge, rotation, identities, T3.1, T3.3.
 
-Tolerances: a run of T steps multiplies rounding by at most the growth of the linearised map, which
-stays below e^{T η λ}; with T η λ <= 5 here, 1e-10 leaves three digits for conditioning (κ <= 10).
+Tolerances: a run of T = 40 steps multiplies rounding by at most the growth of the linearised map,
+which stays below e^{T η λ}, T η λ <= 5 here, and by the condition number, κ <= 10.
 """
 
+import math
+
 import pytest
+import tolerance
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -13,7 +16,7 @@ import loraone_theory as lt
 from loraone_theory import testing
 from loraone_theory.problems.linear import covariance
 
-TOL = 1e-10
+TOL = tolerance.rounding(12, operations=40, condition=10 * math.exp(5))
 seeds = st.integers(0, 10**6)
 
 

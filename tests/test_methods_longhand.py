@@ -9,12 +9,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
+import tolerance
 
 import loraone_theory as lt
 
 D, K, N, RANK, TRUE_RANK, STEPS = 8, 7, 40, 3, 4, 50
-# 50 steps of maps that amplify rounding by less than 10^4 in all: float64 leaves 1e-12.
-TOLERANCE = 1e-10
+# 50 steps of two products each, of sums over N, by maps that magnify rounding less than 1e2 times.
+TOLERANCE = tolerance.rounding(N, operations=2 * STEPS, condition=1e2)
 
 Params = list[np.ndarray]
 Memory = dict[str, Any]
