@@ -80,6 +80,16 @@ def test_later_changes_to_the_arrays_are_seen_nowhere(name):
         assert torch.equal(found, expected)
 
 
+def test_given_initial_factors_are_copied():
+    problem = MAKERS["linear, factors"](draws())
+    initial = lt.Factors(torch.full((4, 2), 0.1, dtype=F64), torch.full((2, 3), 0.2, dtype=F64))
+    run = lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=2, initial=initial)
+    initial.A.zero_()
+    initial.B.zero_()
+    assert torch.equal(run.initial.A[0], torch.full((4, 2), 0.1, dtype=F64))
+    assert torch.equal(run.initial.B[0], torch.full((2, 3), 0.2, dtype=F64))
+
+
 def linear(scale=1.0, dtype=np.float64, **more):
     given = draws()
     return lt.LinearProblem.from_data(

@@ -49,3 +49,15 @@ def test_verdicts_are_those_of_the_records():
     rows = re.findall(r"^\| (.+?) \| .+ \| \[.+\.py\]\(.+\) \| (.+) \|$", README.read_text(), re.M)
     assert len(rows) > 10
     assert [(name, found[name]) for name, _ in rows] == rows
+    assert [(name, found[name]) for name, _ in rows] == rows
+
+
+def test_extending():
+    """Each example runs; a problem from its loss takes at most 15 lines."""
+    page = ROOT / "docs" / "extending.md"
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    found = doctest.testfile(str(page), module_relative=False, optionflags=flags)
+    assert found.attempted > 10
+    assert found.failed == 0
+    first = page.read_text(encoding="utf-8").split("```python\n")[1].split("```")[0]
+    assert len([line for line in first.splitlines() if line.startswith((">>>", "..."))]) <= 15

@@ -74,7 +74,7 @@ def _orders(seeds: tuple[int, ...], N: int, epoch: int) -> Tensor:
     return torch.from_numpy(np.stack([generator(seed, stream).permutation(N) for seed in seeds]))
 
 
-def make(
+def minibatches(
     problem: Problem, size: Any, sampling: str | None, seeds: tuple[int, ...]
 ) -> Minibatches | None:
     """The minibatches that `simulate` was asked for, or None for the full gradient.

@@ -32,6 +32,8 @@ def simulate(
     reduce: str = "auto",
     keep_factors: int | None = None,
     until: Until | None = None,
+    batch_size: int | None = None,
+    sampling: str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Trajectory:
     """Run `steps` steps of a method and record along the way.
@@ -58,6 +60,9 @@ def simulate(
         reduce: "auto" or "never".
         keep_factors: keep the factors at t = 0 and every so many steps, in `run.factors`.
         until: stop once a record is at a level in every run.
+        batch_size: b, rows of each step's gradient; None for the full gradient. The rows depend on
+            the trial's seed and the step alone.
+        sampling: "with-replacement" (the default), "epochs" or "fresh".
         progress: called with the number of steps done, now and then.
 
     Returns:
@@ -90,6 +95,8 @@ def simulate(
         reduce=reduce,
         keep_factors=keep_factors,
         until=until,
+        batch_size=batch_size,
+        sampling=sampling,
     )
     plan = prepare(problem, method, checked)
     return Trajectory.of(carry_out(plan, None, checked.steps, progress))

@@ -66,6 +66,11 @@ class Plan:
     def _rule(self, rate: Scalar) -> Rule:
         return self.method.rule(rate, self.batch.hyper["damping"])
 
+    def problem_at(self, t: int) -> Problem:
+        """The problem whose gradient the step from t to t + 1 takes."""
+        batches = self.settings.batches
+        return self.problem if batches is None else batches.problem(self.problem, t)
+
     @property
     def first(self) -> Params:
         """The trainable tensors at t = 0, as the initialisation gave them, one for each run."""
@@ -160,7 +165,8 @@ def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
         validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
     reduction, start = None, original
     if settings.reduce == "auto" and type(whole) is LinearProblem and rule.equivariant:
-        reduction, start = _reduced(whole, method, original)
+        rows = settings.batches is not None
+        reduction, start = _reduced(whole, method, original, minibatches=rows)
     trainable = tuple(_expanded(tall.layout(tensor), batch) for tensor in start.trainable)
     return Plan(
         given=problem,
@@ -176,13 +182,15 @@ def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
     )
 
 
-def _reduced(problem: LinearProblem, method: Method, start: Start) -> tuple[Reduction, Start]:
+def _reduced(
+    problem: LinearProblem, method: Method, start: Start, *, minibatches: bool
+) -> tuple[Reduction, Start]:
     axes = method.parametrisation
     placed = [
         *zip(start.trainable, axes.trainable_axes, strict=True),
         *zip(start.frozen, axes.frozen_axes, strict=True),
     ]
-    reduction = reduce_around(problem, placed)
+    reduction = reduce_around(problem, placed, minibatches=minibatches)
     lowered = [reduction.lower_tensor(tensor, where) for tensor, where in placed]
     count = len(start.trainable)
     return reduction, Start(tuple(lowered[:count]), tuple(lowered[count:]))

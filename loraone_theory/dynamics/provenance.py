@@ -47,6 +47,8 @@ def config(plan: Plan) -> dict[str, Any]:
         "reduce": used.reduce,
         "reduced": plan.reduction is not None,
         "keep_factors": used.keep_factors,
+        "batch_size": None if used.batches is None else used.batches.size,
+        "sampling": None if used.batches is None else used.batches.sampling,
         "until": None if used.until is None else dataclasses.asdict(used.until),
         "dtype": str(like.dtype).removeprefix("torch."),
         "device": like.device.type,
@@ -133,6 +135,8 @@ def plan_of(
         every=config["every"],
         reduce=config["reduce"],
         keep_factors=config["keep_factors"],
+        batch_size=config.get("batch_size"),
+        sampling=config.get("sampling"),
         until=None if until is None else Until(**until),
     )
     return prepare(problem, method, checked)

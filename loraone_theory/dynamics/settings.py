@@ -10,6 +10,7 @@ from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics import invariance, rates
+from loraone_theory.dynamics.batches import Minibatches, minibatches
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
@@ -33,6 +34,7 @@ class Settings:
     reduce: str
     keep_factors: int | None
     until: Until | None
+    batches: Minibatches | None = None
 
 
 def check(
@@ -51,6 +53,8 @@ def check(
     reduce: str = "auto",
     keep_factors: int | None = None,
     until: Until | None = None,
+    batch_size: Any = None,
+    sampling: str | None = None,
 ) -> Settings:
     """The arguments of `simulate`, each refused with one error where it breaks a rule."""
     rank = validate.rank(rank, d=problem.d, k=problem.k)
@@ -60,6 +64,7 @@ def check(
     drawn = trial_seeds(problem, seeds)
     wanted = _records(record, chosen, rank)
     validate.choice("reduce", reduce, REDUCE)
+    drawing = minibatches(problem, batch_size, sampling, drawn)
     hyper = _hyper(chosen, learning_rate, init_std, damping, initial)
     if initial is not None:
         initial = _initial(initial, problem, rank, chosen)
@@ -68,7 +73,9 @@ def check(
     if until is not None:
         until = validate.instance("until", until, Until, "write until=lt.Until('loss', 1e-6)")
         validate.choice("record of until", until.record, wanted)
-    return Settings(rank, steps, every, drawn, hyper, initial, wanted, reduce, keep_factors, until)
+    return Settings(
+        rank, steps, every, drawn, hyper, initial, wanted, reduce, keep_factors, until, drawing
+    )
 
 
 def _records(record: Sequence[str | Record], method: Method, rank: int) -> dict[str, Record]:
@@ -105,8 +112,8 @@ def _initial(initial: Factors, problem: Problem, rank: int, method: Method) -> F
             "run.extend(steps), and to start it elsewhere, with an offset made from that start, "
             "pass method.started_at(initial) as the method"
         )
-    A = validate.tensor("initial.A", initial.A)
-    B = validate.tensor("initial.B", initial.B)
+    A = validate.tensor("initial.A", initial.A, owned=True)
+    B = validate.tensor("initial.B", initial.B, owned=True)
     validate.same_kind(**{"problem": problem.like, "initial.A": A, "initial.B": B})
     validate.shapes_match(
         f"initial must be A (..., {problem.d}, {rank}) and B (..., {rank}, {problem.k})",

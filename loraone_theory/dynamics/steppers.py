@@ -40,7 +40,8 @@ def make(plan: Plan) -> Stepper:
     """The stepper of a plan: in place where rule, parametrisation and problem allow it."""
     descent = plan.rule.descent
     pair = plan.method.parametrisation.is_pair
-    if descent is not None and pair and type(plan.problem) is LinearProblem:
+    whole = plan.settings.batches is None
+    if descent is not None and pair and whole and type(plan.problem) is LinearProblem:
         return InPlace(plan, plan.problem, descent)
     return ByRule(plan)
 
@@ -52,19 +53,24 @@ class ByRule:
         self._plan = plan
         self._rule = plan.rule
         self._scheduled = plan.batch.rates.scheduled
+        self._problem = plan.problem
+        self._batched = plan.settings.batches is not None
         self.params = plan.start.trainable
         self.state = plan.rule.init(self.params)
         self._owned = self.params[0].is_cuda and self.state is None
         if self._owned:
             self.params = tuple(torch.clone(p) for p in self.params)
-            # A recorded step has its rate built in.
-            record = None if self._scheduled else capture.recorded(self._overwrite, self.params)
+            # A recorded step has its rate and its rows built in.
+            varies = self._scheduled or self._batched
+            record = None if varies else capture.recorded(self._overwrite, self.params)
             self._graph = record
 
     def step(self, t: int) -> None:
         """One step of the method from time-t values."""
         if self._scheduled:
             self._rule = self._plan.rule_at(t)
+        if self._batched:
+            self._problem = self._plan.problem_at(t)
         if not self._owned:
             self.params, self.state = self._next()
         elif self._graph is None:
@@ -80,7 +86,7 @@ class ByRule:
 
     def _gradients(self, params: Params) -> Params:
         method, frozen = self._plan.method.parametrisation, self._plan.start.frozen
-        gradients = self._plan.problem.gradients(method.shift(params, frozen))
+        gradients = self._problem.gradients(method.shift(params, frozen))
         return method.pullback(params, frozen, gradients)
 
     def _overwrite(self) -> None:
