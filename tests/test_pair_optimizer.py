@@ -20,6 +20,12 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lora-plus": {"lr": 0.05, "ratio": 4.0},
     "lora-pro": {"lr": 0.3},
     "lora-pro-adamw": {"rule": "lora-pro", "lr": 0.01, "betas": (0.9, 0.999)},
+    "lora-pro-pair": {
+        "rule": "lora-pro",
+        "lr": 0.01,
+        "betas": (0.9, 0.999),
+        "moments": "pair",
+    },
     "momentum": {"lr": 0.03, "beta": 0.8},
     "preconditioned": {"lr": 0.3, "damping": 1e-2},
     "scaled-adamw": {"lr": 0.01, "damping": 1e-2, "order": "peft"},
@@ -362,3 +368,61 @@ def test_embeddings_and_variants_go_to_the_others(dora: bool) -> None:
         its.step()
     for p, q in zip(others, theirs, strict=True):
         torch.testing.assert_close(p, q)
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"rule": "adamw", "betas": (2.0, 2.0)}, "betas"),
+        ({"rule": "preconditioned", "damping": -1.0}, "damping"),
+        ({"rule": "momentum", "beta": 2.0}, "beta"),
+        ({"rule": "lora-plus", "ratio": -4.0}, "ratio"),
+        ({"rule": "scaled-adamw", "eps": -1e-8}, "eps"),
+        ({"rule": "scaled-adamw", "weight_decay": float("nan")}, "weight_decay"),
+        ({"rule": "scaled-adamw", "order": "peff"}, "order must be one of released, peft"),
+    ],
+)
+def test_bad_values_are_refused_when_it_is_built(settings: dict[str, Any], message: str) -> None:
+    _, _, model, _, _ = layer(torch.float64)
+    with pytest.raises(ValueError, match=message):
+        PairOptimizer(model, **settings)
+
+
+def test_moments_of_whole_weights_are_announced() -> None:
+    model = nn.Sequential(nn.Linear(256, 200, bias=False))
+    model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["0"]))
+    with pytest.warns(
+        UserWarning, match=r"keeps 0.41 MB for 0.00365 MB .*moments='pair' keeps them on"
+    ):
+        optimizer = PairOptimizer(model, "lora-pro", betas=(0.9, 0.999))
+    model(torch.ones(1, 256)).square().sum().backward()
+    optimizer.step()
+    tensors = [x for s in optimizer.state.values() for x in s.values() if isinstance(x, Tensor)]
+    assert max(x.numel() for x in tensors) == 256 * 200
+    pair = PairOptimizer(model, "lora-pro", betas=(0.9, 0.999), moments="pair")
+    pair.step()
+    tensors = [x for s in pair.state.values() for x in s.values() if isinstance(x, Tensor)]
+    assert max(x.numel() for x in tensors) == 2 * 256
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_moments_of_the_pair_are_adam_on_the_projected_steps(dtype: torch.dtype) -> None:
+    """Longhand: g^A, g^B as the rule without betas steps by them, then torch's Adam on those."""
+    _, _, model, X, Y = layer(dtype)
+    twin = copy.deepcopy(model)
+    ours = PairOptimizer(model, "lora-pro", lr=0.01, betas=(0.9, 0.99), moments="pair")
+    (pair,) = lora_pairs(twin)
+    adam = torch.optim.AdamW([pair.down, pair.up], lr=0.01, betas=(0.9, 0.99), weight_decay=0.0)
+    for _ in range(3):
+        train(model, ours, X, Y, 1)
+        probe = copy.deepcopy(twin)
+        train(probe, PairOptimizer(probe, "lora-pro", lr=1.0), X, Y, 1)
+        (moved,) = lora_pairs(probe)
+        pair.down.grad, pair.up.grad = (
+            (pair.down - moved.down).detach(),
+            (pair.up - moved.up).detach(),
+        )
+        adam.step()
+    # A step of length one and its difference lose a digit of the gradient.
+    for mine, other in zip(lora_pairs(model)[0].factors, pair.factors, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e3 * torch.finfo(dtype).eps, atol=0)

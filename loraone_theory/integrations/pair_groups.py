@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
 from loraone_theory.core import validate
+from loraone_theory.integrations import pair_state
 from loraone_theory.integrations.peft_layers import Pair, by_expert, lora_pairs, survey, weights
 from loraone_theory.methods.rules import RULES, Rule
 
@@ -96,6 +98,28 @@ def with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any]) 
         )
     make(whole, 1.0)
     return {TORCH_NAMES.get(key, key): value for key, value in whole.items()}
+
+
+# Moments above this many times the pairs' own size are worth a word.
+LARGE = 4
+
+
+def say_what_is_held(made: Sequence[Group]) -> None:
+    """Warn where a rule's state is far larger than what it trains."""
+    held = trained = 0
+    for group in made:
+        for unit in units(group):
+            like = as_ours(unit, [p.detach().to("meta") for p in unit.tensors])
+            state = make(group, unit.scale).init(like)
+            held += sum(x.numel() for x in pair_state.leaves(state) if isinstance(x, Tensor))
+            trained += sum(p.numel() for p in unit.tensors)
+    if held > LARGE * trained:
+        warnings.warn(
+            f"the rule keeps {4 * held / 1e6:.3g} MB for {4 * trained / 1e6:.3g} MB of "
+            "parameters: the moments of lora-pro with betas are of whole weights; "
+            "moments='pair' keeps them on the pair, which is another method",
+            stacklevel=3,
+        )
 
 
 def for_schedulers(made: Sequence[dict[str, Any]]) -> dict[str, Any]:

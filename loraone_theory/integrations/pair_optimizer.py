@@ -58,6 +58,7 @@ class PairOptimizer(Optimizer):
         groups = [pair_groups.with_defaults(group, rule, lr, hyper) for group in given]
         if not any(p.requires_grad for group in groups for p in group["params"]):
             raise ValueError("there must be something to train; got no pair and no parameter")
+        pair_groups.say_what_is_held(groups)
         defaults = pair_groups.for_schedulers(groups)
         super().__init__(groups, {"lr": validate.number("lr", lr), **defaults})
 

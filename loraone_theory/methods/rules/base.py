@@ -50,6 +50,7 @@ class Local(NamedTuple):
 
 
 UNSTATED = "no rate: the rule does not state how it acts near a solution (Rule.local)"
+MOVING = "no rate: the damping moves with the factors"
 DECAY = "no rate: weight decay moves the solution away from the fit"
 ADAM = "no rate: steps of Adam's kind do not shrink with the gradient"
 
@@ -172,6 +173,19 @@ def with_l2(gradients: Params, params: Params, l2: float) -> Params:
 def decay(M: Tensor, learning_rate: Scalar, weight_decay: float) -> Tensor:
     """(1 − η·w)M, decoupled weight decay."""
     return M if weight_decay == 0 else M * (1 - learning_rate * weight_decay)
+
+
+def relative_damping(M: Tensor, damping: Scalar, relative: float) -> Scalar:
+    """λ + c·λ_min(M) for a Gram matrix M (..., r, r) and c = `relative`.
+
+    λ_min counts as zero where it is within the rounding of M, so that a pseudo-inverse is taken.
+    """
+    if relative == 0:
+        return damping
+    values = torch.linalg.eigvalsh(torch.where(torch.isfinite(M), M, 0.0))
+    least, largest = values[..., :1, None], values[..., -1:, None]
+    known = least > M.shape[-1] * torch.finfo(M.dtype).eps * largest
+    return damping + relative * torch.where(known, least, 0.0)
 
 
 class Drops(NamedTuple):

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
 from loraone_theory.methods.rules.base import (
@@ -77,12 +77,17 @@ def lora_pro(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     ridge: float = 1e-8,
+    moments: Literal["full", "pair"] = "full",
 ) -> Rule:
     """A ← A − ηg^A, B ← B − ηg^B; with `betas`, AdamW on the equivalent full gradient.
 
     The AdamW form takes Adam's direction D (d×k) of s(A g^B + g^A B), projects again with sDBᵀ and
     sAᵀD for ∇_A and ∇_B, and decays by (1 − ηw). At B = 0 the first step is g^A = 0,
     g^B = s⁻²M⁻¹∇_B.
+
+    `moments` says what Adam's means are of: "full", as LoRA-Pro has it, of the equivalent gradient,
+    two d×k matrices; "pair", of g^A and g^B themselves, as large as the pair. That is Adam on the
+    projected steps, another method: its step is not the nearest to AdamW's on W.
 
     The Gram inverses take damping + `ridge`, 1e-8 in the released code: a direction that grows out
     of rounding passes any cutoff of a pseudo-inverse, and g^A has 1/σ² there.
@@ -91,27 +96,33 @@ def lora_pro(
     check_adam("lora-pro", (0.9, 0.999) if betas is None else betas, eps, weight_decay)
     checked("lora-pro", "scale", scale, positive=True)
     checked("lora-pro", "ridge", ridge)
+    validate.choice("moments", moments, ("full", "pair"))
 
     def init(params: Params) -> tuple[Drops, Moments]:
         A, B = params
-        full = () if betas is None else (torch.zeros_like(A @ B),)
-        return Drops.none(params), Moments.zero(full)
+        of: Params = ()
+        if betas is not None:
+            of = params if moments == "pair" else (torch.zeros_like(A @ B),)
+        return Drops.none(params), Moments.zero(of)
 
     def update(
         params: Params, gradients: Params, state: tuple[Drops, Moments]
     ) -> tuple[Params, tuple[Drops, Moments]]:
-        (A, B), (drops, moments), lam = params, state, damping + ridge
+        (A, B), (drops, means), lam = params, state, damping + ridge
         found = project(params, gradients, lam, scale)
-        if betas is not None:
+        if betas is not None and moments == "pair":
+            means = means.after(found.steps, betas)
+            found = found._replace(steps=Factors(*means.directions(betas, eps)))
+        elif betas is not None:
             equivalent = scale * (A @ found.steps.B + found.steps.A @ B)
-            moments = moments.after((equivalent,), betas)
-            (D,) = moments.directions(betas, eps)
+            means = means.after((equivalent,), betas)
+            (D,) = means.directions(betas, eps)
             found = project(params, (scale * D @ B.mT, scale * A.mT @ D), lam, scale)
         new = tuple(
             descend(decay(P, learning_rate, weight_decay), g, learning_rate)
             for P, g in zip(params, found.steps, strict=True)
         )
-        return new, (drops.after(found.left, found.right), moments)
+        return new, (drops.after(found.left, found.right), means)
 
     return Rule(
         init,

@@ -9,6 +9,7 @@ from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
 from loraone_theory.methods.rules.base import (
     DECAY,
+    MOVING,
     Descent,
     Drops,
     Local,
@@ -17,6 +18,7 @@ from loraone_theory.methods.rules.base import (
     checked,
     decay,
     descend,
+    relative_damping,
     with_l2,
 )
 
@@ -27,6 +29,7 @@ def preconditioned(
     adaptive: float = 0.0,
     weight_decay: float = 0.0,
     l2: float = 0.0,
+    relative: float = 0.0,
 ) -> Rule:
     """A ← A − η∇_A (BBᵀ + λ_tI)⁻¹, B ← B − η(AᵀA + λ_tI)⁻¹∇_B, both from time-t values.
 
@@ -36,6 +39,10 @@ def preconditioned(
     norms vanish faster. At λ_t = 0 the inverses are pseudo-inverses: at B = 0 (LoRA-init) A does
     not move.
 
+    With c = `relative` the inverses of BBᵀ and AᵀA take cλ_min(BBᵀ) and cλ_min(AᵀA) on top: a
+    regulariser on the factors' own scale, which leaves the rate independent of κ and of the size
+    of Δ where a constant one does not.
+
     `weight_decay` w is decoupled, P ← (1 − ηw)P and then the step; `l2` w adds wP to ∇_P, so that
     it is preconditioned with the rest.
     """
@@ -43,13 +50,17 @@ def preconditioned(
     checked("preconditioned", "adaptive", adaptive)
     checked("preconditioned", "weight_decay", weight_decay)
     checked("preconditioned", "l2", l2)
+    checked("preconditioned", "relative", relative)
     free = weight_decay == l2 == 0
 
     def inverses(
         params: Params, state: Drops, lam: Scalar = damping
     ) -> tuple[Tensor, Tensor, Drops]:
         A, B = params
-        left, right = inverse_psd(tall.inner(A, A), lam), inverse_psd(B @ B.mT, lam)
+        left, right = (
+            inverse_psd(M, relative_damping(M, lam, relative))
+            for M in (tall.inner(A, A), B @ B.mT)
+        )
         return left.matrix, right.matrix, state.after(left, right)
 
     def update(params: Params, gradients: Params, state: Drops) -> tuple[Params, Drops]:
@@ -72,8 +83,8 @@ def preconditioned(
         descent=Descent(learning_rate, inverses=inverses) if free and adaptive == 0 else None,
         pair=True,
         inverts=True,
-        local=Local("preconditioned") if free else None,
-        no_rate=DECAY,
+        local=Local("preconditioned") if free and relative == 0 else None,
+        no_rate=MOVING if free else DECAY,
     )
 
 

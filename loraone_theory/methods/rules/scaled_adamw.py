@@ -8,7 +8,7 @@ from torch import Tensor
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.core.linalg import inverse_psd
+from loraone_theory.core.linalg import Inverse, inverse_psd
 from loraone_theory.methods.rules.base import (
     ADAM,
     Betas,
@@ -17,8 +17,10 @@ from loraone_theory.methods.rules.base import (
     Rule,
     check_adam,
     check_rates,
+    checked,
     decay,
     descend,
+    relative_damping,
 )
 
 Order = Literal["released", "peft"]
@@ -33,15 +35,18 @@ def scaled_adamw(
     eps: float = 1e-8,
     weight_decay: float = 0.0,
     bias_correction: bool | None = None,
+    relative: float = 0.0,
 ) -> Rule:
     """Adam moments of g_A = ∇_A(BBᵀ + λI)⁻¹ and g_B = (AᵀA + λI)⁻¹∇_B, with ∇ from time t.
 
     "released": B's Gram matrix is that of the already updated A, moments are not bias-corrected
     unless asked for, and (1 − ηw) multiplies both factors after the step. "peft": both Gram
-    matrices from time t, then AdamW, with bias correction and the decay first.
+    matrices from time t, then AdamW, with bias correction and the decay first. `relative` is that
+    of `preconditioned`.
     """
     check_rates("scaled-adamw", learning_rate, damping)
     check_adam("scaled-adamw", betas, eps, weight_decay)
+    checked("scaled-adamw", "relative", relative)
     validate.choice("order", order, ("released", "peft"))
     released = order == "released"
     corrected = not released if bias_correction is None else bias_correction
@@ -51,12 +56,15 @@ def scaled_adamw(
         P = P if released else decay(P, learning_rate, weight_decay)
         return descend(P, state.directions(betas, eps, corrected)[0], learning_rate), state
 
+    def inverse(M: Tensor) -> Inverse:
+        return inverse_psd(M, relative_damping(M, damping, relative))
+
     def update(params: Params, gradients: Params, state: State) -> tuple[Params, State]:
         (A, B), (grad_A, grad_B), (of_A, of_B, drops) = params, gradients, state
-        right = inverse_psd(B @ B.mT, damping)
+        right = inverse(B @ B.mT)
         new_A, of_A = step(A, grad_A @ right.matrix, of_A)
         known = new_A if released else A
-        left = inverse_psd(known.mT @ known, damping)
+        left = inverse(known.mT @ known)
         new_B, of_B = step(B, left.matrix @ grad_B, of_B)
         if released:
             new_A, new_B = (decay(P, learning_rate, weight_decay) for P in (new_A, new_B))
