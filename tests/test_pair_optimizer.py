@@ -391,9 +391,7 @@ def test_bad_values_are_refused_when_it_is_built(settings: dict[str, Any], messa
 def test_moments_of_whole_weights_are_announced() -> None:
     model = nn.Sequential(nn.Linear(256, 200, bias=False))
     model = peft.get_peft_model(model, peft.LoraConfig(r=2, target_modules=["0"]))
-    with pytest.warns(
-        UserWarning, match=r"keeps 0.41 MB for 0.00365 MB .*moments='pair' keeps them on"
-    ):
+    with pytest.warns(UserWarning, match=r"keeps 0\.41 MB for 0\.00365 MB .*moments='pair'"):
         optimizer = PairOptimizer(model, "lora-pro", betas=(0.9, 0.999))
     model(torch.ones(1, 256)).square().sum().backward()
     optimizer.step()
