@@ -205,6 +205,11 @@ def train(
     return losses
 
 
+def comparable(data: Data) -> Data:
+    """What is there before pretraining: 250 steps of AdamW in float32 magnify rounding to size 1."""
+    return {name: data[name] for name in ("classes", "steps")}
+
+
 def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     """Mean sine by class against steps: a row for each number of directions, left and right."""
     figure, axes = plotting.figure(
