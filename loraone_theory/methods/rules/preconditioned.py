@@ -58,8 +58,7 @@ def preconditioned(
     ) -> tuple[Tensor, Tensor, Drops]:
         A, B = params
         left, right = (
-            inverse_psd(M, relative_damping(M, lam, relative))
-            for M in (tall.inner(A, A), B @ B.mT)
+            inverse_psd(M, relative_damping(M, lam, relative)) for M in (tall.inner(A, A), B @ B.mT)
         )
         return left.matrix, right.matrix, state.after(left, right)
 
