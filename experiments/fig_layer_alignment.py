@@ -206,7 +206,7 @@ def train(
 
 
 def comparable(data: Data) -> Data:
-    """What is there before pretraining: its steps of AdamW in float32 magnify rounding to size 1."""
+    """What is there before pretraining: AdamW in float32 magnifies rounding to size 1."""
     return {"classes": data["classes"], "loss at the start": data["pretraining_loss"][:, 0]}
 
 
