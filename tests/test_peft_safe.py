@@ -219,7 +219,10 @@ def test_gradients_from_elsewhere_are_refused() -> None:
 # --- frozen tensors
 
 
-@pytest.mark.parametrize("rule", sorted(RULES))
+STEPPED = sorted(name for name, factory in RULES.items() if factory(1.0).advance is None)
+
+
+@pytest.mark.parametrize("rule", STEPPED)
 @pytest.mark.parametrize("frozen", ["lora_A", "lora_B", "grad"])
 def test_frozen_tensors_stay_under_every_rule(rule: str, frozen: str) -> None:
     X, Y = batch(8, 6)
@@ -290,7 +293,7 @@ def as_half(path: Path) -> None:
         (lambda _: {"data": "other"}, "data is '' in it and 'other' now"),
         (lambda _: {"other weights": True}, "weights is '[0-9a-f]{64}' in it and '[0-9a-f]{64}'"),
         (spoilt(lambda p: save_file(load_file(p), p)), "version is 'not stated' in it"),
-        (spoilt(as_half), "must hold float32 gradients; got 0 of torch.float16"),
+        (spoilt(as_half), "must hold float32 gradients; got another dtype for 0, 2"),
         (spoilt(lambda p: p.write_bytes(p.read_bytes()[:100])), "it is damaged or was not"),
         (spoilt(lambda p: p.write_text("")), "it is damaged or was not"),
     ],

@@ -4,7 +4,9 @@
 ['get_lora_one_gradients']
 """
 
+from loraone_theory.integrations.given import Triplets
 from loraone_theory.integrations.pair_optimizer import PairOptimizer
+from loraone_theory.integrations.peft_cache import SavedGradients
 from loraone_theory.integrations.peft_config import LoRAOneConfig, ModuleReport, Reports
 from loraone_theory.integrations.peft_gradients import get_lora_one_gradients
 from loraone_theory.integrations.peft_init import initialize_lora_one_weights
@@ -16,6 +18,8 @@ __all__ = [
     "Pair",
     "PairOptimizer",
     "Reports",
+    "SavedGradients",
+    "Triplets",
     "get_lora_one_gradients",
     "initialize_lora_one_weights",
     "lora_pairs",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -12,14 +13,15 @@ from torch import Tensor, nn
 from loraone_theory import storage
 from loraone_theory.core import validate
 from loraone_theory.integrations import distributed, peft_cache
-from loraone_theory.integrations.given import check, usable
+from loraone_theory.integrations.given import Given, check, usable
 from loraone_theory.integrations.peft_backward import Passes, watched
 from loraone_theory.integrations.peft_find import LoraConfig, refuse, unwrapped
 from loraone_theory.integrations.peft_layers import AROUND, REMEDIES
 from loraone_theory.integrations.peft_leaves import calls, substituted, unsynchronised
+from loraone_theory.integrations.peft_reduce import Leading, Reducer, Sketch, Whole, triplets
 from loraone_theory.integrations.peft_targets import Target, targets
 
-Gradients = dict[str, Tensor]
+Reduce = Literal["none", "svd", "sketch"]
 Missing = Literal["error", "lora"]
 
 
@@ -32,7 +34,11 @@ def get_lora_one_gradients(
     cache_file: str | Path | None = None,
     data: str = "",
     missing: Missing = "error",
-) -> Gradients:
+    reduce: Reduce = "none",
+    keep: int | None = None,
+    groups: int | None = None,
+    seed: int = 0,
+) -> dict[str, Any]:
     """∇_W L of every targeted weight, averaged over batches, in float32 on the CPU.
 
     Every target gets a leaf of its own on the same storage while `train_step` runs, and everything
@@ -54,9 +60,19 @@ def get_lora_one_gradients(
         missing: "lora" leaves out modules of unsupported type and those that get no gradient or a
             zero one, such as an expert without tokens; "error" refuses them.
 
+        reduce: "none" keeps whole gradients, four bytes for each entry of the targeted weights.
+            "svd" turns each into its leading `Triplets` as soon as it is complete, exact for one
+            backward pass. "sketch" keeps two linear sketches of each, for any number of passes,
+            with the error bound of `Sketch`.
+        keep: how many triplets; by default twice the adapter's rank.
+        groups: with reduce="svd", makes it exact for any number of passes: the modules are taken in
+            so many groups, and `train_step` is run on all its batches for each of them. It has to
+            give the same batches each time.
+        seed: of the sketches.
+
     Returns:
-        Module name -> gradient, of the shape of the module's weight: (k, d) for nn.Linear, (d, k)
-        for Conv1D.
+        Module name -> gradient, or its `Triplets`, of the shape of the module's weight:
+        (k, d) for nn.Linear, (d, k) for Conv1D, one more axis for experts.
 
     Raises:
         ValueError: targets that have no gradient (another kind of layer, a quantised weight, DoRA);
@@ -67,21 +83,25 @@ def get_lora_one_gradients(
         num_batches = validate.integer("num_batches", num_batches, least=1)
     validate.choice("missing", missing, ("error", "lora"))
     found, _ = targets(unwrapped(model), lora_config, lenient=missing == "lora")
+    plan = _plan(lora_config, reduce, keep, groups, seed)
     cache = None if cache_file is None else Path(cache_file)
     made_from = {}
     if cache is not None:
         storage.target(cache)
         weights = peft_cache.fingerprint(unwrapped(model))
-        made_from = {"weights": weights, "num_batches": str(num_batches), "data": data}
+        made_from = {
+            "weights": weights,
+            "num_batches": str(num_batches),
+            "data": data,
+            "reduce": plan.stated,
+        }
         if distributed.everyone(cache.is_file()):
             return _cached(cache, found, made_from, missing)
-    with distributed.together():
-        sums, passes = _accumulate(model, found, train_step, num_batches or 1)
-        if not sums:
-            raise ValueError(_NO_GRADIENT)
-    for total in sums.values():
-        total.div_(passes)
-    gradients = _averaged(sums, found, missing)
+    gradients: dict[str, Given] = {}
+    for part in _parts(list(found), groups or 1):
+        gradients |= _estimated(model, found, part, train_step, num_batches or 1, plan, missing)
+    if not gradients:
+        raise ValueError(_NO_GRADIENT)
     if cache is not None and distributed.leads():
         peft_cache.save(cache, gradients, made_from)
     return gradients
@@ -93,32 +113,90 @@ _NO_GRADIENT = (
 )
 
 
-def _averaged(sums: Gradients, found: Mapping[str, Target], missing: Missing) -> Gradients:
-    """The mean over processes, checked."""
-    shapes = {name: target.shape for name, target in found.items()}
-    if missing == "error":
-        with distributed.together():
-            check(sums, shapes)
-        return {name: distributed.mean_(sums[name]) for name in found}
-    for name in found:  # another process may have seen what this one has not
-        if not distributed.everyone(name not in sums):
-            held = sums[name] if name in sums else torch.zeros(shapes[name])
-            sums[name] = distributed.mean_(held)
-    kept = {name: sums[name] for name in found if name in sums and any(usable(sums[name]))}
-    if not kept:
-        raise ValueError(_NO_GRADIENT)
-    check(kept, {name: shapes[name] for name in kept}, lenient=True)
-    return kept
+class _Plan(NamedTuple):
+    """What is to become of the gradients."""
+
+    reducer: Callable[[], Reducer]
+    after: Callable[[Tensor], Given] | None
+    stated: str
+
+
+def _plan(
+    config: LoraConfig, reduce: Reduce, keep: int | None, groups: int | None, seed: int
+) -> _Plan:
+    validate.choice("reduce", reduce, ("none", "svd", "sketch"))
+    if groups is not None:
+        groups = validate.integer("groups", groups, least=1)
+        if reduce != "svd":
+            raise ValueError(
+                f"groups goes with reduce='svd', which it makes exact; got reduce={reduce!r}; "
+                "leave groups out"
+            )
+    ranks = [config.r, *(config.rank_pattern or {}).values()]
+    least = max(ranks)
+    # PEFT doubles the rank of parameters that it fuses from two modules.
+    kept = 2 * least if keep is None else validate.integer("keep", keep, least=least)
+    if reduce == "none":
+        return _Plan(Whole, None, "none")
+    if reduce == "sketch":
+        seed = validate.integer("seed", seed, least=0)
+        return _Plan(partial(Sketch, kept, seed), None, f"sketch of {kept}, seed {seed}")
+    if groups is not None:
+        return _Plan(Whole, partial(triplets, keep=kept), f"svd of {kept}")
+    if distributed.active():
+        raise ValueError(
+            "triplets of several processes do not average; take groups= (exact) or reduce='sketch'"
+        )
+    return _Plan(partial(Leading, kept), None, f"svd of {kept}")
+
+
+def _parts(names: list[str], groups: int) -> list[list[str]]:
+    size = -(-len(names) // groups)
+    return [names[i : i + size] for i in range(0, len(names), size)]
+
+
+def _estimated(
+    model: nn.Module,
+    found: Mapping[str, Target],
+    part: list[str],
+    train_step: Callable[[], object],
+    num_batches: int,
+    plan: _Plan,
+    missing: Missing,
+) -> dict[str, Given]:
+    """The means of those in `part` over passes and processes, checked and reduced."""
+    reducer = plan.reducer()
+    with distributed.together():
+        passes = _accumulate(model, found, part, train_step, num_batches, reducer)
+        if passes == 0:
+            raise ValueError(_NO_GRADIENT)
+        shapes = {name: found[name].shape for name in part}
+        here = reducer.names()
+        if missing == "error":
+            check({}, {name: shapes[name] for name in part if name not in here})
+    # Another process may have seen what this one has not.
+    names = [name for name in part if distributed.anyone(name in here)]
+    means = reducer.finish(names, shapes, passes)
+    if missing == "lora":
+        means = {name: mean for name, mean in means.items() if any(usable(mean))}
+    with distributed.together():
+        check(means, {name: shapes[name] for name in means}, lenient=missing == "lora")
+    if plan.after is None:
+        return means
+    for name in means:
+        means[name] = plan.after(cast(Tensor, means[name]))
+    return means
 
 
 def _accumulate(
     model: nn.Module,
     found: Mapping[str, Target],
+    part: list[str],
     train_step: Callable[[], object],
     num_batches: int,
-) -> tuple[Gradients, int]:
-    """Sums of gradients, and how many backward passes they are over."""
-    sums: Gradients = {}
+    reducer: Reducer,
+) -> int:
+    """Feed the reducer with those in `part`; how many backward passes reached any target."""
 
     def collect(name: str, passes: Passes) -> Callable[[Tensor], None]:
         def hook(leaf: Tensor) -> None:
@@ -126,12 +204,12 @@ def _accumulate(
             assert gradient is not None
             leaf.grad = None
             passes.reached()
-            fresh = gradient.detach().to("cpu", torch.float32).contiguous()
-            sums[name] = sums[name].add_(fresh) if name in sums else fresh
+            if name in wanted:
+                reducer.add(name, gradient.detach())
 
         return hook
 
-    base = unwrapped(model)
+    base, wanted = unwrapped(model), set(part)
     with (
         substituted(base, found) as leaves,
         calls(base, found) as called,
@@ -142,9 +220,9 @@ def _accumulate(
         for name, leaf in leaves.items():
             leaf.register_post_accumulate_grad_hook(collect(name, passes))
         _run(train_step, num_batches, passes)
-    around = [] if called is None else [name for name in sums if name not in called]
-    refuse(AROUND, around, REMEDIES[AROUND])
-    return sums, passes.done
+    around = [] if called is None else [name for name in reducer.names() if name not in called]
+    refuse(AROUND, sorted(around), REMEDIES[AROUND])
+    return passes.done
 
 
 def _run(train_step: Callable[[], object], num_batches: int, passes: Passes) -> None:
@@ -169,11 +247,11 @@ def _run(train_step: Callable[[], object], num_batches: int, passes: Passes) -> 
 
 def _cached(
     path: Path, found: Mapping[str, Target], made_from: Mapping[str, str], missing: Missing
-) -> Gradients:
+) -> dict[str, Given]:
     gradients = peft_cache.load(path, made_from)
     wanted = [name for name in found if missing == "error" or name in gradients]
     try:
-        check(gradients, {name: found[name].shape for name in wanted})
+        check(gradients, {name: found[name].shape for name in wanted}, lenient=missing == "lora")
     except ValueError as error:
         raise ValueError(f"cache_file {path} is not of this model and config: {error}") from error
     return {name: gradients[name] for name in wanted}
