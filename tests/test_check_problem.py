@@ -201,6 +201,13 @@ class Sums(Broken):
         return sums
 
 
+class Stale(Broken):
+    """Fresh rows that are the same at every step."""
+
+    def fresh(self, step, size, seeds):
+        return lt.LinearProblem.population(shift=SHIFT).fresh(0, size, seeds)
+
+
 BROKEN = {
     Twice: "grad_A must be the derivative of the loss",
     Exchanged: "grad_B must be the derivative of the loss",
@@ -217,6 +224,7 @@ BROKEN = {
     Believes: "true_rank must be the rank of shift",
     Backwards: "residual must be learned - shift",
     Graph: "must be plain tensors",
+    Stale: "other steps and other seeds",
     Sums: "must average to the loss",
 }
 

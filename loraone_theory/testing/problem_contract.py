@@ -243,3 +243,8 @@ def _rows(problem: Problem, known: Facts, at: Factors) -> None:
     if known.fresh is not None:
         first, second = (known.fresh(3, 2, (5,)).loss(at) for _ in range(2))
         require(same_bits(first, second), "fresh rows must be a function of step and seed")
+        others = (known.fresh(4, 2, (5,)).loss(at), known.fresh(3, 2, (6,)).loss(at))
+        require(
+            not any(same_bits(first, other) for other in others),
+            "other steps and other seeds must get other fresh rows",
+        )
