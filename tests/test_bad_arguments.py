@@ -152,10 +152,6 @@ CASES = {
     "condition number": (lambda: problem(condition_number=0.5), r"condition_number must be >= 1"),
     "device": (lambda: problem(device="gpu"), r"device must be cpu or cuda"),
     "dtype": (lambda: problem(dtype="int8"), r"dtype must be float32 or float64; got 'int8'"),
-    "few samples": (
-        lambda: lt.sample_linear_matrix_free(d=8, k=6, true_rank=2, samples=7),
-        r"needs samples >= d; use sample_linear",
-    ),
     "reduce another": (lambda: lt.reduce("problem"), r"only the linear problem can be reduced"),
     "reduce misfit": (
         lambda: lt.reduce(problem(), lt.Factors(ones(7, 2), ones(2, 6))),

@@ -120,12 +120,13 @@ class _Piece(NamedTuple):
     M_rows: Tensor  # (*batch, ·, m)
     A: Tensor  # (n, r, w)
     M: Tensor  # (n, m, w)
+    noise: Tensor | None  # CᵀZ̃, (n, m, w)
 
 
 class InPlace:
     """A `Descent` of a pair on the linear problem, without temporaries.
 
-    With F = T − sAB and M = ηsΣ̂F, all from time-t values: A ← A + M(RB)ᵀ, B ← B + ρL AᵀM.
+    With F = T − sAB and M = ηs(Σ̂F + CᵀZ̃), all from time-t values: A ← A + M(RB)ᵀ, B ← B + ρL AᵀM.
     Matrices are held transposed, which makes the long axis contiguous (`tall`). Rows are worked
     through in pieces; as A is overwritten piece by piece, the columns of F that both a piece and
     the next one need are handed on.
@@ -160,6 +161,9 @@ class InPlace:
         count = 1 if reach is None else -(-d // max(fit, 256))
         height, reach = -(-d // count), reach or 0
         T = problem.dense_target.mT.expand(*batch, m, d).reshape(n, m, d)
+        H = problem.noise
+        if H is not None:
+            H = problem.covariance.half_transposed(H).mT.expand(*batch, m, d).reshape(n, m, d)
         F, M = (like.new_zeros(n, m, min(height + 2 * reach, d)) for _ in range(2))
         F_batch, M_batch = (X.view(*batch, m, X.shape[-1]) for X in (F, M))
         pieces: list[_Piece] = []
@@ -183,6 +187,7 @@ class InPlace:
                     M_batch[..., : high - low].mT,
                     self._A[..., start:stop],
                     M[..., inner],
+                    None if H is None else H[..., start:stop],
                 )
             )
             seen, before = high, low
@@ -209,6 +214,8 @@ class InPlace:
                 piece.target, self._B.mT, piece.inputs, alpha=-self._scale, out=piece.F
             )  # fmt: skip
             piece.covariance.apply(piece.F_rows, out=piece.M_rows)
+            if piece.noise is not None:
+                piece.M.add_(piece.noise)
             # Not as a factor of the products: so runs of a sweep round as single runs do.
             piece.M_rows.mul_(self._gain)
             _add_inner(gathered, piece.A, piece.M, ratio)

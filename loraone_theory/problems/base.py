@@ -102,7 +102,8 @@ LAZY = frozenset({"relative_shift"})
 def facts(problem: Problem) -> Facts:
     """What a problem states about itself, with the defaults of `Facts` for the rest.
 
-    The one place where attributes of a problem are looked for.
+    The one place where attributes of a problem are looked for. A problem that knows a fact of its
+    kind only sometimes names those it lacks in an attribute `unknown`.
 
     >>> from loraone_theory.problems.linear.sampling import sample_linear
     >>> known = facts(sample_linear(d=6, k=5, true_rank=2, samples=40))
@@ -110,8 +111,11 @@ def facts(problem: Problem) -> Facts:
     (2, 40, 1.0)
     """
     found: dict[str, Any] = {}
+    unknown: frozenset[str] = getattr(problem, "unknown", frozenset())
     for name, default in Facts._field_defaults.items():
-        if name in LAZY:
+        if name in unknown:
+            found[name] = default
+        elif name in LAZY:
             missing = inspect.getattr_static(problem, name, None) is None
             found[name] = default if missing else _later(problem, name)
         else:

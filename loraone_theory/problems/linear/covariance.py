@@ -207,9 +207,10 @@ def _extremes(main: np.ndarray, off: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True, eq=False)
 class Dense:
-    """Σ̂ as a symmetric matrix."""
+    """Σ̂ as a symmetric matrix, with a factor of it where noise needs one and the same."""
 
     matrix: Tensor  # (..., d, d)
+    root: Tensor | None = None  # C (..., h, d)
 
     reach: ClassVar[int | None] = None
     height: ClassVar[int | None] = None
@@ -225,12 +226,16 @@ class Dense:
         return product if out is None else out.copy_(product)
 
     def half(self, M: Tensor) -> Tensor:
-        """Λ^{1/2}QᵀM from Σ̂ = QΛQᵀ."""
+        """CM, or Λ^{1/2}QᵀM from Σ̂ = QΛQᵀ."""
+        if self.root is not None:
+            return self.root @ M
         values, Q = torch.linalg.eigh(self.matrix)
         return values.clamp_min(0).sqrt()[..., None] * (Q.mT @ M)
 
     def half_transposed(self, M: Tensor) -> Tensor:
-        """QΛ^{1/2}M."""
+        """CᵀM, or QΛ^{1/2}M."""
+        if self.root is not None:
+            return self.root.mT @ M
         values, Q = torch.linalg.eigh(self.matrix)
         return Q @ (values.clamp_min(0).sqrt()[..., None] * M)
 

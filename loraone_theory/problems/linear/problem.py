@@ -1,12 +1,13 @@
-"""Linear matrix sensing: L = 1/(2N) ‖X W_eff − Y‖_F² = ½⟨E, Σ̂E⟩, without X.
+"""Linear matrix sensing: L = 1/(2N) ‖X W_eff − Y‖_F², without X.
 
-With noiseless labels Y = X(W + Δ) the inputs enter through Σ̂ = XᵀX/N alone, so that is all a
-problem keeps of them, unless it is asked to keep X for minibatches.
+With noiseless labels Y = X(W + Δ) it is ½⟨E, Σ̂E⟩: the inputs enter through Σ̂ = XᵀX/N alone, so
+that is all a problem keeps of them, unless it is asked to keep X for minibatches. What labels hold
+beyond that enters through Z̃ and a constant (`noise`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any, ClassVar
@@ -16,30 +17,34 @@ from torch import Tensor
 
 from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors, concatenate
-from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
 from loraone_theory.problems.described import Described
-from loraone_theory.problems.given import second_moment, shift_and_pretrained
+from loraone_theory.problems.given import shift_and_pretrained
+from loraone_theory.problems.linear import data
 from loraone_theory.problems.linear.blocks import gradients_by_rows
-from loraone_theory.problems.linear.covariance import Covariance, Dense, Identity, Rows, Which
+from loraone_theory.problems.linear.covariance import Covariance, Identity, Which
+from loraone_theory.problems.linear.streams import RowStreams
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
 BLOCK_BYTES = 1 << 24
 # Residuals of more entries than this are refused: such a problem is meant to be reduced.
 DENSE_LIMIT = 1 << 31
+# Facts that compare with the true shift.
+NEEDS_SHIFT = frozenset({"true_rank", "shift", "residual", "risk", "takes_residual"})
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearProblem(Described):
-    """Fit W + Δ by W_f + AB under the loss ½⟨E, Σ̂E⟩, E = W_f + AB − W − Δ.
+class LinearProblem(RowStreams, Described):
+    """Fit W + Δ by W_f + AB under the loss ½‖CE − Z̃‖² + c, E = W_f + AB − W − Δ, Σ̂ = CᵀC.
 
-    Gradients: J = −Σ̂E, ∇_A = −J Bᵀ, ∇_B = −Aᵀ J. Make one with `from_data`,
-    `population`, `sample_linear` or `sample_linear_matrix_free`.
+    Without noise that is ½⟨E, Σ̂E⟩. Gradients: J = CᵀZ̃ − Σ̂E, ∇_A = −J Bᵀ, ∇_B = −Aᵀ J. Make
+    one with `from_data`, `population`, `sample_linear` or `sample_linear_matrix_free`.
 
     Args:
         covariance: Σ̂ as an operator, batch (...).
-        shift: Δ as Factors of inner dimension r* exactly.
+        shift: Δ as Factors of inner dimension r* exactly; of inner dimension 0 where Δ is not
+            known, and then `noise` holds all of the labels.
         pretrained: W (..., d, k), needed only by initialisations that use W.
         offset: what was subtracted from W in the frozen part: W_f = W − offset.
         samples: N, or None for the population problem.
@@ -50,6 +55,10 @@ class LinearProblem(Described):
         input_law: "gaussian" where fresh rows are N(0, I); None where their law is not known.
         held_out: the problem of held-out rows, for `test_loss`.
         recipe: the sampler that drew it and its arguments.
+        noise: Z̃ (..., h, k), what the labels hold beyond Δ in the coordinates of C.
+        constant: c (...), what no AB changes.
+        row_noise: Z (..., N, k), where X was kept.
+        noise_std: σ of the labels of fresh rows.
     """
 
     covariance: Covariance
@@ -63,6 +72,10 @@ class LinearProblem(Described):
     input_law: str | None = None
     held_out: LinearProblem | None = None
     recipe: dict[str, Any] | None = None
+    noise: Tensor | None = None
+    constant: Tensor | None = None
+    row_noise: Tensor | None = None
+    noise_std: float = 0.0
 
     takes_residual: ClassVar[bool] = True
 
@@ -71,61 +84,49 @@ class LinearProblem(Described):
         cls,
         X: Array,
         *,
-        shift: Array | Factors,
+        shift: Array | Factors | None = None,
+        labels: Array | None = None,
         pretrained: Array | None = None,
         keep: bool = False,
-        held_out: Array | None = None,
+        held_out: Array | Sequence[Array] | None = None,
         split: float = 0.0,
         split_seed: int = 0,
     ) -> LinearProblem:
-        """The problem of inputs X and labels Y = X(W + Δ).
+        """The problem of inputs X and labels Y, which are X(W + Δ) unless they are given.
 
         Args:
             X: (N, d) or (..., N, d), float32 or float64, a tensor or a numpy array.
-            shift: Δ (d, k), dense or Factors, with or without batch dimensions.
-            pretrained: W (d, k).
+            shift: Δ (d, k), dense or Factors, with or without batch dimensions. Without it there
+                must be labels; risk, error and alignments are then not known.
+            labels: Y (..., N, k), noisy or not.
+            pretrained: W (d, k); without it the labels count as those of the shift alone.
             keep: hold a copy of X, which minibatches need; only Σ̂ is held otherwise.
-            held_out: other inputs (..., N', d), to measure `test_loss` on.
+            held_out: other inputs (..., N', d), to measure `test_loss` on; with labels, a pair.
             split: the fraction of the rows of X that is held out instead, 0 <= split < 1.
             split_seed: what those rows are drawn with.
 
         Raises:
             TypeError: a dtype other than float32 or float64, or mixed ones.
             ValueError: shapes that do not fit, non-finite entries, a zero shift, inputs or a
-                shift so large or small that their squares cannot be represented.
+                shift so large or small that their squares cannot be represented; neither a
+                shift nor labels.
 
         >>> import numpy as np
         >>> X = np.random.default_rng(0).standard_normal((50, 3))
         >>> problem = LinearProblem.from_data(X, shift=np.eye(3)[:, :2])
         >>> problem.d, problem.k, problem.true_rank, problem.samples
         (3, 2, 2, 50)
+        >>> LinearProblem.from_data(X, labels=X[:, :2]).k
+        2
         """
-        given = validate.tensor("X", X)
-        delta, weight = shift_and_pretrained(shift, pretrained)
-        test: rows.Arrays = ()
-        if held_out is not None:
-            test = (validate.tensor("held_out", held_out, owned=True),)
-        (inputs,), test = rows.split_off((given,), test, given.ndim - 2, split, split_seed)
-        made = cls._of_rows("X", inputs, delta, weight)
-        if validate.flag("keep", keep):
-            made = replace(made, inputs=inputs.detach().clone())
+        given = data.check(X, shift, labels, pretrained)
+        lead, test = given.arrays[0].ndim - 2, data.own_test(held_out, given)
+        kept, test = rows.split_off(given.arrays, test, lead, split, split_seed)
+        keep = validate.flag("keep", keep)
+        made = cls(**data.of_rows("X", kept, given, keep))
         if not test:
             return made
-        return replace(made, held_out=cls._of_rows("held_out", test[0], delta, weight))
-
-    @classmethod
-    def _of_rows(
-        cls, name: str, X: Tensor, shift: Factors, pretrained: Tensor | None
-    ) -> LinearProblem:
-        validate.same_kind(**{name: X, "shift": shift.A})
-        validate.shapes_match(
-            f"shift must have as many rows as {name} has columns (d)",
-            shift.shape[-2] == X.shape[-1],
-            **{name: X.shape, "shift": shift.shape},
-        )
-        validate.broadcastable(name, X.shape[:-2], "shift", shift.shape[:-2])
-        covariance = Dense(second_moment(name, X))
-        return cls(covariance, shift, pretrained, samples=X.shape[-2])
+        return replace(made, held_out=cls(**data.of_rows("held_out", test, given, False)))
 
     @classmethod
     def population(
@@ -151,15 +152,19 @@ class LinearProblem(Described):
 
     @property
     def true_rank(self) -> int:
-        """r*, the rank of Δ."""
+        """r*, the rank of Δ; 0 where Δ is not known."""
         return self.shift.rank
+
+    @property
+    def unknown(self) -> frozenset[str]:
+        """Facts that it cannot state."""
+        return frozenset() if self.shift.rank else NEEDS_SHIFT
 
     @property
     def batch_shape(self) -> torch.Size:
         """Leading dimensions: the instances."""
-        shapes = [self.covariance.batch_shape, self.shift.shape[:-2]]
-        if self.offset is not None:
-            shapes.append(self.offset.shape[:-2])
+        shapes = [self.covariance.batch_shape]
+        shapes += [M.shape[:-2] for M in (self.shift, self.offset, self.noise) if M is not None]
         return torch.broadcast_shapes(*shapes)
 
     @property
@@ -197,11 +202,16 @@ class LinearProblem(Described):
         return tall.difference(tall.product(shift.A, shift.B), T)
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
-        """L = ½⟨E, Σ̂E⟩, shape (...); E may be handed in where it is already known."""
-        if E is None and self.covariance.height is not None:
-            return 0.5 * (self._miss(self.covariance.half(shift.A), shift.B) ** 2).sum((-2, -1))
-        E = self.residual(shift) if E is None else E
-        return 0.5 * (E * self.covariance.apply(E)).sum((-2, -1))
+        """L = ½‖CE − Z̃‖² + c, shape (...); E may be handed in where it is already known."""
+        if self.noise is not None:
+            R = self._miss(self.covariance.half(shift.A), shift.B)
+            loss = 0.5 * (R * R).sum((-2, -1))
+        elif E is None and self.covariance.height is not None:
+            loss = 0.5 * (self._miss(self.covariance.half(shift.A), shift.B) ** 2).sum((-2, -1))
+        else:
+            E = self.residual(shift) if E is None else E
+            loss = 0.5 * (E * self.covariance.apply(E)).sum((-2, -1))
+        return loss if self.constant is None else loss + self.constant
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """½‖E‖_F², the expected loss on a fresh sample with E xxᵀ = I, shape (...).
@@ -212,9 +222,9 @@ class LinearProblem(Described):
         return 0.5 * (E * E).sum((-2, -1))
 
     def gradients(self, shift: Factors) -> Factors:
-        """(Σ̂E Bᵀ, AᵀΣ̂E); large problems in blocks of rows, so that E stays in cache."""
+        """(−JBᵀ, −AᵀJ); large problems in blocks of rows, so that E stays in cache."""
         A, B = shift
-        if self.covariance.height is not None:
+        if self.covariance.height is not None or self.noise is not None:
             CA = self.covariance.half(A)
             R = self._miss(CA, B)
             return Factors(self.covariance.half_transposed(R @ B.mT), CA.mT @ R)
@@ -225,61 +235,29 @@ class LinearProblem(Described):
         return Factors(tall.product(M, B.mT), tall.inner(A, M))
 
     def _miss(self, CA: Tensor, B: Tensor) -> Tensor:
-        """R = C(AB − T), by thin products: ∇_A = CᵀRBᵀ and ∇_B = (CA)ᵀR."""
+        """R = C(AB − T) − Z̃, by thin products: ∇_A = CᵀRBᵀ and ∇_B = (CA)ᵀR."""
+        return CA @ B - self.answer
+
+    @cached_property
+    def answer(self) -> Tensor:
+        """Ỹ = CT + Z̃ (..., h, k), what C·AB has to equal."""
         T = self.target
-        return CA @ B - self.covariance.half(T.A) @ T.B
+        answer = self.covariance.half(T.A) @ T.B
+        return answer if self.noise is None else answer + self.noise
 
     def one_step_gradient(self) -> Factors:
-        """G = Σ̂Δ as Factors of rank r*: the negative full gradient at W."""
-        return Factors(self.covariance.apply(self.shift.A), self.shift.B)
+        """G = Σ̂Δ + CᵀZ̃ as Factors, of rank r* where there is no noise."""
+        G = Factors(self.covariance.apply(self.shift.A), self.shift.B)
+        if self.noise is None:
+            return G
+        whole = G.dense() + self.covariance.half_transposed(self.noise)
+        return Factors(whole, torch.eye(self.k).to(whole))
 
     def with_offset(self, offset: Factors) -> LinearProblem:
         """The same problem with W_f = W − offset."""
         total = offset if self.offset is None else concatenate(self.offset, offset)
         test = None if self.held_out is None else self.held_out.with_offset(offset)
         return replace(self, offset=total, held_out=test)
-
-    def batch(self, indices: Tensor) -> LinearProblem:
-        """The problem of the training rows `indices` (..., b), which broadcast to the runs.
-
-        Raises:
-            ValueError: X was not kept.
-        """
-        if self.inputs is None:
-            raise ValueError(
-                "minibatches need the rows of X, and this problem kept only their covariance; make "
-                "it with from_data(..., keep=True) or sample_linear(..., keep_inputs=True)"
-            )
-        return self._on(rows.take(self.inputs, indices, self.inputs.ndim - 2))
-
-    @property
-    def has_rows(self) -> bool:
-        """Whether X was kept."""
-        return self.inputs is not None
-
-    @property
-    def fresh(self) -> rows.Fresh | None:
-        """(step, size, seeds) -> the problem of fresh rows, where their law is known."""
-        return None if self.input_law is None else self._fresh
-
-    @property
-    def test_loss(self) -> Callable[[Factors], Tensor] | None:
-        """Factors -> the loss on the held-out rows (...), where there are any."""
-        return None if self.held_out is None else self.held_out.loss
-
-    def _fresh(self, step: int, size: int, seeds: Sequence[int]) -> LinearProblem:
-        return self._on(
-            per_seed(lambda g: normal(g, size, self.d), seeds, f"fresh/{step}", self.like)
-        )
-
-    def _on(self, X: Tensor) -> LinearProblem:
-        only: dict[str, Any] = {
-            "samples": X.shape[-2],
-            "inputs": None,
-            "held_out": None,
-            "recipe": None,
-        }
-        return replace(self, covariance=Rows(X), **only)
 
     def covariance_spectrum(self, which: Which = "extremes") -> Tensor:
         """Eigenvalues of Σ̂, ascending: `"extremes"` (..., 2) or `"all"` (..., d)."""

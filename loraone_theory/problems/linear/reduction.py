@@ -127,9 +127,12 @@ def reduce_around(
     """Reduce so that the given tensors, and all that the dynamics make of them, are represented.
 
     With `minibatches` every step has a covariance of its own, so only the columns are reduced.
+    Noise fills the columns (derivations of sensing 1.3): they are cut where k > d at most.
     """
-    left, covariance = (None, problem.covariance) if minibatches else _left_basis(problem, tensors)
-    right = _right_basis(problem, tensors)
+    left, covariance, noise = None, problem.covariance, problem.noise
+    if not minibatches:
+        left, covariance, noise = _left_basis(problem, tensors)
+    right = _right_basis(problem, tensors, minibatches)
     rotate = Reduction(problem, None, left, right)
     small = LinearProblem(
         covariance,
@@ -140,32 +143,55 @@ def reduce_around(
         seeds=problem.seeds,
         inputs=problem.inputs if minibatches else None,
         input_law=problem.input_law if minibatches else None,
+        noise=None if noise is None else rotate.lower_tensor(noise, (None, "output")),
+        constant=problem.constant,
+        row_noise=problem.row_noise if minibatches else None,
+        noise_std=problem.noise_std,
     )
     return Reduction(small, None, left, right)
 
 
 def _left_basis(
     problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]
-) -> tuple[Tensor | None, Covariance]:
-    covariance = problem.covariance
+) -> tuple[Tensor | None, Covariance, Tensor | None]:
+    """The rotation of the rows, Σ̂ in it, and Z̃ in the coordinates of its factor."""
+    covariance, noise = problem.covariance, problem.noise
+    if isinstance(covariance, Dense) and noise is not None and covariance.root is not None:
+        return _rotated_factor(covariance.root, noise)
     if isinstance(covariance, Dense):
         values, Q = torch.linalg.eigh(covariance.matrix)
-        return Q, Diagonal(values)
+        return Q, Diagonal(values), None
     if not isinstance(covariance, Identity):
-        return None, covariance
+        return None, covariance, noise
     columns = [M for M, axes in tensors if axes[0] == "input"]
     if problem.offset is not None:
         columns.append(problem.offset.A)
     Q = _span(problem.shift.A, columns)
     if Q.shape[-1] >= problem.d:
-        return None, covariance
-    return Q, Identity(covariance.like[: Q.shape[-1]])
+        return None, covariance, None
+    return Q, Identity(covariance.like[: Q.shape[-1]]), None
 
 
-def _right_basis(problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]]) -> Tensor | None:
+def _rotated_factor(C: Tensor, noise: Tensor) -> tuple[Tensor, Diagonal, Tensor]:
+    """C = P S Qᵀ: in the basis Q the factor is S and the noise PᵀZ̃, with zeros up to d rows."""
+    h, d = C.shape[-2:]
+    P, S, Qh = torch.linalg.svd(C)
+    values = torch.nn.functional.pad(S * S, (0, d - h))
+    return Qh.mT, Diagonal(values), torch.nn.functional.pad(P.mT @ noise, (0, 0, 0, d - h))
+
+
+def _right_basis(
+    problem: LinearProblem, tensors: Sequence[tuple[Tensor, Axes]], minibatches: bool
+) -> Tensor | None:
+    if minibatches and (problem.row_noise is not None or problem.noise_std > 0):
+        return None
     rows = [M.mT for M, axes in tensors if axes[1] == "output"]
     if problem.offset is not None:
         rows.append(problem.offset.B.mT)
+    if problem.noise is not None:
+        rows.append(problem.noise.mT)
+        if sum(M.shape[-1] for M in rows) + problem.true_rank >= problem.k:
+            return None
     Q = _span(problem.shift.B.mT, rows)
     return None if Q.shape[-1] >= problem.k else Q
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -14,6 +15,7 @@ from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.given import separable
 from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
+from loraone_theory.problems.linear.noise import project
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
@@ -26,6 +28,7 @@ def sample_linear(
     samples: int,
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
+    noise_std: float = 0.0,
     keep_inputs: bool = False,
     seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
@@ -41,6 +44,8 @@ def sample_linear(
         spectrum: λ*, r* positive values, descending. Default: geometric from 1 to
             1/condition_number.
         condition_number: κ = λ₁*/λ*_{r*} >= 1 of the default spectrum.
+        noise_std: σ >= 0 of the labels, Y = X(W + Δ) + Z with Z i.i.d. N(0, σ²). The risk stays
+            that of the noiseless labels.
         keep_inputs: hold X, which minibatches need, and not only Σ̂.
         seeds: one instance per seed.
         dtype: float32 or float64; the draws are the same.
@@ -59,6 +64,8 @@ def sample_linear(
     values, seeds, like = _arguments(
         d, k, true_rank, samples, spectrum, condition_number, seeds, dtype, device
     )
+    sigma = validate.number("noise_std", noise_std)
+    keep = validate.flag("keep_inputs", keep_inputs)
     memory.refuse_beyond_memory(
         f"X (N × d), Σ̂ (d × d) and W (d × k) of {len(seeds)} instances, N = {samples}, d = {d}, "
         f"k = {k},",
@@ -69,14 +76,26 @@ def sample_linear(
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = per_seed(lambda rng: haar_frame(rng, k, true_rank), seeds, "right frame", like)
     W = per_seed(lambda rng: normal(rng, d, k), seeds, "pretrained", like)
-    return LinearProblem(
+    problem = LinearProblem(
         Dense(X.mT @ X / samples),
         Factors(U * values, V.mT),
         W,
         samples=samples,
         seeds=seeds,
-        inputs=X if validate.flag("keep_inputs", keep_inputs) else None,
+        inputs=X if keep else None,
         input_law="gaussian",
+    )
+    if sigma == 0:
+        return problem
+    Z = sigma * per_seed(lambda rng: normal(rng, samples, k), seeds, "noise", like)
+    covariance, noise, constant = project(X, problem.covariance.matrix, Z)  # type: ignore[attr-defined]
+    return replace(
+        problem,
+        covariance=covariance,
+        noise=noise,
+        constant=constant,
+        row_noise=Z if keep else None,
+        noise_std=sigma,
     )
 
 
@@ -89,6 +108,7 @@ def sample_linear_matrix_free(
     samples: int,
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
+    noise_std: float = 0.0,
     seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
@@ -100,12 +120,16 @@ def sample_linear_matrix_free(
     the input space. Hence Σ̂ has the law of Q′ T Q′ᵀ with T = CᵀC/N tridiagonal and Q′ Haar and
     independent of T; in the basis Q′ the covariance is T and the frame U of Δ is again Haar. The
     output space is rotated so that V is the first r* unit vectors. O(d) numbers are drawn and
-    O(d r*²) operations done.
+    O(d r*²) operations done. For N < d the factor is square of width N, with diagonal
+    χ_{d−N+1}, …, χ_d and superdiagonal χ_1, …, χ_{N−1}, and Σ̂ is zero beyond.
+
+    Label noise is Z̃ = PᵀZ/√N, i.i.d. N(0, σ²/N) and independent of all else, and the constant
+    σ²χ²_{(N−d)k}/2N: d·k numbers, and a step then costs O(dkr).
 
     The law is exact for Gaussian inputs only. Coordinates are those of the rotated spaces, so W is
     not known and methods that are not rotation-equivariant are refused.
 
-    Args and errors are those of `sample_linear`; in addition samples >= d.
+    Args and errors are those of `sample_linear`.
 
     >>> problem = sample_linear_matrix_free(d=1000, k=1000, true_rank=2, samples=16_000)
     >>> bool(problem.covariance_deviation() < 0.75)
@@ -114,29 +138,51 @@ def sample_linear_matrix_free(
     values, seeds, like = _arguments(
         d, k, true_rank, samples, spectrum, condition_number, seeds, dtype, device
     )
-    validate.shapes_match(
-        "exact-law sampling needs samples >= d; use sample_linear for fewer samples",
-        samples >= d,
-        samples=(samples,),
-        d=(d,),
-    )
+    sigma = validate.number("noise_std", noise_std)
     memory.refuse_beyond_memory(
         f"the frames of {len(seeds)} instances, d = {d}, k = {k}, r* = {true_rank},",
         8 * (len(seeds) * d + k) * (true_rank + 2),
         "lower the sizes or the number of seeds",
     )
-    freedom = np.arange(samples, samples - d, -1)
-    c = per_seed(lambda rng: np.sqrt(rng.chisquare(freedom)), seeds, "diagonal", like)
-    f = per_seed(
-        lambda rng: np.sqrt(rng.chisquare(np.arange(d - 1, 0, -1))), seeds, "superdiagonal", like
-    )
+    if sigma > 0:
+        memory.refuse_beyond_memory(
+            f"the label noise (d × k) of {len(seeds)} instances, d = {d}, k = {k},",
+            8 * len(seeds) * d * k,
+            "lower k or the number of seeds, or use noise that a short run reveals as it goes",
+        )
+    on, off = _freedoms(samples, d)
+    c = per_seed(lambda rng: np.sqrt(rng.chisquare(on)), seeds, "diagonal", like)
+    f = per_seed(lambda rng: np.sqrt(rng.chisquare(off)), seeds, "superdiagonal", like)
+    padding = (0, max(d - samples, 0))
+    c, f = (torch.nn.functional.pad(part, padding) for part in (c, f))
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = torch.eye(k, true_rank, dtype=like.dtype, device=like.device)
     covariance = Tridiagonal.from_bidiagonal(c / samples**0.5, f / samples**0.5)
     shift = Factors(U * values, V.mT)
-    return LinearProblem(
+    problem = LinearProblem(
         covariance, shift, samples=samples, matrix_free=True, seeds=seeds, input_law="gaussian"
     )
+    if sigma == 0:
+        return problem
+    inside = min(d, samples)
+    noise = per_seed(lambda rng: normal(rng, inside, k), seeds, "noise", like)
+    rest = (samples - inside) * k
+    squares = per_seed(
+        lambda rng: np.asarray(rng.chisquare(rest) if rest else 0.0), seeds, "noise beyond", like
+    )
+    return replace(
+        problem,
+        noise=torch.nn.functional.pad(sigma / samples**0.5 * noise, (0, 0, *padding)),
+        constant=sigma**2 * squares / (2 * samples),
+        noise_std=sigma,
+    )
+
+
+def _freedoms(samples: int, d: int) -> tuple[np.ndarray, np.ndarray]:
+    """Degrees of freedom of the bidiagonal factor's diagonal and superdiagonal."""
+    if samples >= d:
+        return np.arange(samples, samples - d, -1), np.arange(d - 1, 0, -1)
+    return np.arange(d - samples + 1, d + 1), np.arange(1, samples)
 
 
 def spectrum_values(

@@ -117,6 +117,11 @@ class SensingProblem(Described):
         return None if self.shift is None else self.shift.rank
 
     @property
+    def unknown(self) -> frozenset[str]:
+        """Facts that it cannot state."""
+        return frozenset() if self.shift is not None else frozenset({"residual", "risk"})
+
+    @property
     def batch_shape(self) -> torch.Size:
         """Leading dimensions: the instances."""
         shapes = [self.operator.batch_shape, self.labels.shape[:-1]]
