@@ -78,8 +78,7 @@ def own_test(held_out: Any, given: Given) -> rows.Arrays:
         return (validate.tensor("held_out", held_out, owned=True),)
     if not (isinstance(held_out, (tuple, list)) and len(held_out) == 2):
         raise ValueError(
-            "held_out must be a pair (X, Y) where labels are given; "
-            f"got {type(held_out).__name__}"
+            f"held_out must be a pair (X, Y) where labels are given; got {type(held_out).__name__}"
         )
     X, Y = (validate.tensor(f"held_out[{i}]", part, owned=True) for i, part in enumerate(held_out))
     return X, Y if given.pretrained is None else Y - X @ given.pretrained
