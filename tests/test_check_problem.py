@@ -47,6 +47,10 @@ GOOD = {
     "gelu": gelu,
     "gelu, held out": lambda: gelu(split=0.25),
     "cross-entropy": entropy,
+    "completion": lambda: lt.sample_sensing(
+        ensemble="completion", **SIZES, measurements=20, replace=False, seeds=(0, 1)
+    ),
+    "dense sensing": lambda: lt.sample_sensing(ensemble="dense", **SIZES, measurements=80),
 }  # fmt: skip
 
 
@@ -252,7 +256,9 @@ def test_a_problem_prints_as_one_line(name):
     assert problem._repr_html_().startswith("<table>")
 
 
-@pytest.mark.parametrize("name", ["linear", "linear, float32", "linear, tridiagonal", "relu"])
+@pytest.mark.parametrize(
+    "name", ["linear", "linear, float32", "linear, tridiagonal", "relu", "completion"]
+)
 def test_a_drawn_problem_prints_as_the_call_that_draws_it(name):
     problem = GOOD[name]()
     again = eval(f"lt.{problem!r}", {"lt": lt})

@@ -41,9 +41,10 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 
 def call(recipe: Mapping[str, Any]) -> str:
     """The call that drew a problem, to paste; arguments that have their default are left out."""
-    usual = {"dtype": "float64", "device": "cpu", "seeds": [0], "condition_number": 1.0}
+    usual: dict[str, Any] = {"dtype": "float64", "device": "cpu", "seeds": [0]}
+    usual |= {"condition_number": 1.0, "keep_inputs": False, "noise_std": 0.0}
     given = {name: value for name, value in recipe.items() if name != "sampler"}
-    kept = {n: v for n, v in given.items() if v not in (None, False) and usual.get(n) != v}
+    kept = {n: v for n, v in given.items() if v is not None and usual.get(n) != v}
     inside = ", ".join(f"{name}={_literal(value)}" for name, value in kept.items())
     return f"{recipe['sampler']}({inside})"
 
