@@ -265,9 +265,11 @@ RULES["scaled-adamw of peft"] = lambda: rules.scaled_adamw(0.01, order="peft")
 RULES["adaptive preconditioned"] = lambda: rules.preconditioned(0.01, adaptive=0.1)
 EQUIVARIANT = {
     "gd",
+    "lora-muon",
     "lora-plus",
     "lora-pro",
     "momentum",
+    "muon",
     "preconditioned",
     "adaptive preconditioned",
 }

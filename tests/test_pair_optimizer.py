@@ -17,6 +17,7 @@ from loraone_theory.methods.rules import RULES
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"lr": 0.01, "weight_decay": 0.1},
     "gd": {"lr": 0.1},
+    "lora-muon": {"lr": 0.01, "damping": 1e-2},
     "lora-plus": {"lr": 0.05, "ratio": 4.0},
     "lora-pro": {"lr": 0.3},
     "lora-pro-adamw": {"rule": "lora-pro", "lr": 0.01, "betas": (0.9, 0.999)},
@@ -27,6 +28,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "moments": "pair",
     },
     "momentum": {"lr": 0.03, "beta": 0.8},
+    "muon": {"lr": 0.01, "beta": 0.5},
     "preconditioned": {"lr": 0.3, "damping": 1e-2},
     "scaled-adamw": {"lr": 0.01, "damping": 1e-2, "order": "peft"},
     "scaled-adamw-released": {

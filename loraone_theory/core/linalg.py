@@ -246,6 +246,14 @@ def inverse_psd(M: Tensor, damping: float | Tensor = 0.0) -> Inverse:
     return Inverse(matrix, torch.where(finite, keep.sum(-1), r))
 
 
+def polar(M: Tensor) -> Tensor:
+    """UVᵀ from M = USVᵀ (..., n, p), over the singular values above rounding; NaN goes through."""
+    finite = torch.isfinite(M).flatten(-2).all(-1)[..., None, None]
+    U, S, Vh = torch.linalg.svd(torch.where(finite, M, 0.0), full_matrices=False)
+    keep = S > max(M.shape[-2:]) * eps(M) * S[..., :1]
+    return torch.where(finite, (U * keep[..., None, :]) @ Vh, torch.nan)
+
+
 def relative_norm(M: Tensor, reference: Tensor) -> Tensor:
     """‖M‖_F / ‖reference‖_F over the last two dimensions; 0 where M is zero."""
     size = torch.linalg.matrix_norm(M)

@@ -11,6 +11,7 @@ from loraone_theory.methods.inits.lora_ga import lora_ga
 from loraone_theory.methods.inits.lora_sb import lora_sb
 from loraone_theory.methods.inits.lora_xs import lora_xs
 from loraone_theory.methods.inits.milora import milora
+from loraone_theory.methods.inits.nystrom import nystrom
 from loraone_theory.methods.inits.olora import olora
 from loraone_theory.methods.inits.pissa import pissa
 from loraone_theory.methods.inits.released import released
@@ -26,6 +27,7 @@ INITS: dict[str, Callable[..., Init]] = {
     "lora-sb": lora_sb,
     "lora-xs": lora_xs,
     "milora": milora,
+    "nystrom": nystrom,
     "olora": olora,
     "pissa": pissa,
     "released": released,
@@ -44,6 +46,7 @@ __all__ = [
     "lora_sb",
     "lora_xs",
     "milora",
+    "nystrom",
     "olora",
     "pissa",
     "released",

@@ -7,22 +7,28 @@ from collections.abc import Callable
 
 from loraone_theory.methods.rules.adalora import adalora
 from loraone_theory.methods.rules.adamw import adamw
+from loraone_theory.methods.rules.alternating import alternating
 from loraone_theory.methods.rules.base import Descent, Local, Rule
 from loraone_theory.methods.rules.flow import flow
 from loraone_theory.methods.rules.gd import gd
+from loraone_theory.methods.rules.lora_muon import lora_muon
 from loraone_theory.methods.rules.lora_plus import lora_plus
 from loraone_theory.methods.rules.lora_pro import lora_pro
 from loraone_theory.methods.rules.momentum import momentum
+from loraone_theory.methods.rules.muon import muon
 from loraone_theory.methods.rules.preconditioned import preconditioned
 from loraone_theory.methods.rules.scaled_adamw import scaled_adamw
 
 RULES: dict[str, Callable[..., Rule]] = {
     "adamw": adamw,
+    "alternating": alternating,
     "flow": flow,
     "gd": gd,
+    "lora-muon": lora_muon,
     "lora-plus": lora_plus,
     "lora-pro": lora_pro,
     "momentum": momentum,
+    "muon": muon,
     "preconditioned": preconditioned,
     "scaled-adamw": scaled_adamw,
 }
@@ -37,11 +43,14 @@ __all__ = [
     "Rule",
     "adalora",
     "adamw",
+    "alternating",
     "flow",
     "gd",
+    "lora_muon",
     "lora_plus",
     "lora_pro",
     "momentum",
+    "muon",
     "preconditioned",
     "scaled_adamw",
 ]
