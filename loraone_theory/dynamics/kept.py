@@ -24,7 +24,7 @@ class KeptFactors:
         self._refuse(len(steps))
         self.steps = [t for t in steps if t > first or first == 0]
         self._found: list[Factors] = []
-        self._wanted = set(self.steps)
+        self.wanted = set(self.steps)
 
     def _refuse(self, times: int) -> None:
         runs = self._plan.batch.shape.numel()
@@ -37,7 +37,7 @@ class KeptFactors:
 
     def keep(self, t: int, params: Params) -> None:
         """Take the factors if t is one of the steps."""
-        if t in self._wanted:
+        if t in self.wanted:
             lifted = self._plan.outer(self._plan.lifted(params))
             self._found.append(Factors(*(M.clone() for M in lifted)))
 

@@ -45,7 +45,7 @@ class Recorder:
     ) -> None:
         self.plan, self.records, self.at = plan, records, at
         self._threads, self._pool = threads, pool
-        self._wanted = set(at.tolist()) if records else set()
+        self.wanted = set(at.tolist()) if records else set()
         self.store = {name: self._empty(row) for name, row in records.items()}
         self.measured = self._waiting = 0
         self._snapshots = self._room() if records else ()
@@ -84,7 +84,7 @@ class Recorder:
 
     def keep(self, t: int, params: Params) -> None:
         """Take a snapshot if t is one of the steps."""
-        if t in self._wanted:
+        if t in self.wanted:
             for space, value in zip(self._snapshots, params, strict=True):
                 space[self._waiting].copy_(value)
             self._waiting += 1

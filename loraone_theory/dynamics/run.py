@@ -71,6 +71,8 @@ class Run:
         self.stepper = steppers.make(plan)
         if begin.step > 0:
             self.stepper.load(begin.params, begin.state)
+        takers = (self.recorder, self.kept, *(() if self._ends is None else (self._ends,)))
+        self._wanted = set().union(*(taker.wanted for taker in takers))
         self.begin, self.done = begin, begin.step
         self.diverged_at = begin.diverged_at.clone()
         self.reached: Tensor | None = None
@@ -87,7 +89,8 @@ class Run:
             before = stepper.saved()
             for t in range(first, stop):
                 stepper.step(t)
-                self._keep(t + 1)
+                if t + 1 in self._wanted:
+                    self._keep(t + 1)
             self._find_divergence(before, first, stop)
             self.done = stop
             if progress is not None:

@@ -1,6 +1,7 @@
 """For tests of one's own: checks of rules and initialisations, and hypothesis strategies.
 
-`check_rule`, `check_init` and `check_problem` hold what a user made to what the loop relies on. The
+`check_rule`, `check_init`, `check_record` and `check_problem` hold what a user made to what the
+loop relies on. The
 strategies of `testing.strategies` draw problems, factors and matrices and need hypothesis; they are
 loaded when one of them is first asked for.
 """
@@ -13,6 +14,7 @@ from typing import Any
 from loraone_theory.testing.base import ContractError
 from loraone_theory.testing.inits import check_init
 from loraone_theory.testing.problem_contract import check_problem
+from loraone_theory.testing.records import check_record
 from loraone_theory.testing.rules import check_rule
 
 STRATEGIES = (
@@ -33,7 +35,7 @@ STRATEGIES = (
     "spectra",
 )
 
-__all__ = ["ContractError", "check_init", "check_problem", "check_rule"]
+__all__ = ["ContractError", "check_init", "check_problem", "check_record", "check_rule"]
 
 
 def __getattr__(name: str) -> Any:
