@@ -49,7 +49,7 @@ def floor(
     >>> floor(problem, "lora-one", rank=2)
     tensor([0.], dtype=torch.float64)
     """
-    checks.linear(problem)
+    checks.linear(problem, noisy=True)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen = methods.get(method, rank)
     start = chosen.init(problem, rank, trial_seeds(problem, seeds))
@@ -58,16 +58,23 @@ def floor(
         return pair_floor(offset, rank=rank)
     if chosen.facts.ends_with is not None:
         return pair_floor(problem, rank=chosen.facts.ends_with(rank))
+    checks.linear(problem)
     if start.frozen:
         return _core_floor(problem, start.frozen[0], start.frozen[1])
     return problem.like.new_zeros(problem.batch_shape)
 
 
 def pair_floor(problem: LinearProblem, *, rank: int) -> Tensor:
-    """½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) for the problem's own target T = Δ + offset, shape (...)."""
-    checks.linear(problem)
+    """½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) for the problem's own target T = Δ + offset, shape (...).
+
+    With label noise Σ̂^{1/2}T is Ỹ = CT + Z̃, and the constant c is added.
+    """
+    checks.linear(problem, noisy=True)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     T = problem.target
+    if problem.noise is not None:
+        left = 0.5 * (torch.linalg.svdvals(problem.answer)[..., rank:] ** 2).sum(-1)
+        return left if problem.constant is None else left + problem.constant
     if min(T.rank, problem.d, problem.k) <= rank:
         return problem.like.new_zeros(problem.batch_shape)
     # T = (L Rᵀ) Qᵀ with Q orthonormal, so Σ̂^{1/2}T has the singular values of a thin matrix.

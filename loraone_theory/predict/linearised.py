@@ -21,7 +21,7 @@ def plateau(problem: LinearProblem) -> Tensor:
     A_t first aligns with U(G) = span(Σ̂U), then drifts to U(Δ); the alignment ends at
     sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...). Reference: derivations 3.6.
     """
-    checks.linear(problem)
+    checks.linear(problem, noisy=True)
     first, _ = linalg.left_frame(problem.shift.A, problem.true_rank)
     second, _ = linalg.left_frame(problem.covariance.apply(problem.shift.A), problem.true_rank)
     return linalg.largest_sine(first, second)
@@ -50,7 +50,7 @@ def linearised(
 
     Reference: proof of T3.2.
     """
-    checks.linear(problem)
+    checks.linear(problem, noisy=True)
     initial = checks.factors("initial", initial, d=problem.d, k=problem.k)
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     times = [validate.integer("steps", step, least=0) for step in np.asarray(steps).reshape(-1)]
@@ -75,7 +75,7 @@ def linearised_alignment(
 
     Reference: proof of T3.2.
     """
-    checks.linear(problem)
+    checks.linear(problem, noisy=True)
     U, _, _ = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
     A = linearised(problem, initial, learning_rate, steps).A
     frame, defined = linalg.left_frame(A, problem.true_rank)

@@ -48,6 +48,8 @@ def _plain(value: Any) -> Any:
         return str(value)
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         return value.tolist()
+    if callable(value):
+        return f"{value.__module__}.{value.__qualname__}"
     if isinstance(value, (list, tuple, range)):
         return [_plain(part) for part in value]
     return value

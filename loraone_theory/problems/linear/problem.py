@@ -24,6 +24,7 @@ from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.linear import data
 from loraone_theory.problems.linear.blocks import gradients_by_rows
 from loraone_theory.problems.linear.covariance import Covariance, Identity, Which
+from loraone_theory.problems.linear.laws import population_covariance
 from loraone_theory.problems.linear.streams import RowStreams
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
@@ -59,6 +60,7 @@ class LinearProblem(RowStreams, Described):
         constant: c (...), what no AB changes.
         row_noise: Z (..., N, k), where X was kept.
         noise_std: σ of the labels of fresh rows.
+        population_covariance: Σ of the inputs' law, None for I: the risk is ½ tr(EᵀΣE).
     """
 
     covariance: Covariance
@@ -76,6 +78,7 @@ class LinearProblem(RowStreams, Described):
     constant: Tensor | None = None
     row_noise: Tensor | None = None
     noise_std: float = 0.0
+    population_covariance: Covariance | None = None
 
     takes_residual: ClassVar[bool] = True
 
@@ -130,15 +133,20 @@ class LinearProblem(RowStreams, Described):
 
     @classmethod
     def population(
-        cls, *, shift: Array | Factors, pretrained: Array | None = None
+        cls,
+        *,
+        shift: Array | Factors,
+        pretrained: Array | None = None,
+        covariance: Array | None = None,
     ) -> LinearProblem:
-        """The problem at N = ∞ for isotropic inputs: Σ̂ = I.
+        """The problem at N = ∞: Σ̂ = Σ, the identity unless `covariance` gives it.
 
-        Args and errors are those of `from_data`.
+        Other args and errors are those of `from_data`.
         """
         delta, weight = shift_and_pretrained(shift, pretrained)
-        ones = delta.A.new_ones(delta.shape[-2])
-        return cls(Identity(ones), delta, weight, input_law="gaussian")
+        law = population_covariance(covariance, delta.shape[-2], delta.A)
+        at = Identity(delta.A.new_ones(delta.shape[-2])) if law is None else law
+        return cls(at, delta, weight, input_law="gaussian", population_covariance=law)
 
     @property
     def d(self) -> int:
@@ -214,11 +222,13 @@ class LinearProblem(RowStreams, Described):
         return loss if self.constant is None else loss + self.constant
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
-        """½‖E‖_F², the expected loss on a fresh sample with E xxᵀ = I, shape (...).
+        """½ tr(EᵀΣE), the expected loss on a fresh sample less the noise's own, shape (...).
 
-        That is the isotropic risk, whatever law the training inputs have.
+        Where Σ was not given it counts as I, whatever law the training inputs have.
         """
         E = self.residual(shift) if E is None else E
+        if self.population_covariance is not None:
+            return 0.5 * (E * self.population_covariance.apply(E)).sum((-2, -1))
         return 0.5 * (E * E).sum((-2, -1))
 
     def gradients(self, shift: Factors) -> Factors:

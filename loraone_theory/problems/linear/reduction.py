@@ -147,6 +147,7 @@ def reduce_around(
         constant=problem.constant,
         row_noise=problem.row_noise if minibatches else None,
         noise_std=problem.noise_std,
+        population_covariance=_rotated_law(problem.population_covariance, left),
     )
     return Reduction(small, None, left, right)
 
@@ -170,6 +171,11 @@ def _left_basis(
     if Q.shape[-1] >= problem.d:
         return None, covariance, None
     return Q, Identity(covariance.like[: Q.shape[-1]]), None
+
+
+def _rotated_law(law: Covariance | None, Q: Tensor | None) -> Covariance | None:
+    """QᵀΣQ."""
+    return law if law is None or Q is None else Dense(Q.mT @ law.apply(Q))
 
 
 def _rotated_factor(C: Tensor, noise: Tensor) -> tuple[Tensor, Diagonal, Tensor]:

@@ -12,9 +12,17 @@ from torch import Tensor
 from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
+from loraone_theory.core.validate import Array
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.given import separable
 from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
+from loraone_theory.problems.linear.laws import (
+    LAWS,
+    Draw,
+    coloured,
+    input_law,
+    population_covariance,
+)
 from loraone_theory.problems.linear.noise import project
 from loraone_theory.problems.linear.problem import LinearProblem
 
@@ -29,12 +37,15 @@ def sample_linear(
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
     noise_std: float = 0.0,
+    inputs: str | Draw = "gaussian",
+    freedom: float = 5.0,
+    covariance: Array | None = None,
     keep_inputs: bool = False,
     seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
 ) -> LinearProblem:
-    """Instances of the linear experiment: Δ = U diag(λ*) Vᵀ, X and W i.i.d. N(0, 1).
+    """Instances of the linear experiment: Δ = U diag(λ*) Vᵀ, W (and X) i.i.d. N(0, 1).
 
     Args:
         d: input width.
@@ -46,6 +57,10 @@ def sample_linear(
         condition_number: κ = λ₁*/λ*_{r*} >= 1 of the default spectrum.
         noise_std: σ >= 0 of the labels, Y = X(W + Δ) + Z with Z i.i.d. N(0, σ²). The risk stays
             that of the noiseless labels.
+        inputs: the law of the entries of z in x = Σ^{1/2}z: "gaussian", "rademacher", "sphere",
+            "student", or (generator, N, d) -> rows with E zzᵀ = I.
+        freedom: ν > 2 of Student inputs.
+        covariance: Σ in full or its diagonal; by default I. The risk is ½ tr(EᵀΣE).
         keep_inputs: hold X, which minibatches need, and not only Σ̂.
         seeds: one instance per seed.
         dtype: float32 or float64; the draws are the same.
@@ -72,7 +87,9 @@ def sample_linear(
         8 * len(seeds) * d * (samples + d + k),
         "lower the sizes or the number of seeds, or use sample_linear_matrix_free",
     )
-    X = per_seed(lambda rng: normal(rng, samples, d), seeds, "inputs", like)
+    law = input_law(inputs, freedom)
+    sigma_x = population_covariance(covariance, d, like)
+    X = coloured(per_seed(lambda rng: law(rng, samples, d), seeds, "inputs", like), sigma_x)
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = per_seed(lambda rng: haar_frame(rng, k, true_rank), seeds, "right frame", like)
     W = per_seed(lambda rng: normal(rng, d, k), seeds, "pretrained", like)
@@ -83,15 +100,16 @@ def sample_linear(
         samples=samples,
         seeds=seeds,
         inputs=X if keep else None,
-        input_law="gaussian",
+        input_law=inputs if isinstance(inputs, str) and inputs in LAWS else None,
+        population_covariance=sigma_x,
     )
     if sigma == 0:
         return problem
     Z = sigma * per_seed(lambda rng: normal(rng, samples, k), seeds, "noise", like)
-    covariance, noise, constant = project(X, problem.covariance.matrix, Z)  # type: ignore[attr-defined]
+    factored, noise, constant = project(X, X.mT @ X / samples, Z)
     return replace(
         problem,
-        covariance=covariance,
+        covariance=factored,
         noise=noise,
         constant=constant,
         row_noise=Z if keep else None,

@@ -12,6 +12,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.problems import rows
 from loraone_theory.problems.linear.covariance import Rows
+from loraone_theory.problems.linear.laws import LAWS, coloured
 
 
 class RowStreams:
@@ -48,7 +49,9 @@ class RowStreams:
         return None if self.held_out is None else self.held_out.loss
 
     def _fresh(self: Any, step: int, size: int, seeds: Sequence[int]) -> Any:
-        X = per_seed(lambda g: normal(g, size, self.d), seeds, f"fresh/{step}", self.like)
+        law = LAWS[self.input_law]
+        X = per_seed(lambda g: law(g, size, self.d), seeds, f"fresh/{step}", self.like)
+        X = coloured(X, self.population_covariance)
         if self.noise_std == 0:
             return self._on(X, None)
         Z = per_seed(lambda g: normal(g, size, self.k), seeds, f"fresh noise/{step}", self.like)

@@ -39,6 +39,8 @@ class ReLUProblem(Described):
         input_law: "gaussian" where fresh rows are N(0, I); None where their law is not known.
         held_out: the problem of held-out rows, for `test_loss`.
         recipe: the sampler that drew it and its arguments.
+        noise: Z (..., N, k), added to the labels; the risk stays that of clean ones.
+        noise_std: σ of the labels of fresh rows.
     """
 
     inputs: Tensor
@@ -46,6 +48,8 @@ class ReLUProblem(Described):
     input_law: str | None = None
     held_out: ReLUProblem | None = None
     recipe: dict[str, Any] | None = None
+    noise: Tensor | None = None
+    noise_std: float = 0.0
 
     takes_residual: ClassVar[bool] = True
 
@@ -170,7 +174,8 @@ class ReLUProblem(Described):
         """Y = relu(XW + (XΔ_A)Δ_B), shape (..., N, k)."""
         shift = self.population.shift
         pre = tall.product(self.inputs, shift.A) @ shift.B
-        return pre.add_(self.inputs @ self.pretrained).relu_()
+        clean = pre.add_(self.inputs @ self.pretrained).relu_()
+        return clean if self.noise is None else clean.add_(self.noise)
 
     @cached_property
     def _frozen(self) -> Tensor:
@@ -254,13 +259,22 @@ class ReLUProblem(Described):
 
     def _fresh(self, step: int, size: int, seeds: Sequence[int]) -> ReLUProblem:
         stream = f"fresh/{step}"
-        return self._on(per_seed(lambda g: normal(g, size, self.d), seeds, stream, self.like))
+        new = self._on(per_seed(lambda g: normal(g, size, self.d), seeds, stream, self.like))
+        if self.noise_std == 0:
+            return new
+        Z = per_seed(lambda g: normal(g, size, self.k), seeds, f"fresh noise/{step}", self.like)
+        return replace(new, noise=self.noise_std * Z)
 
     def _on(self, X: Tensor) -> ReLUProblem:
         return ReLUProblem(X, self.population)
 
     def with_shift_norm(self, norm: float = 1.0) -> ReLUProblem:
         """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors."""
+        if self.noise is not None:
+            raise ValueError(
+                "label noise has a size of its own, which W and Δ would be rescaled against; "
+                "rescale before noise is added"
+            )
         test = None if self.held_out is None else self.held_out.with_shift_norm(norm)
         scaled = self.population.with_shift_norm(norm)
         return replace(self, population=scaled, held_out=test, recipe=None)

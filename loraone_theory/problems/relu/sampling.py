@@ -30,6 +30,7 @@ def sample_relu(
     relative_shift: float,
     condition_number: float = 1.0,
     columns: ColumnLaw = "gaussian",
+    noise_std: float = 0.0,
     seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
@@ -40,6 +41,8 @@ def sample_relu(
 
     Args:
         samples: N, the number of rows of X.
+        noise_std: σ >= 0 of the labels, Y = relu(X(W + Δ)) + Z. The loss at Δ is then σ²k/2 in
+            the mean, and the risk stays that of clean labels.
 
     Returns:
         A ReLUProblem of batch shape (len(seeds),).
@@ -70,7 +73,11 @@ def sample_relu(
         "lower the sizes or the number of seeds, or use sample_relu_population, N = ∞",
     )
     X = per_seed(lambda rng: normal(rng, samples, d), draws, "inputs", population.like)
-    return ReLUProblem(X, population, input_law="gaussian")
+    sigma = validate.number("noise_std", noise_std)
+    if sigma == 0:
+        return ReLUProblem(X, population, input_law="gaussian")
+    Z = sigma * per_seed(lambda rng: normal(rng, samples, k), draws, "noise", population.like)
+    return ReLUProblem(X, population, input_law="gaussian", noise=Z, noise_std=sigma)
 
 
 @drawn

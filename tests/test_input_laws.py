@@ -1,0 +1,135 @@
+"""Inputs that are not isotropic Gaussian, fewer samples than inputs, and noise on ReLU labels."""
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.core.factors import Factors
+
+SIZES = {"d": 8, "k": 6, "true_rank": 2, "samples": 40}
+
+
+def draw(*shape: int, seed: int = 0) -> torch.Tensor:
+    return torch.from_numpy(np.random.default_rng([seed, *shape]).standard_normal(shape))
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({}, 31),
+        ({"inputs": "rademacher"}, 29),
+        ({"inputs": "sphere"}, 29),
+        ({"inputs": "student", "freedom": 12.0}, 31 + 6 / 8),
+        ({"inputs": lambda rng, N, d: rng.uniform(-(3**0.5), 3**0.5, (N, d))}, 28 + 9 / 5),
+    ],
+    ids=["gaussian", "rademacher", "sphere", "student", "callable"],
+)
+def test_the_error_of_the_one_step_gradient(options: dict, expected: float) -> None:
+    """N·E‖(Σ̂ − I)v‖² = E[‖x‖²(v·x)²] − 1 = d − 2 + E z⁴ for independent entries, d − 1 on a sphere."""
+    problem = lt.sample_linear(d=30, k=1, true_rank=1, samples=120, seeds=range(300), **options)
+    miss = problem.one_step_gradient().dense() - problem.shift.dense()
+    values = 120 * (miss**2).sum((-2, -1))
+    error = float(values.std()) / 300**0.5
+    assert float(values.mean()) == pytest.approx(expected, abs=5 * error)
+    assert error < 0.05 * expected
+
+
+def spd(d: int) -> torch.Tensor:
+    M = draw(d, d)
+    return M @ M.mT / d + 0.5 * torch.eye(d)
+
+
+@pytest.mark.parametrize("form", ["full", "diagonal"])
+def test_the_risk_is_that_of_the_population(form: str) -> None:
+    """½ tr(EᵀΣE), reduced or not; Σ̂ tends to Σ."""
+    sigma = spd(8) if form == "full" else torch.linspace(0.5, 3, 8).double()
+    matrix = sigma if form == "full" else torch.diag(sigma)
+    problem = lt.sample_linear(**SIZES, covariance=sigma, seeds=(0, 1))
+    F = Factors(draw(2, 8, 3), draw(2, 3, 6))
+    E = F.dense() - problem.shift.dense()
+    expected = 0.5 * torch.einsum("nik,ij,njk->n", E, matrix, E)
+    torch.testing.assert_close(problem.risk(F), expected, rtol=1e-13, atol=0)
+    options = {"rank": 3, "learning_rate": 0.05, "steps": 30, "seeds": (0, 1)}
+    auto, never = (
+        lt.simulate(problem, "lora-one", reduce=reduce, **options) for reduce in ("auto", "never")
+    )
+    # 30 contractive steps.
+    torch.testing.assert_close(auto["risk"], never["risk"], rtol=1e-9, atol=1e-14)
+    many = lt.sample_linear(**(SIZES | {"samples": 20_000}), covariance=sigma)
+    # Entries of Σ̂ have standard deviations of at most √2‖Σ‖/√N.
+    gap = (many.covariance.matrix - matrix).abs().max()
+    assert gap < 6 * 2**0.5 * float(torch.linalg.matrix_norm(matrix, 2)) / 20_000**0.5
+
+
+def test_the_population_problem_of_a_covariance() -> None:
+    """At N = ∞ loss and risk are one, and G = ΣΔ."""
+    sigma, shift = spd(8), draw(8, 2) @ draw(2, 6)
+    problem = lt.LinearProblem.population(shift=shift, covariance=sigma)
+    F = Factors(draw(8, 3), draw(3, 6))
+    torch.testing.assert_close(problem.loss(F), problem.risk(F))
+    torch.testing.assert_close(problem.one_step_gradient().dense(), sigma @ shift)
+    run = lt.simulate(problem, "lora-one-preconditioned", rank=2, learning_rate=0.3, steps=400)
+    assert float(run["risk"][-1]) < 1e-20
+
+
+def test_fresh_rows_follow_the_law() -> None:
+    problem = lt.sample_linear(
+        **SIZES, inputs="rademacher", covariance=torch.linspace(1, 4, 8).double(), noise_std=0.1
+    )
+    X = problem.fresh(0, 50, (0,)).covariance.inputs
+    sizes = torch.linspace(1, 4, 8).double().sqrt()
+    torch.testing.assert_close(X.abs(), sizes.expand(1, 50, 8))
+    assert lt.sample_linear(**SIZES, inputs="student").fresh is None
+
+
+@pytest.mark.parametrize("sampler", [lt.sample_linear, lt.sample_linear_matrix_free])
+def test_fewer_samples_than_inputs(sampler) -> None:
+    """From Spectral-init A never leaves row(X): an interpolating run ends at AB = P_XΔ."""
+    problem = sampler(d=30, k=8, true_rank=2, samples=20, seeds=(0, 1))
+    run = lt.simulate(
+        problem, "lora-one-preconditioned", rank=2, learning_rate=0.4, steps=400, seeds=(0, 1)
+    )
+    values, Q = torch.linalg.eigh(
+        problem.covariance.apply(torch.eye(30).double().expand(2, 30, 30))
+    )
+    seen = Q * (values > 1e-10)[..., None, :]
+    projected = seen @ seen.mT @ problem.shift.dense()
+    # Converged to the smallest eigenvalue of Σ̂ on row(X), (1 − √(2/3))² ≈ .03, in 400 steps.
+    gap = torch.linalg.matrix_norm(run.final.dense() - projected)
+    assert (gap < 1e-2).all()
+    assert (run["loss"][-1] < 1e-6).all()
+
+
+def test_noisy_relu_labels() -> None:
+    """Loss and gradients from Y itself; the risk is that of clean labels."""
+    sizes = {"d": 6, "k": 5, "true_rank": 2, "samples": 30, "relative_shift": 0.2}
+    clean, noisy = (lt.sample_relu(**sizes, seeds=(0, 1), **o) for o in ({}, {"noise_std": 0.4}))
+    assert torch.equal(clean.inputs, noisy.inputs)
+    Y = (noisy.inputs @ (noisy.pretrained + noisy.shift.dense())).relu() + noisy.noise
+    A, B = (M.requires_grad_() for M in (draw(2, 6, 2), draw(2, 2, 5)))
+    loss = (((noisy.inputs @ (noisy.pretrained + A @ B)).relu() - Y) ** 2).sum((-2, -1)) / 60
+    expected = torch.autograd.grad(loss.sum(), (A, B))
+    F = Factors(A.detach(), B.detach())
+    torch.testing.assert_close(noisy.loss(F), loss.detach(), rtol=1e-12, atol=0)
+    for found, wanted in zip(noisy.gradients(F), expected, strict=True):
+        torch.testing.assert_close(found, wanted, rtol=1e-11, atol=1e-13)
+    assert torch.equal(clean.risk(F), noisy.risk(F))
+    many = lt.sample_relu(**(sizes | {"samples": 4000}), noise_std=0.4)
+    # ‖Z‖²/2N: mean σ²k/2 = 0.4, relative deviation √(2/(Nk)).
+    assert float(many.loss(many.shift)) == pytest.approx(0.4, rel=5 * (2 / 20_000) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"inputs": "gauss"}, "inputs must be one of .* did you mean 'gaussian'"),
+        ({"inputs": "student", "freedom": 2.0}, "must be > 2"),
+        ({"covariance": torch.ones(7).double()}, r"\(d, d\) or its diagonal"),
+        ({"covariance": -torch.ones(8).double()}, "positive definite"),
+        ({"covariance": torch.ones(8, 8).double().triu()}, "must be symmetric"),
+    ],
+)
+def test_bad_arguments(options: dict, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        lt.sample_linear(**SIZES, **options)
