@@ -16,6 +16,7 @@ from loraone_theory.core.status import Outcome as Outcome
 from loraone_theory.core.status import RunStatus as RunStatus
 from loraone_theory.dynamics.loop import rerun as rerun
 from loraone_theory.dynamics.loop import simulate as simulate
+from loraone_theory.dynamics.online import simulate_online as simulate_online
 from loraone_theory.dynamics.records import RECORDS as RECORDS
 from loraone_theory.dynamics.records import Record as Record
 from loraone_theory.dynamics.trajectory import Trajectory as Trajectory
@@ -41,6 +42,7 @@ from loraone_theory.problems.relu.sampling import sample_relu as sample_relu
 from loraone_theory.problems.relu.sampling import sample_relu_population as sample_relu_population
 from loraone_theory.problems.sensing import operators as operators
 from loraone_theory.problems.sensing import rip as rip
+from loraone_theory.problems.sensing.lazy import sample_dense_lazy as sample_dense_lazy
 from loraone_theory.problems.sensing.problem import SensingProblem as SensingProblem
 from loraone_theory.problems.sensing.sampling import sample_sensing as sample_sensing
 

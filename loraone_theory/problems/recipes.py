@@ -9,6 +9,7 @@ from loraone_theory.problems.activation import sample_activation
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
+from loraone_theory.problems.sensing.lazy import sample_dense_lazy
 from loraone_theory.problems.sensing.sampling import sample_sensing
 
 SAMPLERS: dict[str, Callable[..., Problem]] = {
@@ -18,6 +19,7 @@ SAMPLERS: dict[str, Callable[..., Problem]] = {
     "sample_relu": sample_relu,
     "sample_relu_population": sample_relu_population,
     "sample_sensing": sample_sensing,
+    "sample_dense_lazy": sample_dense_lazy,
 }
 
 

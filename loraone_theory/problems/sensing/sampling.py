@@ -85,7 +85,8 @@ def sample_sensing(
             "lower measurements, d or k, or use sample_dense_lazy",
         )
     operator = made.sample(d, k, measurements, draws, like, **options)
-    shift = _shift(d, k, torch.from_numpy(values).to(like), draws, like, ensemble == "symmetric")
+    symmetric = ensemble == "symmetric"
+    shift = haar_shift(d, k, torch.from_numpy(values).to(like), draws, like, symmetric=symmetric)
     labels = operator.forward(shift)
     if sigma > 0:
         noise = per_seed(lambda rng: normal(rng, measurements), draws, "noise", like)
@@ -105,9 +106,10 @@ def sample_sensing(
     return SensingProblem(operator, labels, shift, seeds=draws, recipe=recipe)
 
 
-def _shift(
-    d: int, k: int, values: Tensor, seeds: Sequence[int], like: Tensor, symmetric: bool
+def haar_shift(
+    d: int, k: int, values: Tensor, seeds: Sequence[int], like: Tensor, *, symmetric: bool = False
 ) -> Factors:
+    """Δ = U diag(values) Vᵀ with Haar U and V, or U diag(values) Uᵀ, one per seed."""
     rank = len(values)
     U = per_seed(lambda rng: haar_frame(rng, d, rank), seeds, "left frame", like)
     if symmetric:

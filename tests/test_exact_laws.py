@@ -1,0 +1,170 @@
+"""Exact laws: dense sensing with T matrices, and online descent whatever d; in law and longhand."""
+
+import numpy as np
+import pytest
+import torch
+from scipy.stats import ks_2samp
+
+import loraone_theory as lt
+from loraone_theory.core.factors import Factors
+from loraone_theory.dynamics.online import bartlett
+
+# All two-sample tests of a test function together raise a false alarm once in 10^6.
+FALSE_ALARM = 1e-6
+
+
+def same_law(first: list, second: list) -> None:
+    for one, two in zip(first, second, strict=True):
+        p = ks_2samp(np.asarray(one), np.asarray(two)).pvalue
+        assert p > FALSE_ALARM / len(first)
+
+
+# --- dense sensing, revealed along the residuals ----------------------------------------------
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+@pytest.mark.parametrize("method", ["lora-one", "lora-one-preconditioned"])
+def test_lazy_dense_sensing_has_the_law_of_the_dense_one(sigma: float, method: str) -> None:
+    """Risk, loss and singular values of AB after 15 steps from Spectral-init."""
+    sizes = {"d": 10, "k": 8, "true_rank": 2, "measurements": 120, "noise_std": sigma}
+    found = []
+    for lazy in (False, True):
+        seeds = range(10**6 * lazy, 10**6 * lazy + 300)
+        if lazy:
+            problem = lt.sample_dense_lazy(**sizes, steps=15, seeds=seeds)
+        else:
+            problem = lt.sample_sensing(ensemble="dense", **sizes, seeds=seeds)
+        run = lt.simulate(
+            problem, method, rank=3, learning_rate=0.15, steps=15, every=15, seeds=seeds,
+            damping=0.05 if "preconditioned" in method else 0.0,
+        )  # fmt: skip
+        S = torch.linalg.svdvals(run.final.dense())
+        found.append([run["risk"][-1], run["loss"][-1], S[:, 1], S[:, 2], run["loss"][0]])
+    same_law(*found)
+
+
+def test_lazy_dense_sensing_is_one_function() -> None:
+    """Asked again, the same answers; gradients are those of the loss; the explicit 𝒜 agrees."""
+    problem = lt.sample_dense_lazy(
+        d=5, k=4, true_rank=1, measurements=90, steps=40, noise_std=0.2, seeds=(3, 4)
+    )
+    rng = np.random.default_rng(0)
+    F = Factors(*(torch.from_numpy(rng.standard_normal((2, *s))) for s in ((5, 2), (2, 4))))
+    loss, gradients = problem.loss(F), problem.gradients(F)
+    for p in range(5):
+        for q in range(4):  # 20 directions span R^{dk}: after them nothing is left to reveal
+            unit = torch.zeros(2, 5, 4).double()
+            unit[:, p, q] = 1.0
+            problem.loss(Factors(unit + problem.shift.dense(), torch.eye(4).double()))
+    revealed = problem.rows.matrices.shape[-2]
+    assert revealed == 1 + 20
+    torch.testing.assert_close(problem.loss(F), loss, rtol=1e-12, atol=0)
+    torch.testing.assert_close(problem.gradients(F).A, gradients.A, rtol=1e-11, atol=1e-12)
+    # 𝒜 in the basis of R^m that was chosen: rows G_j, and labels 𝒜(Δ) + z with z along the first.
+    a = problem.rows.matrices.unflatten(-1, (5, 4))
+    y = torch.einsum("njdk,ndk->nj", a, problem.shift.dense())
+    y[:, 0] += problem.rows.noise
+    A, B = (M.clone().requires_grad_() for M in F)
+    miss = torch.einsum("njdk,ndk->nj", a, A @ B) - y
+    explicit = (miss**2).sum(-1) / 180
+    torch.testing.assert_close(loss, explicit.detach(), rtol=1e-12, atol=0)
+    expected = torch.autograd.grad(explicit.sum(), (A, B))
+    for one, two in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-12)
+    G = torch.einsum("njdk,nj->ndk", a, y) / 90
+    torch.testing.assert_close(problem.one_step_gradient(), G, rtol=1e-11, atol=1e-12)
+    assert problem.rows.matrices.shape[-2] == revealed
+
+
+def test_a_lazy_run_repeats() -> None:
+    runs = [
+        lt.simulate(
+            lt.sample_dense_lazy(d=6, k=5, true_rank=1, measurements=99, steps=10, seeds=(1, 2)),
+            "lora-one",
+            rank=2,
+            learning_rate=0.2,
+            steps=10,
+            seeds=(1, 2),
+        )
+        for _ in range(2)
+    ]
+    assert torch.equal(runs[0]["loss"], runs[1]["loss"])
+
+
+def test_memory_of_a_lazy_run() -> None:
+    """d = k = 200, m = 7920, 40 steps: 2·42 matrices of 320 kB, where 𝒜 takes 2.5 GB."""
+    problem = lt.sample_dense_lazy(
+        d=200, k=200, true_rank=4, measurements=7920, steps=40, seeds=(0,)
+    )
+    run = lt.simulate(
+        problem, "lora-one-preconditioned", rank=4, learning_rate=0.5, steps=40,
+    )  # fmt: skip
+    held = problem.rows.matrices.numel() + problem.rows.directions.numel()
+    assert 8 * held <= 30e6
+    error = (2 * run["risk"]).sqrt()
+    # ‖E₀‖ = ‖Δ‖√((dof + 1)/m) = .89 to first order, dof = 4·396; then linear convergence.
+    assert 0.8 < float(error[0]) < 1.1
+    assert float(error[-1]) < 1e-3
+
+
+def test_lazy_horizons() -> None:
+    sizes = {"d": 4, "k": 4, "true_rank": 1}
+    with pytest.raises(ValueError, match=r"steps \+ 2 < measurements"):
+        lt.sample_dense_lazy(**sizes, measurements=12, steps=10)
+    problem = lt.sample_dense_lazy(**sizes, measurements=60, steps=3)
+    with pytest.raises(ValueError, match="draw it with a larger steps"):
+        lt.simulate(problem, "lora-one", rank=1, learning_rate=0.1, steps=30)
+
+
+# --- online descent ----------------------------------------------------------------------------
+
+
+def direct(d, k, r, true, b, rate, steps, alpha, sigma, runs):
+    """Every row in full, all runs side by side."""
+    rng = np.random.default_rng(11)
+    U, V = np.eye(d, true), np.eye(k, true)
+    delta = U @ V.T
+    A, B = alpha * rng.standard_normal((runs, d, r)), np.zeros((runs, r, k))
+    for _ in range(steps):
+        X = rng.standard_normal((runs, b, d))
+        W = X @ (A @ B - delta) - sigma * rng.standard_normal((runs, b, k))
+        J = X.swapaxes(1, 2) @ W / b
+        A, B = A - rate * J @ B.swapaxes(1, 2), B - rate * A.swapaxes(1, 2) @ J
+    E = A @ B - delta
+    norm = np.linalg.norm
+    return [0.5 * norm(E, axis=(1, 2)) ** 2, norm(A, axis=(1, 2)), norm(A[:, :true], axis=(1, 2))]
+
+
+@pytest.mark.parametrize("sigma", [0.0, 0.3])
+@pytest.mark.parametrize("b", [4, 25])
+def test_online_descent_has_the_law_of_the_direct_one(sigma: float, b: int) -> None:
+    """d = 20, k = 15, r = 3, b below and above the unseen widths, 40 steps."""
+    rate = 0.05 if b == 4 else 0.15
+    run = lt.simulate_online(
+        d=20, k=15, rank=3, true_rank=2, batch=b, learning_rate=rate, steps=40, init_std=0.3,
+        noise_std=sigma, seeds=range(500), every=40,
+    )  # fmt: skip
+    expected = direct(20, 15, 3, 2, b, rate, 40, 0.3, sigma, 500)
+    same_law([run.risk[-1], run.size[-1], run.aligned[-1]], expected)
+
+
+@pytest.mark.parametrize(("p", "b"), [(50, 4), (4, 4), (2, 4), (0, 3)])
+def test_bartlett_factors_are_wishart(p: int, b: int) -> None:
+    """E RᵀR = pI, and tr RᵀR ~ χ²_{pb}."""
+    rng = np.random.default_rng(0)
+    draws = np.stack([bartlett(rng, p, b) for _ in range(2000)])
+    gram = (draws.swapaxes(1, 2) @ draws).mean(0)
+    # Entries of a Wishart have variance at most 2p.
+    assert np.abs(gram - p * np.eye(b)).max() <= 6 * (2 * p / 2000) ** 0.5
+    trace = (draws**2).sum((1, 2))
+    assert abs(trace.var() - 2 * p * b) <= 6 * (2 * p * b) * (4 / 2000) ** 0.5 + 1e-12
+
+
+def test_online_widths_without_a_matrix() -> None:
+    run = lt.simulate_online(
+        d=10**9, k=10**9, rank=3, true_rank=2, batch=8, learning_rate=1e-9, steps=3, init_std=1e-9
+    )
+    assert run.risk.shape == (4, 1)
+    assert run.risk[0, 0] == pytest.approx(1.0, rel=1e-6)
+    with pytest.raises(ValueError, match=r"rank \+ true_rank must be at most d"):
+        lt.simulate_online(d=4, k=4, rank=3, true_rank=2, batch=8, learning_rate=0.1, steps=3)
