@@ -149,7 +149,8 @@ def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
     size.check(problem, batch, settings)
     batch.rates.prepare(0, settings.steps)
     rule = chosen.rule(batch.rates.at(0), batch.hyper["damping"])
-    if facts(problem).matrix_free and not rule.equivariant:
+    turns = rule.equivariant and chosen.parametrisation.turns
+    if facts(problem).matrix_free and not turns:
         raise ValueError(
             f"{chosen.name!r} is not rotation-equivariant, and this problem is known up to a "
             "rotation only; draw it with sample_linear instead of sample_linear_matrix_free"
@@ -164,7 +165,7 @@ def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
     for tensor in original.trainable:
         validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
     reduction, start = None, original
-    if settings.reduce == "auto" and type(whole) is LinearProblem and rule.equivariant:
+    if settings.reduce == "auto" and type(whole) is LinearProblem and turns:
         rows = settings.batches is not None
         reduction, start = _reduced(whole, method, original, minibatches=rows)
     trainable = tuple(_expanded(tall.layout(tensor), batch) for tensor in start.trainable)

@@ -39,6 +39,7 @@ from loraone_theory.methods.lora import (
     rslora,
 )
 from loraone_theory.methods.rebuilding import rebuild
+from loraone_theory.methods.symmetric import symmetric, symmetric_preconditioned
 from loraone_theory.methods.weight import lora_xs, milora, olora, pissa
 
 METHODS: dict[str, Callable[..., Method]] = {
@@ -126,4 +127,6 @@ __all__ = [
     "rebuild",
     "rslora",
     "stepping",
+    "symmetric",
+    "symmetric_preconditioned",
 ]

@@ -35,6 +35,8 @@ class Parametrisation(NamedTuple):
         trainable_axes: which space the rows and the columns of each trainable tensor live in.
         frozen_axes: the same for the frozen tensors.
         is_pair: True where the trainable tensors are the factors (A, B) themselves.
+        turns: rows and columns of the shift may be rotated each on their own, which the exact
+            reduction of the linear problem does.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Parametrisation(NamedTuple):
     trainable_axes: tuple[Axes, ...]
     frozen_axes: tuple[Axes, ...] = ()
     is_pair: bool = False
+    turns: bool = True
 
 
 class Start(NamedTuple):
@@ -146,6 +149,21 @@ def triplets(scale: float = 1.0) -> Parametrisation:
         ),
         sides=lambda p, _: Factors(p[0] * p[1], p[1].mT * p[2]),
         trainable_axes=(LEFT, NEITHER, RIGHT),
+    )
+
+
+def gram() -> Parametrisation:
+    """W_eff = W + UUᵀ: ∂U = ½(∂A + ∂Bᵀ) at A = Bᵀ = U, which is R_sU: the gradient of L/2.
+
+    The half is the convention of the symmetric model, L = ‖𝒜(UUᵀ − X*)‖²/4m.
+    """
+    return Parametrisation(
+        "UUᵀ",
+        shift=lambda p, _: Factors(p[0], p[0].mT),
+        pullback=lambda p, _, g: ((g.A + g.B.mT) / 2,),
+        sides=lambda p, _: Factors(p[0], p[0].mT),
+        trainable_axes=(LEFT,),
+        turns=False,
     )
 
 
