@@ -1,9 +1,10 @@
 """Closed forms of the linear model: floors, the plateau, linearised dynamics, local rates.
 
-Nothing here looks at a run. `relu` holds the predictions for the ReLU model, `flow` gradient flow.
+Nothing here looks at a run. `relu` holds the predictions for the ReLU model, `flow` gradient
+flow, `stochastic` moments of minibatches.
 """
 
-from loraone_theory.predict import flow, relu
+from loraone_theory.predict import flow, relu, stochastic
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
 from loraone_theory.predict.linearised import (
@@ -53,6 +54,7 @@ __all__ = [
     "rates",
     "relu",
     "relu_contraction",
+    "stochastic",
     "summary",
     "surplus",
     "tangent_extremes",
