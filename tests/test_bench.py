@@ -11,6 +11,8 @@ from loraone_theory import bench
 TINY = bench.Setting(tiny=True, pairs=1)
 
 
+@pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
+@pytest.mark.filterwarnings("ignore:q must satisfy")  # at tiny sizes
 @pytest.mark.parametrize("name", bench.BENCHMARKS)
 def test_rows_of_every_benchmark(name: str, tmp_path: Path) -> None:
     path = tmp_path / "bench.json"

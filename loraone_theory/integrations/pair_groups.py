@@ -151,6 +151,13 @@ def known(rule: str) -> frozenset[str]:
 
 
 @functools.cache
+def _needed(rule: str) -> frozenset[str]:
+    """Those without a default."""
+    parameters = inspect.signature(RULES[rule]).parameters
+    return frozenset(n for n in known(rule) if parameters[n].default is inspect.Parameter.empty)
+
+
+@functools.cache
 def _stated(rule: str) -> Mapping[str, Any]:
     """Its defaults, so that they can be read and scheduled."""
     parameters = inspect.signature(RULES[rule]).parameters
@@ -173,13 +180,11 @@ def make(group: Group, scale: float | None) -> Rule:
     hyper = {name: value for name, value in hyper.items() if name in names}
     if "scale" in names and scale is not None:
         hyper["scale"] = scale
-    parameters = inspect.signature(RULES[group["rule"]]).parameters
-    for name in names:
-        if name not in hyper and parameters[name].default is inspect.Parameter.empty:
-            raise ValueError(
-                f"rule {group['rule']!r} needs {name}; got none; pass {name}= to PairOptimizer "
-                "or in the group"
-            )
+    for name in _needed(group["rule"]) - hyper.keys():
+        raise ValueError(
+            f"rule {group['rule']!r} needs {name}; got none; pass {name}= to PairOptimizer "
+            "or in the group"
+        )
     return RULES[group["rule"]](group["lr"], **hyper)
 
 

@@ -99,41 +99,46 @@ class PairOptimizer(Optimizer):
         params = _stacked([_wide(unit, unit.tensors) for unit in units])
         steps = _stacked(
             [
-                _wide(unit, [gradients.get(p, torch.zeros_like(p)) for p in unit.tensors])
+                _wide(
+                    unit,
+                    [gradients[p] if p in gradients else torch.zeros_like(p) for p in unit.tensors],
+                )
                 for unit in units
             ]
         )
-        state = rule.init(params)
         held = [self._held(unit) for unit in units]
         if held[0]:
-            state = pair_state.filled(state, iter(pair_state.together(held)))
+            form = rule.init(tuple(P.to("meta") for P in params))
+            state = pair_state.filled(form, iter(pair_state.together(held)))
+        else:
+            state = rule.init(params)
         new, state = rule.update(params, steps, state)
         leaves = list(pair_state.leaves(state))
+        owners = pair_state.owners([P.shape for P in params], leaves)
+        keys = [str(key) for key in range(len(leaves))]
+        each = [x.unbind() if isinstance(x, Tensor) else [x] * len(units) for x in leaves]
         tensors, values = [], []
-        for i, unit in enumerate(units):
-            self._hold(unit, [x[i] if isinstance(x, Tensor) else x for x in leaves])
-            theirs = pair_groups.as_theirs(unit, [value[i] for value in new])
-            for p, value in zip(unit.tensors, theirs, strict=True):
+        for i, (unit, *own_new) in enumerate(zip(units, *(P.unbind() for P in new), strict=True)):
+            states: list[dict[str, Any]] = [{} for _ in unit.tensors]
+            for key, owner, parts in zip(keys, owners, each, strict=True):
+                states[owner][key] = parts[i]
+            theirs = pair_groups.as_theirs(unit, own_new)
+            for p, value, own in zip(unit.tensors, theirs, states, strict=True):
+                self.state[p] = own
                 if p in gradients:
                     tensors.append(p)
                     values.append(value)
         sharded.write_(tensors, values)
 
     def _held(self, unit: Unit) -> list[Any]:
-        """The rule's state of a unit, in order; empty before its first step."""
+        """The rule's state of a unit, in order; empty before its first step.
+
+        Each part is kept with the parameter that it has the shape of.
+        """
         found: dict[str, Any] = {}
         for p in unit.tensors:
             found |= self.state.get(p, {})
         return [found[key] for key in sorted(found, key=int)]
-
-    def _hold(self, unit: Unit, leaves: Sequence[Any]) -> None:
-        """Keep each part of the state with the parameter that it has the shape of."""
-        like = pair_groups.as_ours(unit, [p.detach().to("meta") for p in unit.tensors])
-        owners = pair_state.owners([t.shape for t in like], leaves)
-        for p in unit.tensors:
-            self.state[p] = {}
-        for key, (owner, leaf) in enumerate(zip(owners, leaves, strict=True)):
-            self.state[unit.tensors[owner]][str(key)] = leaf
 
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch does it, but the rules' state keeps its own dtypes.
@@ -171,4 +176,5 @@ def _wide(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
 
 
 def _stacked(units: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    return tuple(torch.stack(column) for column in zip(*units, strict=True))
+    """In the parameters' own layout, so that nothing is transposed in memory."""
+    return tuple(torch.stack([t.mT for t in column]).mT for column in zip(*units, strict=True))

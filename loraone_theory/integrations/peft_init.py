@@ -186,10 +186,16 @@ def _initialise(
         sigma,
         kept,
         float((S[:kept] ** 2).sum()) / norm**2,
-        pair.scale * float(torch.linalg.matrix_norm(written.dense())),
+        pair.scale * _norm(written),
         rate,
     )
     return Factors(A, B), report
+
+
+def _norm(product: Factors) -> float:
+    """‖AB‖_F through the r×r factors of thin QR factorisations."""
+    left, right = torch.linalg.qr(product.A).R, torch.linalg.qr(product.B.mT).R
+    return float(torch.linalg.matrix_norm(left @ right.mT))
 
 
 def _kaiming(name: str, seed: int, d: int, columns: int, like: Tensor) -> Tensor:

@@ -48,7 +48,7 @@ class Whole:
         """Divided in place, so that no gradient is held twice."""
         for name in names:
             total = self.sums[name] if name in self.sums else torch.zeros(shapes[name])
-            self.sums[name] = distributed.mean_(total.div_(passes))
+            self.sums[name] = distributed.mean_(total if passes == 1 else total.div_(passes))
         return {name: self.sums[name] for name in names}
 
 

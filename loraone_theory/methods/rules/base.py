@@ -225,7 +225,10 @@ class Moments(NamedTuple):
     def after(self, gradients: Params, betas: Betas) -> Moments:
         """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²."""
         pairs = [
-            (m * betas[0] + (1 - betas[0]) * g, v * betas[1] + (1 - betas[1]) * g * g)
+            (
+                torch.add(m * betas[0], g, alpha=1 - betas[0]),
+                torch.addcmul(v * betas[1], g, g, value=1 - betas[1]),
+            )
             for g, m, v in zip(gradients, self.first, self.second, strict=True)
         ]
         return Moments(self.step + 1, tuple(m for m, _ in pairs), tuple(v for _, v in pairs))
@@ -233,7 +236,8 @@ class Moments(NamedTuple):
     def directions(self, betas: Betas, eps: float, bias_correction: bool = True) -> Params:
         """m̂/(√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ), or m/(√v + ε) uncorrected."""
         one, two = (1 - b**self.step if bias_correction else 1.0 for b in betas)
+        # In place on temporaries of its own only.
         return tuple(
-            (m / one) / ((v / two).sqrt() + eps)
+            m / (v / two).sqrt_().add_(eps).mul_(one)
             for m, v in zip(self.first, self.second, strict=True)
         )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
+import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
@@ -61,10 +62,14 @@ def scaled_adamw(
 
     def update(params: Params, gradients: Params, state: State) -> tuple[Params, State]:
         (A, B), (grad_A, grad_B), (of_A, of_B, drops) = params, gradients, state
-        right = inverse(B @ B.mT)
-        new_A, of_A = step(A, grad_A @ right.matrix, of_A)
-        known = new_A if released else A
-        left = inverse(known.mT @ known)
+        if released:
+            right = inverse(B @ B.mT)
+            new_A, of_A = step(A, grad_A @ right.matrix, of_A)
+            left = inverse(new_A.mT @ new_A)
+        else:  # both at once, since small inverses cost calls and not arithmetic
+            both = inverse(torch.stack(torch.broadcast_tensors(A.mT @ A, B @ B.mT)))
+            left, right = (Inverse(both.matrix[i], both.kept[i]) for i in range(2))
+            new_A, of_A = step(A, grad_A @ right.matrix, of_A)
         new_B, of_B = step(B, left.matrix @ grad_B, of_B)
         if released:
             new_A, new_B = (decay(P, learning_rate, weight_decay) for P in (new_A, new_B))
