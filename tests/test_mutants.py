@@ -7,6 +7,7 @@ import subprocess
 import sys
 
 import mutants
+import pytest
 
 SOURCE = '''
 """Not 1 < 2."""
@@ -59,6 +60,7 @@ def test_the_survivors_that_are_argued_are_mutants_of_today_and_have_a_reason() 
     assert all(len(reason.split()) >= 5 for reason in mutants.argued().values())
 
 
+@pytest.mark.slow
 def test_faults_that_went_unnoticed_are_noticed() -> None:
     """In a process of its own, which has not imported the package yet."""
     command = [sys.executable, mutants.__file__, "--named"]

@@ -7,9 +7,11 @@ import math
 
 import numpy as np
 import pytest
+import tolerance
 import torch
 
 import loraone_theory as lt
+from loraone_theory.predict.tangent_map import tangent_map
 
 RNG_SEED = 3
 
@@ -104,6 +106,45 @@ def test_modes_at_every_small_shape(d: int, k: int, N: int, true_rank: int, rank
             assert float(lt.predict.best_step(problem, rule)) == pytest.approx(
                 2 / (mu[0] + mu[-1]), rel=1e-5
             )
+
+
+@pytest.mark.parametrize(("rank", "k"), [(2, 5), (4, 3)])
+@pytest.mark.parametrize(
+    ("rule", "options"),
+    [("gd", {"ratio": 3.0}), ("preconditioned", {"damping": 0.1}), ("lora-pro", {"damping": 0.1})],
+)
+def test_the_tangent_map_as_a_matrix(rule: str, options: dict, rank: int, k: int) -> None:
+    """J = (I ⊗ (PB)ᵀ | AQ ⊗ F), its transpose and J⁺J, where r < k and where r > k."""
+    d, rng = 6, np.random.default_rng(RNG_SEED)
+    A, B = rng.standard_normal((d, rank)), rng.standard_normal((rank, k))
+    X, Y, M = (rng.standard_normal(shape) for shape in ((d, rank), (rank, k), (d, k)))
+    damping, eye = options.get("damping", 0.0) * np.eye(rank), np.eye(rank)
+    P, Q, F = eye, np.sqrt(options.get("ratio", 1.0)) * eye, np.eye(k)
+    if rule != "gd":
+        P, Q = root(B @ B.T + damping, -0.5), root(A.T @ A + damping, -0.5)
+    if rule == "lora-pro":
+        F = root(np.eye(k) - B.T @ np.linalg.solve(B @ B.T + damping, B), 0.5)
+    J = np.hstack([np.kron(np.eye(d), (P @ B).T), np.kron(A @ Q, F)])
+    values = np.linalg.svd(J, compute_uv=False)
+    moving = values[values > np.sqrt(tolerance.eps()) * values[0]]
+    # Roots of the Gram matrices, products with them, and J⁺, which squares the conditioning.
+    given = [W + damping for W in (B @ B.T, A.T @ A)] if rule != "gd" else []
+    gram = max([1.0, *(np.linalg.cond(W) for W in given)])
+    allowed = tolerance.rounding(
+        d * k, operations=6, condition=gram * (moving[0] / moving[-1]) ** 2
+    )
+    assert allowed < 1e-9
+    tangent = tangent_map(lt.Factors(*map(torch.from_numpy, (A, B))), rule, **options)
+    z = np.concatenate([X.ravel(), Y.ravel()])
+    at = [torch.from_numpy(part) for part in (X, Y)]
+    size = values[0] * np.linalg.norm(z)
+    assert np.linalg.norm(tangent.forward(*at).numpy().ravel() - J @ z) <= allowed * size
+    for pair, expected in (
+        (tangent.adjoint(torch.from_numpy(M)), J.T @ M.ravel()),
+        (tangent.project(*at), np.linalg.pinv(J, rcond=np.sqrt(tolerance.eps())) @ J @ z),
+    ):
+        found = np.concatenate([part.numpy().ravel() for part in pair])
+        assert np.linalg.norm(found - expected) <= allowed * max(size, np.linalg.norm(expected))
 
 
 def test_one_by_one_in_closed_form() -> None:

@@ -105,7 +105,7 @@ def test_population_cost_does_not_depend_on_the_width():
 
 
 def test_large_problems_work_through_row_blocks(monkeypatch):
-    """Blocked gradients equal unblocked ones, for every covariance that allows blocks."""
+    """Blocked gradients equal unblocked ones, where the covariance allows blocks and where not."""
     g = torch.Generator().manual_seed(0)
 
     def normal(*shape):
@@ -115,8 +115,9 @@ def test_large_problems_work_through_row_blocks(monkeypatch):
         lt.sample_linear_matrix_free(d=700, k=3, true_rank=3, samples=1400),
         lt.reduce(lt.sample_linear(d=700, k=9, true_rank=3, samples=1400)).problem,
         lt.LinearProblem.population(shift=normal(700, 3)),
+        lt.sample_linear(d=300, k=3, true_rank=3, samples=600),  # dense: in one piece all the same
     ):
-        shift = lt.Factors(normal(1, 700, 4), normal(1, 4, 3))
+        shift = lt.Factors(normal(1, problem.d, 4), normal(1, 4, 3))
         monkeypatch.setattr("loraone_theory.problems.linear.problem.BLOCK_BYTES", 1 << 30)
         whole = problem.gradients(shift)
         monkeypatch.setattr("loraone_theory.problems.linear.problem.BLOCK_BYTES", 1 << 12)
