@@ -17,7 +17,9 @@ from typing import IO, Any
 import numpy as np
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.files import DamagedFile as DamagedFile
+from loraone_theory.core.files import as_path as as_path
 from loraone_theory.core.files import damaged as damaged
 from loraone_theory.core.files import reading as reading
 from loraone_theory.core.files import target as target
@@ -31,6 +33,7 @@ DIGEST = "data_sha256"
 
 def save_text(path: str | Path, text: str) -> None:
     """Write text in UTF-8."""
+    validate.instance("text", text, str)
     with whole_file(path) as temporary:
         temporary.write_text(text, encoding="utf-8")
 
@@ -43,6 +46,7 @@ def save_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
 
 
 def _plain_arrays(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
+    validate.instance("arrays", arrays, Mapping, "give them by name")
     plain = {name: np.asarray(value) for name, value in arrays.items()}
     for name, value in plain.items():
         if value.dtype == object:
@@ -60,6 +64,7 @@ def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
     Raises:
         DamagedFile: not an npz of plain arrays.
     """
+    path = as_path(path)
     with reading(path, "an npz file of plain arrays"):
         with zipfile.ZipFile(path) as archive:  # else np.load would take other kinds of files
             if odd := [name for name in archive.namelist() if not name.endswith(".npy")]:
@@ -83,8 +88,9 @@ def load_json(path: str | Path) -> Any:
     Raises:
         DamagedFile: not JSON.
     """
+    path = as_path(path)
     with reading(path, "a JSON file"):
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(path.read_text(encoding="utf-8"))
 
 
 def save_pair(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, Any]) -> None:
@@ -96,6 +102,7 @@ def save_pair(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, A
     data = target(path, ".npz")
     beside = target(Path(path).with_suffix(".json"))
     plain = _plain_arrays(arrays)
+    validate.instance("about", about, Mapping)
     with whole_file(beside) as second, whole_file(data) as first:
         with open(first, "wb") as file:
             _write_arrays(file, plain)
@@ -109,7 +116,7 @@ def load_pair(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
     Raises:
         DamagedFile: one of the two is damaged, or they were not written together.
     """
-    data = Path(path)
+    data = as_path(path)
     beside = data.with_suffix(".json")
     about = load_json(beside)
     wanted = f"a JSON object that belongs to {data.name}"
@@ -122,7 +129,7 @@ def load_pair(path: str | Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
 
 def digest(path: str | Path) -> str:
     """SHA-256 of a file's bytes."""
-    return hashlib.sha256(Path(path).read_bytes()).hexdigest()
+    return hashlib.sha256(as_path(path).read_bytes()).hexdigest()
 
 
 @functools.cache

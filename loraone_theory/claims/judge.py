@@ -8,11 +8,13 @@ may be looked at after each round of draws and stopped as soon as it is decided.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import get_args
 
 import numpy as np
 
 from loraone_theory.claims import stats
 from loraone_theory.claims.base import Evidence, Finding, Kind
+from loraone_theory.core import validate
 
 
 @dataclass(frozen=True)
@@ -37,6 +39,9 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
         kind: identity, bound, probability or value.
         confidence: of this verdict alone; `stats.each` gives that of a verdict among many.
     """
+    validate.instance("evidence", evidence, Evidence)
+    validate.choice("kind", kind, get_args(Kind))
+    validate.fraction("confidence", confidence)
     lhs = np.atleast_1d(np.asarray(evidence.lhs, dtype=np.float64))
     rhs = np.broadcast_to(np.asarray(evidence.rhs, dtype=np.float64), lhs.shape)
     inside = np.broadcast_to(np.asarray(evidence.inside, dtype=bool), lhs.shape)

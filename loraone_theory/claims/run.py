@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from loraone_theory import storage
 from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, Judgement, judge, stats
 from loraone_theory.claims.base import Measure
 from loraone_theory.claims.verdict import Store
@@ -127,12 +128,14 @@ def verify_all(
     the same arguments and the same code takes them over, and they are dropped there once they are
     in the file.
     """
-    for name in names:
+    for name in validate.sequence("names", names, "ids of claims"):
         validate.choice("claim", name, CLAIMS)
+    if report is not None:
+        validate.function("report", report)
     _check(trials, confidence, seed, smoke)
     wanted = list(dict.fromkeys(names)) or list(CLAIMS)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
-    store = None if json is None else Store(Path(json), asked)
+    store = None if json is None else Store(storage.as_path(json), asked)
     verdicts = []
     for name in wanted:
         found = None if store is None else store.done.get(name)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy
@@ -33,7 +33,7 @@ def each(confidence: float = 0.99) -> float:
     >>> round(1 - each(0.99), 9)
     1.6667e-05
     """
-    _check_fraction("confidence", confidence)
+    validate.fraction("confidence", confidence)
     return 1 - (1 - confidence) / VERDICTS
 
 
@@ -61,7 +61,7 @@ def probability_sequence(successes: int, trials: int, confidence: float) -> Inte
     """
     validate.integer("trials", trials, least=1)
     validate.integer("successes", successes, least=0)
-    _check_fraction("confidence", confidence)
+    validate.fraction("confidence", confidence)
     if successes > trials:
         raise ValueError(f"successes must be <= trials; got {successes} of {trials}")
     failures = trials - successes
@@ -100,7 +100,7 @@ def draws_needed(probability: float, confidence: float = 0.99) -> int:
     >>> draws_needed(0.99)
     1156
     """
-    _check_fraction("probability", probability)
+    validate.fraction("probability", probability)
     level = each(confidence)
     low, high = 1, 2
     while probability_sequence(high, high, level).low < probability:
@@ -131,10 +131,10 @@ def mean_sequence(values: np.ndarray, confidence: float) -> Interval:
     Reference: Gönen, Johnson, Lu, Westfall, The Bayesian two-sample t test, 2005; Wang and Ramdas,
     Anytime-valid t-tests and confidence sequences, 2023.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = _series("values", values)
     if values.ndim != 1 or len(values) < 3:
         raise ValueError(f"an interval takes at least 3 values; got shape {values.shape}")
-    _check_fraction("confidence", confidence)
+    validate.fraction("confidence", confidence)
     n, mean = len(values), float(values.mean())
     error = float(values.std(ddof=1)) / math.sqrt(n)
     spread = 1 + EFFECT**2 * n
@@ -158,7 +158,7 @@ def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     >>> slopes(np.array([0.0, 1.0, 2.0]), np.array([[1.0], [3.0], [5.0]])).round(12)
     array([2.])
     """
-    x, y = np.asarray(x, dtype=np.float64), np.asarray(y, dtype=np.float64)
+    x, y = _series("x", x), _series("y", y)
     if x.ndim != 1 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
         raise ValueError(f"slopes take x (m,) and y (m, n), m >= 2; got {x.shape} and {y.shape}")
     centred = x - x.mean()
@@ -176,7 +176,10 @@ def decay_rate(values: np.ndarray, *, low: float, high: float) -> np.ndarray:
     Returns:
         (n,) factors; NaN for a series with fewer than 4 values in the window.
     """
-    values = np.asarray(values, dtype=np.float64)
+    values = _series("values", values, finite=False)
+    if values.ndim != 2:
+        raise ValueError(f"values must be (T, n), one column per seed; got {values.shape}")
+    low, high = validate.number("low", low), validate.number("high", high)
     found = np.full(values.shape[1], np.nan)
     for i, series in enumerate(values.T):
         steps = np.flatnonzero((series > low) & (series < high))
@@ -186,6 +189,9 @@ def decay_rate(values: np.ndarray, *, low: float, high: float) -> np.ndarray:
     return found
 
 
-def _check_fraction(name: str, value: float) -> None:
-    if not 0 < value < 1:
-        raise ValueError(f"{name} must lie strictly between 0 and 1; got {value}")
+def _series(name: str, given: Any, *, finite: bool = True) -> np.ndarray:
+    """Real numbers in one or two dimensions, as float64."""
+    if isinstance(given, (list, tuple)):
+        given = np.array(given)
+    found = validate.tensor(name, given, least_dims=1, integers=True, finite=finite)
+    return found.detach().cpu().numpy().astype(np.float64)

@@ -19,7 +19,13 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 
 
 def tensor(
-    name: str, given: Any, *, least_dims: int = 2, owned: bool = False, integers: bool = False
+    name: str,
+    given: Any,
+    *,
+    least_dims: int = 2,
+    owned: bool = False,
+    integers: bool = False,
+    finite: bool = True,
 ) -> Tensor:
     """A finite, dense float32 or float64 tensor.
 
@@ -32,6 +38,7 @@ def tensor(
         least_dims: fewest dimensions.
         owned: answer with a copy, so that later changes to `given` are seen nowhere.
         integers: take integers as float64.
+        finite: refuse NaN and infinities.
     """
     found = _from_numpy(name, given) if isinstance(given, np.ndarray) else given
     if not isinstance(found, Tensor):
@@ -47,7 +54,7 @@ def tensor(
         )
     if 0 in found.shape:
         raise ValueError(f"{name} must not be empty; got shape {tuple(found.shape)}")
-    if not bool(torch.isfinite(found).all()):
+    if finite and not bool(torch.isfinite(found).all()):
         raise ValueError(
             f"{name} must be finite; got {int((~torch.isfinite(found)).sum())} NaN or infinite "
             f"entries of {found.numel()}; remove or repair them first"

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from loraone_theory.core.wording import shown
+from loraone_theory.core.wording import kind, shown
 
 try:
     import fcntl
@@ -68,6 +68,15 @@ def reading(path: str | Path, wanted: str) -> Iterator[None]:
         raise damaged(path, wanted, error) from error
 
 
+def as_path(given: str | Path) -> Path:
+    """A path given as one, or as a string."""
+    if not isinstance(given, (str, os.PathLike)):
+        raise TypeError(
+            f"a path must be a string or a Path; got {shown(given)} of type {kind(given)}"
+        )
+    return Path(given)
+
+
 def target(path: str | Path, *suffixes: str) -> Path:
     """The regular file that writing to `path` makes or replaces, as far as can be known before.
 
@@ -78,7 +87,7 @@ def target(path: str | Path, *suffixes: str) -> Path:
         OSError: a folder that is absent, not writable or full; a file that is write-protected, or
             is a folder or a device.
     """
-    given = Path(path)
+    given = as_path(path)
     if suffixes and given.suffix not in suffixes:
         raise ValueError(f"{given} must end in {' or '.join(suffixes)}; got {given.name!r}")
     try:

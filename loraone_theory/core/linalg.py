@@ -63,7 +63,7 @@ def truncated_svd(M: Tensor | Factors | Implicit, rank: int, options: SVDOptions
     Raises:
         ValueError: unknown `options.method`.
     """
-    validate.choice("svd", options.method, ("exact", "lowrank"))
+    _check(options)
     if options.method == "lowrank":
         return _lowrank_svd(M if isinstance(M, Tensor) else M.dense(), rank, options)
     if isinstance(M, Implicit):
@@ -79,6 +79,17 @@ def truncated_svd(M: Tensor | Factors | Implicit, rank: int, options: SVDOptions
     if missing <= 0:
         return SVD(found.U[..., :rank], found.S[..., :rank], found.V[..., :rank])
     return SVD(*(torch.nn.functional.pad(part, (0, missing)) for part in found))
+
+
+def _check(options: SVDOptions) -> None:
+    validate.instance("svd", options, SVDOptions, "make it with lt.SVDOptions(...)")
+    validate.choice("svd", options.method, ("exact", "lowrank"))
+    for name, given, least in (
+        ("q", options.q, 1),
+        ("niter", options.niter, 0),
+        ("seed", options.seed, 0),
+    ):
+        validate.integer(f"{name} of svd", given, least=least)
 
 
 def _lowrank_svd(M: Tensor, rank: int, options: SVDOptions) -> SVD:

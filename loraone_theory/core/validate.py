@@ -6,7 +6,7 @@ import difflib
 import math
 import numbers as numeric
 from collections.abc import Callable, Iterable
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -21,19 +21,20 @@ from loraone_theory.core.arrays import shapes_match as shapes_match
 from loraone_theory.core.arrays import tensor as tensor
 from loraone_theory.core.wording import kind, shown
 
+LISTED = 500  # characters of a list of options that a message repeats
 MOST_SEEDS = 1_000_000
 LARGEST = 2**63 - 1  # the largest integer that a tensor holds
-
-T = TypeVar("T")
 
 
 def choice(name: str, given: str, options: Iterable[str]) -> str:
     """`given` if it is one of `options`, else TypeError or ValueError with the nearest of them."""
     known = list(options)
+    listed = ", ".join(known)
+    if len(listed) > LISTED:
+        listed = f"{', '.join(known[:8])}, … ({len(known)} in all)"
     if not isinstance(given, str):
         raise TypeError(
-            f"{name} must be a string, one of {', '.join(known)}; "
-            f"got {shown(given)} of type {kind(given)}"
+            f"{name} must be a string, one of {listed}; got {shown(given)} of type {kind(given)}"
         )
     if given in known:
         return given
@@ -41,15 +42,27 @@ def choice(name: str, given: str, options: Iterable[str]) -> str:
         raise ValueError(f"{name} must be left out, for there is none; got {shown(given)}")
     near = difflib.get_close_matches(given, known, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
-    raise ValueError(f"{name} must be one of {', '.join(known)}; got {shown(given)}{hint}")
+    raise ValueError(f"{name} must be one of {listed}; got {shown(given)}{hint}")
 
 
-def instance(name: str, given: Any, wanted: type[T], remedy: str = "") -> T:
+def instance(name: str, given: Any, wanted: type, remedy: str = "") -> Any:
     """`given` if it is a `wanted`, else TypeError."""
     if not isinstance(given, wanted):
         tail = f"; {remedy}" if remedy else ""
         raise TypeError(
             f"{name} must be a {wanted.__name__}; got {shown(given)} of type {kind(given)}{tail}"
+        )
+    return given
+
+
+def members(name: str, given: Any, protocol: type, remedy: str) -> Any:
+    """`given` if it has the members of the protocol, else TypeError with what is missing."""
+    wanted = [member for member in vars(protocol) if not member.startswith("_")]
+    missing = [member for member in wanted if member not in dir(given)]
+    if missing:
+        raise TypeError(
+            f"{name} must have the members of a {protocol.__name__}; got {shown(given)} of type "
+            f"{kind(given)} without {', '.join(missing)}; {remedy}"
         )
     return given
 
@@ -176,7 +189,9 @@ def standard_deviation(name: str, given: Any) -> Any:
             f"pass the sequence to simulate({name}=...) to run all of them in one batch"
         )
     if not isinstance(given, Tensor):
-        number(name, given, positive=True)
+        return number(name, given, positive=True)
+    if not bool((tensor(name, given, least_dims=0) > 0).all()):
+        raise ValueError(f"{name} must be > 0; got a tensor with {float(given.min())}")
     return given
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics import provenance, settings
 from loraone_theory.dynamics.execution import carry_out, prepare
@@ -80,6 +81,8 @@ def simulate(
     >>> bool((run["risk"][-1] < 1e-25).all())
     True
     """
+    if progress is not None:
+        validate.function("progress", progress)
     checked = settings.check(
         problem,
         method,
@@ -132,6 +135,11 @@ def rerun(
     >>> bool((rerun(run.config)["loss"] == run["loss"]).all())
     True
     """
+    validate.instance("config", config, Mapping, "pass run.config")
+    for given in validate.sequence("records", records, "records"):
+        validate.instance("each of records", given, Record)
+    if progress is not None:
+        validate.function("progress", progress)
     plan = provenance.plan_of(
         config,
         problem=problem,

@@ -118,6 +118,11 @@ def plan_of(
         )
     problem = _problem(config["problem"], problem)
     method = _method(config, method)
+    if initial is not None and config["initial"] is None:
+        raise ValueError(
+            "initial must be left out where the run started from its method's own initialisation; "
+            f"got factors of type {type(initial).__name__}"
+        )
     if config["initial"] is not None:
         _held("initial", initial, config["initial"], initial and tuple(initial))
     until = config["until"]

@@ -14,7 +14,7 @@ from loraone_theory.dynamics.batches import Minibatches, minibatches
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, check_problem
 from loraone_theory.problems.trials import trial_seeds
 
 REDUCE = ("auto", "never")
@@ -57,7 +57,7 @@ def check(
     sampling: str | None = None,
 ) -> Settings:
     """The arguments of `simulate`, each refused with one error where it breaks a rule."""
-    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    rank = validate.rank(rank, d=check_problem(problem).d, k=problem.k)
     chosen = methods.get(method, rank)
     steps = validate.integer("steps", steps, least=1)
     every = validate.integer("every", every, least=1)
@@ -80,7 +80,7 @@ def check(
 
 def _records(record: Sequence[str | Record], method: Method, rank: int) -> dict[str, Record]:
     """Records by name, each known and defined for the method."""
-    if isinstance(record, (str, Record)):
+    if isinstance(record, (str, Record)) or not isinstance(record, Sequence):
         raise TypeError(
             f"record must be a sequence of names and records; got {record!r} alone; "
             "put it into a list"
@@ -112,6 +112,7 @@ def _initial(initial: Factors, problem: Problem, rank: int, method: Method) -> F
             "run.extend(steps), and to start it elsewhere, with an offset made from that start, "
             "pass method.started_at(initial) as the method"
         )
+    validate.instance("initial", initial, Factors, "make it with lt.Factors(A, B)")
     A = validate.tensor("initial.A", initial.A, owned=True)
     B = validate.tensor("initial.B", initial.B, owned=True)
     validate.same_kind(**{"problem": problem.like, "initial.A": A, "initial.B": B})

@@ -35,6 +35,8 @@ class Until:
     relative: bool = False
 
     def __post_init__(self) -> None:
+        validate.instance("record of until", self.record, str)
+        validate.flag("relative of until", self.relative)
         level = validate.number("level of until", self.level, positive=True)
         object.__setattr__(self, "level", level)
 

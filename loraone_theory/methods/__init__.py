@@ -88,7 +88,9 @@ def get(method: str | Method, rank: int | None = None) -> Method:
     """
     if not isinstance(method, Method):
         method = METHODS[validate.choice("method", method, METHODS)]()
-    return method if rank is None else method.at(rank)
+    if rank is None:
+        return method
+    return method.at(validate.integer("rank", rank, least=1))
 
 
 __all__ = [

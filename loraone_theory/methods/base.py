@@ -39,6 +39,7 @@ class Alpha(NamedTuple):
     def at(self, rank: int) -> float:
         """s at this rank."""
         alpha = validate.number("alpha", self.alpha, positive=True)
+        validate.flag("stabilised", self.stabilised)
         return alpha / (math.sqrt(rank) if self.stabilised else rank)
 
 

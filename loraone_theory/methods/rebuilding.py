@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from loraone_theory.core import validate
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.linalg import SVDOptions
 from loraone_theory.methods import parts
@@ -44,6 +45,11 @@ def rebuild(
     >>> methods.rebuild(method.name, method.hyper).hyper == method.hyper
     True
     """
+    validate.instance("name", name, str)
+    for label, own in (("init", init), ("rule", rule)):
+        if own is not None:
+            validate.function(label, own)
+    validate.instance("hyper", hyper, Mapping, "pass Method.hyper")
     scale, around = hyper["scale"], hyper.get("around")
     return Method(
         name,

@@ -64,6 +64,7 @@ def factors(name: str, given: Factors, *, d: int, k: int, rank: int | None = Non
 def step_size(given: float | Tensor) -> float | Tensor:
     """A learning rate > 0, a number or a tensor (...), where NaN stands for an unknown one."""
     if isinstance(given, Tensor):
+        given = validate.tensor("learning_rate", given, least_dims=0, finite=False)
         if bool((given <= 0).any()) or bool(torch.isinf(given).any()):
             raise ValueError(
                 f"learning_rate must be finite and > 0; got {given.flatten().tolist()[:8]}"

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -35,8 +36,8 @@ def balanced(spectrum: Tensor, start: float | Tensor, times: Sequence[float] | T
             [0.1192]])
     """
     lam = _positive("spectrum", spectrum)
-    rho = torch.as_tensor(start, dtype=lam.dtype, device=lam.device)
-    _positive("start", rho.reshape(-1))
+    rho = _entries("start", start).to(lam)
+    _positive("start", rho)
     x = torch.exp(-2 * lam * _times(times, lam))
     return (1 - rho) * x / (rho + (1 - rho) * x)
 
@@ -87,7 +88,7 @@ def preconditioned_descent(rate: float | Tensor, start: float | Tensor, steps: i
     tensor([0.5000, 1.1250], dtype=torch.float64)
     """
     eta, u = _pair(rate, start)
-    _positive("start", u.reshape(-1))
+    _positive("start", u)
     found = [u]
     for _ in range(validate.integer("steps", steps, least=0)):
         found.append((found[-1] + eta * (1 - found[-1])) ** 2 / found[-1])
@@ -121,6 +122,7 @@ def lora_init(target: Tensor | Factors, A: Tensor, times: Sequence[float] | Tens
     """
     U, lam, V = _target_svd(target)
     A = validate.tensor("A", A)
+    validate.same_kind(target=U, A=A)
     r = A.shape[-1]
     validate.shapes_match(
         "A must be (..., d, r) with r >= rank(T)",
@@ -156,6 +158,14 @@ def lora_init(target: Tensor | Factors, A: Tensor, times: Sequence[float] | Tens
 
 def _target_svd(target: Tensor | Factors) -> linalg.SVD:
     if isinstance(target, Factors):
+        A, B = validate.tensor("target.A", target.A), validate.tensor("target.B", target.B)
+        validate.same_kind(**{"target.A": A, "target.B": B})
+        validate.shapes_match(
+            "target.A must have as many columns as target.B has rows",
+            A.shape[-1] == B.shape[-2],
+            A=A.shape,
+            B=B.shape,
+        )
         return linalg.truncated_svd(target, target.rank)
     dense = validate.tensor("target", target)
     found = linalg.truncated_svd(dense, min(dense.shape[-2:]))
@@ -165,10 +175,18 @@ def _target_svd(target: Tensor | Factors) -> linalg.SVD:
 
 
 def _positive(name: str, values: Tensor) -> Tensor:
-    validate.tensor(name, values, least_dims=1)
+    validate.tensor(name, values, least_dims=0)
     if not bool((values > 0).all()):
         raise ValueError(f"{name} must be > 0; got {values.flatten().tolist()[:8]}")
     return values
+
+
+def _entries(name: str, given: float | Tensor) -> Tensor:
+    """A number as a float64 tensor, or a tensor as it is."""
+    if isinstance(given, (Tensor, np.ndarray)):
+        return validate.tensor(name, given, least_dims=0)
+    value = validate.real(name, given)
+    return validate.tensor(name, torch.tensor(value, dtype=torch.float64), least_dims=0)
 
 
 def _times(times: Sequence[float] | Tensor, like: Tensor) -> Tensor:
@@ -180,8 +198,7 @@ def _times(times: Sequence[float] | Tensor, like: Tensor) -> Tensor:
 
 
 def _pair(rate: float | Tensor, start: float | Tensor) -> tuple[Tensor, Tensor]:
-    h = torch.as_tensor(rate, dtype=None if isinstance(rate, Tensor) else torch.float64)
-    _positive("rate", h.reshape(-1))
-    first = torch.as_tensor(start, dtype=h.dtype, device=h.device)
-    validate.tensor("start", first.reshape(-1), least_dims=1)
+    h = _positive("rate", _entries("rate", rate))
+    first = _entries("start", start).to(h)
+    validate.broadcastable("rate", h.shape, "start", first.shape)
     return h, first.expand(torch.broadcast_shapes(h.shape, first.shape))

@@ -53,7 +53,7 @@ def linearised(
     checks.linear(problem, noisy=True)
     initial = checks.factors("initial", initial, d=problem.d, k=problem.k)
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
-    times = [validate.integer("steps", step, least=0) for step in np.asarray(steps).reshape(-1)]
+    times = [validate.integer("steps", step, least=0) for step in validate.sequence("steps", steps)]
     U, S, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
     A, Bt = initial.A, initial.B.mT
     a, b = U.mT @ A, V.mT @ Bt
@@ -91,7 +91,9 @@ def alignment_time(
     """
     d, theta = validate.integer("d", d, least=1), validate.number("theta", theta, positive=True)
     eta = validate.number("learning_rate", learning_rate, positive=True)
-    if not isinstance(singular_value, Tensor):
+    if isinstance(singular_value, Tensor):
+        validate.tensor("singular_value", singular_value, least_dims=0)
+    else:
         validate.number("singular_value", singular_value, positive=True)
     growth = eta * singular_value
     down = torch.log1p(growth) if isinstance(growth, Tensor) else math.log1p(growth)

@@ -84,6 +84,7 @@ def mean_noise_floor(*, samples: int, d: int, k: int, rank: int, noise_std: floa
     0.002071
     """
     N = _samples_beyond(samples, d)
+    k = validate.integer("k", k, least=1)
     r = validate.rank(rank, d=d, k=k)
     sigma = validate.number("noise_std", noise_std)
     return sigma**2 / 2 * (r * d / (N - d - 1) + (k - r) * r / (N - r - 1))
@@ -120,6 +121,7 @@ def surplus(
 
     Reference: derivations 1.5.
     """
+    k = validate.integer("k", k, least=1)
     N, r = _samples_beyond(samples, d), validate.rank(rank, d=d, k=k)
     first = validate.rank_between("true_rank", true_rank, r)
     sigma, count = (

@@ -67,6 +67,7 @@ def finite_rate(learning_rate: float, *, samples: int, d: int, concentrated: boo
     """
     eta = validate.number("learning_rate", learning_rate, positive=True)
     N, width = validate.integer("samples", samples, least=1), validate.integer("d", d, least=1)
+    validate.flag("concentrated", concentrated)
     least = 2 * width if concentrated else width
     if least >= N:
         rule = "2 d where Δ is in one output" if concentrated else "d"
@@ -143,6 +144,7 @@ def sublinear(
     lam = validate.number("damping", damping, positive=True)
     validate.integer("rank", rank, least=validate.integer("true_rank", true_rank, least=1))
     if isinstance(t, Tensor):
+        t = validate.tensor("t", t, least_dims=0, integers=True)
         if not bool((t > 0).all()):
             raise ValueError(f"t must be > 0; got {t.flatten().tolist()[:8]}")
     else:

@@ -45,7 +45,7 @@ def _near(problem: LinearProblem, rule: RuleName, solution: Factors | None = Non
         part = seen(problem)
         A, B = pair_solution(part.problem, rank=part.problem.true_rank)
         solution = Factors(A if part.basis is None else part.basis @ A, B)
-    elif solution.rank != problem.true_rank:
+    elif checks.factors("solution", solution, d=problem.d, k=problem.k).rank != problem.true_rank:
         raise ValueError(
             "local rates are those of an isolated solution: its rank must equal true_rank; "
             f"got rank={solution.rank} with true_rank={problem.true_rank}"

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
 
@@ -51,6 +52,13 @@ class Problem(Protocol):
 
     def with_offset(self: P, offset: Factors) -> P:
         """The same problem with frozen part W_f = W − offset."""
+
+
+def check_problem(problem: P) -> P:
+    """`problem` if it is one, else TypeError."""
+    remedy = "make one with lt.sample_linear, lt.from_loss or a class of your own"
+    found: P = validate.members("problem", problem, Problem, remedy)
+    return found
 
 
 class Facts(NamedTuple):

@@ -94,6 +94,7 @@ def split_off(
         ValueError: both are given, no data to split, or a side without rows.
     """
     fraction = validate.below_one("split", split)
+    seed = validate.integer("split_seed", seed, least=0)
     if fraction == 0:
         return arrays, held_out
     if held_out:
@@ -107,7 +108,7 @@ def split_off(
             f"split must leave rows on both sides; got split={split} of {N} rows, which holds out "
             f"{count}; change split or give held_out"
         )
-    order = generator(validate.integer("split_seed", seed, least=0), "split").permutation(N)
+    order = generator(seed, "split").permutation(N)
     test, train = (np.sort(part) for part in (order[:count], order[count:]))
 
     def pick(which: np.ndarray) -> Arrays:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loraone_theory.core import validate
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.methods.inits.base import Init
 from loraone_theory.methods.parametrisations import Start
@@ -10,6 +11,7 @@ from loraone_theory.problems.base import Problem
 
 def adalora(init_std: float = 0.02) -> Init:
     """P₀ (d×r) and Q₀ (r×k) i.i.d. N(0, `init_std`²), λ₀ = 0 (1×r); no offset."""
+    init_std = validate.number("init_std", init_std, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         P = per_seed(lambda rng: normal(rng, problem.d, rank), seeds, "P0", problem.like)

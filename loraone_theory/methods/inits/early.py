@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.methods.inits.base import Init, complete_frame, gradient_svd
@@ -14,6 +15,8 @@ def early(gamma: float = 16.0, scale: float = 1.0, svd: SVDOptions = EXACT) -> I
 
     Directions beyond the rank of G are a random orthonormal completion, drawn per seed.
     """
+    gamma = validate.number("gamma", gamma, positive=True)
+    scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         U, S, V = gradient_svd(problem, rank, svd)

@@ -39,6 +39,8 @@ def lora_ga(
     """
     validate.choice("direction", direction, ("ArB2r", "ArBr", "A2rBr", "random"))
     validate.choice("size", size, ("stable", "gd", "unit", "weightS"))
+    gamma = validate.number("gamma", gamma, positive=True)
+    scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         d, k = problem.d, problem.k

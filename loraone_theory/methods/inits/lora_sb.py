@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.methods.inits.base import (
     Init,
@@ -26,6 +26,8 @@ def lora_sb(step: float = 1.0, signed: bool = False, svd: SVDOptions = EXACT) ->
     Raises:
         ValueError: G = 0, or `signed` on a problem known up to a rotation only.
     """
+    step = validate.number("step", step, positive=True)
+    validate.flag("signed", signed)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         found = gradient_svd(problem, rank, svd)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.methods.inits.base import Init, pretrained
@@ -16,6 +16,7 @@ def lora_xs(core_std: float = 1e-5, svd: SVDOptions = EXACT) -> Init:
     Raises:
         ValueError: the problem does not know W.
     """
+    core_std = validate.number("core_std", core_std, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         U, S, V = linalg.truncated_svd(pretrained(problem, "lora-xs"), rank, svd)

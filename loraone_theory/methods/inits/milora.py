@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.methods.inits.base import Init, pretrained
 from loraone_theory.methods.parametrisations import Start
@@ -15,6 +15,7 @@ def milora(scale: float = 1.0) -> Init:
     Raises:
         ValueError: the problem does not know W.
     """
+    scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         W = pretrained(problem, "milora")

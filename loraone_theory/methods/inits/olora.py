@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import torch
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.methods.inits.base import Init, pretrained
 from loraone_theory.methods.parametrisations import Start
@@ -16,6 +17,7 @@ def olora(scale: float = 1.0) -> Init:
     Raises:
         ValueError: the problem does not know W.
     """
+    scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         Q, R = torch.linalg.qr(pretrained(problem, "olora").mT)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.methods.inits.base import Init, pretrained
@@ -16,6 +16,7 @@ def pissa(scale: float = 1.0, svd: SVDOptions = EXACT) -> Init:
     Raises:
         ValueError: the problem does not know W.
     """
+    scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         U, S, V = linalg.truncated_svd(pretrained(problem, "pissa"), rank, svd)

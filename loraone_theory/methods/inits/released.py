@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from loraone_theory.core import validate
 from loraone_theory.core.linalg import EXACT, SVDOptions
 from loraone_theory.methods.inits.base import Init, gradient_svd
 from loraone_theory.methods.parametrisations import Start
@@ -13,6 +14,7 @@ def released(gamma: float = 128.0, svd: SVDOptions = EXACT) -> Init:
 
     Hence s A₀B₀ = s/(γσ₁) · (best rank-r part of G). γ divides here; in `spectral` it multiplies.
     """
+    gamma = validate.number("gamma", gamma, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         U, S, V = gradient_svd(problem, rank, svd)

@@ -30,6 +30,7 @@ def spectral(gamma: float | str | None = None, scale: float = 1.0, svd: SVDOptio
         validate.choice("gamma", gamma, ("corrected",))
     elif gamma is not None:
         gamma = validate.number("gamma", gamma, positive=True)
+    scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         U, S, V = gradient_svd(problem, rank, svd)

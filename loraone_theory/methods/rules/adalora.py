@@ -85,6 +85,8 @@ def adalora(
     Raises:
         ValueError: t_i + t_f >= T, or b_T > r once r is known.
     """
+    validate.instance("base", base, Rule)
+    validate.flag("squared", squared)
     validate.integer("total_steps", total_steps, least=1)
     for name, count in (("initial_steps", initial_steps), ("final_steps", final_steps)):
         validate.integer(name, count, least=0)

@@ -50,6 +50,8 @@ def scaled_adamw(
     checked("scaled-adamw", "relative", relative)
     validate.choice("order", order, ("released", "peft"))
     released = order == "released"
+    if bias_correction is not None:
+        validate.flag("bias_correction", bias_correction)
     corrected = not released if bias_correction is None else bias_correction
 
     def step(P: Tensor, g: Tensor, state: Moments) -> tuple[Tensor, Moments]:

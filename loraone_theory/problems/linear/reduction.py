@@ -105,6 +105,10 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
         )
     tensors: list[tuple[Tensor, Axes]] = []
     if initial is not None:
+        initial = Factors(
+            validate.tensor("initial.A", validate.instance("initial", initial, Factors).A),
+            validate.tensor("initial.B", initial.B),
+        )
         fits = (
             initial.A.shape[-2] == problem.d
             and initial.B.shape[-1] == problem.k
@@ -115,6 +119,9 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
             fits,
             A=initial.A.shape,
             B=initial.B.shape,
+        )
+        validate.same_kind(
+            **{"problem": problem.like, "initial.A": initial.A, "initial.B": initial.B}
         )
         tensors = [(initial.A, ("input", None)), (initial.B, (None, "output"))]
     reduction = reduce_around(problem, tensors)

@@ -212,7 +212,8 @@ def spectrum_values(
         if kappa < 1:
             raise ValueError(f"condition_number must be >= 1; got {condition_number}")
         return np.geomspace(1.0, 1.0 / kappa, true_rank)
-    values = np.asarray(spectrum, dtype=np.float64)
+    given = validate.sequence("spectrum", spectrum, "numbers")
+    values = np.array([validate.real("spectrum", value) for value in given], dtype=np.float64)
     if values.shape != (true_rank,):
         raise ValueError(
             f"spectrum must hold true_rank={true_rank} values; got {values.size} "

@@ -86,6 +86,7 @@ class ReLUProblem(Described):
         (3, 3, 1, 50)
         """
         inputs = validate.tensor("X", X, owned=True)
+        validate.tensor("pretrained", pretrained)
         population = ReLUPopulation(pretrained=pretrained, shift=shift)  # type: ignore[arg-type]
         lead = inputs.ndim - 2
         test: rows.Arrays = ()

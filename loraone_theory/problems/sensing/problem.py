@@ -71,6 +71,7 @@ class SensingProblem(Described):
         >>> problem.d, problem.k, problem.measurements, problem.true_rank
         (3, 2, 9, None)
         """
+        validate.members("operator", operator, MeasurementOperator, "take one of lt.operators")
         y = validate.tensor("labels", labels, least_dims=1)
         validate.same_kind(operator=operator.like, labels=y)
         validate.shapes_match(

@@ -88,8 +88,10 @@ def estimate(
     >>> round(float(bounds.upper), 6), round(float(bounds.lower), 6)
     (0.25, 0.25)
     """
+    validate.members("operator", operator, MeasurementOperator, "take one of lt.operators")
     rank = validate.rank(rank, d=operator.d, k=operator.k)
     restarts = validate.integer("restarts", restarts, least=1)
+    seed = validate.integer("seed", seed, least=0)
     sweeps = validate.integer("sweeps", sweeps, least=1)
     tolerance = validate.number("tolerance", tolerance, positive=True)
     if isinstance(operator, Completion):
@@ -121,6 +123,16 @@ def _best(
 
 def quotient(operator: MeasurementOperator, M: Factors) -> Tensor:
     """‖𝒜M‖²/(m‖M‖²), shape (...)."""
+    validate.members("operator", operator, MeasurementOperator, "take one of lt.operators")
+    validate.instance("M", M, Factors)
+    A, B = validate.tensor("M.A", M.A), validate.tensor("M.B", M.B)
+    validate.same_kind(**{"operator": operator.like, "M.A": A, "M.B": B})
+    validate.shapes_match(
+        f"M must be A (..., {operator.d}, r) and B (..., r, {operator.k})",
+        (A.shape[-2], B.shape[-1]) == (operator.d, operator.k) and A.shape[-1] == B.shape[-2],
+        A=A.shape,
+        B=B.shape,
+    )
     image = operator.forward(M)
     size = (torch.linalg.qr(M.A, mode="r").R @ M.B).square().sum((-2, -1))
     return image.square().sum(-1) / (operator.measurements * size)
@@ -151,6 +163,9 @@ def gordon_bounds(d: int, k: int, rank: int, measurements: int) -> tuple[float, 
     >>> [round(x, 1) for x in gordon_bounds(16, 16, 1, 64)]
     [2.7, 1.0]
     """
+    d, k = validate.integer("d", d, least=1), validate.integer("k", k, least=1)
+    rank = validate.rank(rank, d=d, k=k)
+    measurements = validate.integer("measurements", measurements, least=1)
     like = torch.empty(0, dtype=torch.float64)
     G = per_seed(lambda rng: normal(rng, d, k), range(DRAWS), "Gordon", like)
     width = float(torch.linalg.svdvals(G)[:, :rank].square().sum(-1).sqrt().mean())
@@ -171,6 +186,18 @@ def incoherence(shift: Factors | Tensor, rank: int | None = None) -> Tensor:
     >>> round(float(incoherence(torch.eye(4)[:, :2] @ torch.ones(2, 6), rank=1)), 5)
     2.0
     """
+    if isinstance(shift, Factors):
+        validate.same_kind(
+            A=validate.tensor("shift.A", shift.A), B=validate.tensor("shift.B", shift.B)
+        )
+        validate.shapes_match(
+            "shift.A must have as many columns as shift.B has rows",
+            shift.A.shape[-1] == shift.B.shape[-2],
+            A=shift.A.shape,
+            B=shift.B.shape,
+        )
+    else:
+        validate.tensor("shift", shift)
     if rank is None:
         if not isinstance(shift, Factors):
             raise ValueError("incoherence of a dense matrix needs its rank; pass rank=r")
@@ -212,7 +239,7 @@ def designed(
     like = torch.empty(0, dtype=validate.dtype(dtype))
     n = d * k
     values = torch.linspace(-1, 1, n, dtype=torch.float64)
-    if extreme:
+    if validate.flag("extreme", extreme):
         values = torch.where(torch.arange(n) < n // 2, -1.0, 1.0).double()
     root = (1 + delta * values).sqrt().to(like)
     Q = per_seed(lambda rng: haar_frame(rng, n, n), validate.seeds(seeds), "eigenbasis", like)

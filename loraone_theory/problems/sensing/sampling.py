@@ -72,6 +72,7 @@ def sample_sensing(
     draws = validate.seeds(seeds)
     like = torch.empty(0, dtype=validate.dtype(dtype), device=validate.device(device))
     made = OPERATORS[ensemble]
+    validate.flag("replace", replace)
     options = {"replace": replace} if made.repeats else {}
     if not (made.repeats or replace):
         raise ValueError(

@@ -1,0 +1,210 @@
+"""Hostile arguments to every public callable: one clear error, never a raw one, never a number.
+
+The rows are made from the signatures, so that a new function is covered the day it is added: it
+needs a good value for each of its arguments here, or a reason why it takes none from outside.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hostile import annotation_of, hostile_to, is_our_own, targets
+
+import loraone_theory as lt
+from loraone_theory import storage
+from loraone_theory.claims import Evidence
+from loraone_theory.methods import rules
+
+X = np.random.default_rng(0).standard_normal((40, 8))
+PROBLEM = lt.sample_linear(d=8, k=6, true_rank=2, samples=60)
+PAIR = lt.Factors(
+    torch.from_numpy(np.random.default_rng(1).standard_normal((8, 2))),
+    torch.from_numpy(np.random.default_rng(2).standard_normal((2, 6))),
+)
+TRIPLE = (PAIR.A, torch.ones(2, 1, dtype=torch.float64), PAIR.B)
+SENSING = lt.sample_sensing(ensemble="dense", d=8, k=6, true_rank=2, measurements=40)
+SPECTRUM = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
+
+# Made by the library, or plain tuples of what the caller has; checked where they are used.
+RECORDS = {
+    "lt.Factors", "lt.Start", "lt.Rule", "lt.RunStatus", "lt.Outcome", "lt.Trajectory",
+    "lt.Reduction", "lt.Verdict", "lt.Method", "lt.LinearProblem", "lt.LossProblem",
+    "lt.ReLUProblem", "lt.ReLUPopulation", "lt.SensingProblem", "lt.claims.Claim",
+    "lt.claims.Draws", "lt.claims.Evidence", "lt.claims.Finding", "lt.claims.Judgement",
+    "lt.methods.Method", "lt.predict.Contraction", "lt.predict.Summary", "lt.testing.Shape",
+    "lt.linalg.SVD", "lt.linalg.Inverse", "stats.Interval", "lt.rip.Isometry", "lt.Record",
+    "rules.Descent", "rules.Local", "rules.Rule", "lt.predict.RuleName",
+}  # fmt: skip
+# The inner loops work on tensors that the gates above them have seen; operators are made by the
+# samplers.
+KERNELS = {"lt.linalg", "lt.operators"}
+# Hypothesis checks the arguments of strategies when it draws.
+DRAWN = {"lt.testing"}
+# They take nothing, or Any.
+NOTHING = {"storage.code_version", "storage.provenance"}
+
+
+def is_called(name: str) -> bool:
+    return not (name in RECORDS | NOTHING or name.rpartition(".")[0] in KERNELS | DRAWN)
+
+
+TARGETS = {name: value for name, value in targets().items() if is_called(name)}
+
+# Good values: of one callable's argument, or of every argument with that name.
+GOOD: dict[str, Any] = {
+    "d": 8, "k": 6, "true_rank": 2, "samples": 40, "rank": 2, "steps": 2, "seeds": (0,),
+    "measurements": 40, "ensemble": "dense", "relative_shift": 0.1, "learning_rate": 0.1,
+    "problem": PROBLEM, "method": "lora-one", "initial": PAIR, "condition_number": 2.0,
+    "alpha": 2.0, "M1": X, "M2": X[::-1].copy(), "X": X, "shift": PAIR,
+    "pretrained": np.ones((8, 6)),
+    "theta": 0.1, "singular_value": 1.0, "damping": 0.1, "t": 3, "spectrum": SPECTRUM,
+    "concentration": 1.5, "rate": 0.1, "peak": 0.1, "every": 2, "decay": 0.1, "std": 0.1,
+    "claim": "3.4", "names": ["3.4"], "successes": 3, "trials": 5, "probability": 0.9,
+    "x": np.arange(4.0), "y": np.arange(8.0).reshape(4, 2), "low": 0.1, "high": 0.9,
+    "loss": lambda W: (W**2).sum((-2, -1)),
+    "path": "out.json", "text": "x", "value": 1, "arrays": {"a": X}, "about": {"a": 1},
+    "kind": "bound", "evidence": Evidence(np.zeros(3), 1.0),
+    "base": rules.gd(0.1), "smoke": True, "method.name": "lora",
+    "stats.mean_interval.values": np.arange(5.0),
+    "stats.decay_rate.values": np.geomspace(1, 1e-3, 12)[:, None],
+    "storage.save_arrays.path": "out.npz", "storage.save_pair.path": "out.npz",
+    "storage.load_arrays.path": "in.npz", "storage.load_pair.path": "in.npz",
+    "lt.methods.rebuild.name": "lora",
+    "lt.methods.rebuild.hyper": dict(lt.methods.lora().hyper),
+    "lt.verify.smoke": True, "lt.verify_all.smoke": True, "lt.verify_all.names": ["3.4"],
+    "operator": SENSING.operator, "M": PAIR, "delta": 0.25,
+    "at": lt.predict.pair_solution(PROBLEM, rank=2),
+    "lt.predict.linearised.steps": [0, 2], "lt.predict.linearised_alignment.steps": [0, 2],
+    "lt.Until.record": "loss", "level": 0.1, "noise_std": 0.1, "start": 0.01,
+    "times": [0.5, 1.0], "target": PAIR, "lt.predict.flow.lora_init.A": PAIR.A,
+    "lt.rerun.config": lt.simulate(PROBLEM, "lora", rank=2, learning_rate=0.1, steps=2).config,
+    "lt.predict.relu_contraction.problem": lt.sample_relu(
+        d=8, k=6, true_rank=2, samples=60, relative_shift=0.1
+    ),
+    "lt.LinearProblem.from_data.shift": PAIR, "lt.rip.designed.d": 3, "lt.rip.designed.k": 2,
+    "stats.mean_sequence.values": np.arange(5.0), "confidence": 0.9,
+    "lt.SensingProblem.from_data.labels": SENSING.labels,
+}  # fmt: skip
+# Values that break a rule elsewhere and are right here.
+RIGHT: dict[str, tuple[str, ...]] = {
+    # One time in place of a list of them.
+    "lt.predict.flow.balanced.times": ("array number",),
+    "lt.predict.flow.lora_init.times": ("array number",),
+    # Whether it is recorded is seen by simulate; 1 − ρ is negative for a start beyond the target.
+    "lt.Until.record": ("str unknown", "str empty"),
+    "lt.predict.flow.balanced_descent.start": ("float negative",),
+    # No times give no values.
+    "lt.predict.linearised.steps": ("counts empty",),
+    "lt.predict.linearised_alignment.steps": ("counts empty",),
+    # LoRA-Pro without Adam's moments; NaN stands for a rate that is not known.
+    "lt.methods.lora_pro_adamw.betas": ("none",),
+    "lt.predict.local_rate.learning_rate": ("array nan",),
+    # Any text may be written, and any name stand in a record.
+    "storage.save_text.text": ("str unknown", "str empty"),
+    "lt.methods.rebuild.name": ("str unknown", "str empty"),
+    # A series that was not measured everywhere has a rate all the same, or NaN.
+    "stats.decay_rate.values": ("array nan", "array infinite"),
+    # Nothing is recorded; every claim is judged.
+    "lt.simulate.record": ("texts empty",),
+    "lt.verify_all.names": ("texts empty",),
+}
+
+
+def needed(name: str) -> dict[str, Any]:
+    """The arguments without a default, at good values."""
+    given = {}
+    for parameter in inspect.signature(TARGETS[name]).parameters.values():
+        full = f"{name}.{parameter.name}"
+        if full in GOOD or parameter.default is inspect.Parameter.empty:
+            if full not in GOOD and parameter.name not in GOOD:
+                raise LookupError(f"{full} needs a good value in GOOD of this file")
+            given[parameter.name] = GOOD.get(full, GOOD.get(parameter.name))
+    return given
+
+
+def use(name: str, given: dict[str, Any]) -> Any:
+    """Call, and use what comes out, for some arguments are seen only then."""
+    positional = [
+        given.pop(p.name)
+        for p in inspect.signature(TARGETS[name]).parameters.values()
+        if p.kind is inspect.Parameter.POSITIONAL_ONLY
+    ]
+    found = TARGETS[name](*positional, **given)
+    if isinstance(found, lt.Method):
+        return lt.simulate(PROBLEM, found, rank=2, learning_rate=0.01, steps=2)
+    if isinstance(found, lt.methods.Alpha):
+        return use("lt.methods.lora", {"scale": found})
+    if isinstance(found, lt.SVDOptions):
+        return lt.simulate(
+            PROBLEM, lt.methods.lora_one(svd=found), rank=2, learning_rate=0.01, steps=2
+        )
+    if isinstance(found, lt.Rule):
+        if found.advance is not None:
+            return found.advance
+        params = TRIPLE if name == "rules.adalora" else tuple(PAIR)
+        return found.update(params, params, found.init(params))
+    if name.startswith("inits."):
+        return found(PROBLEM, 2, (0,))
+    return found
+
+
+def rows() -> dict[tuple[str, str], dict[str, Any]]:
+    """(callable, argument) -> hostile values by name."""
+    made = {}
+    for name, target in TARGETS.items():
+        for parameter in inspect.signature(target).parameters.values():
+            values = hostile_to(annotation_of(parameter), parameter.default)
+            right = RIGHT.get(f"{name}.{parameter.name}", ())
+            kept = {label: value for label, value in values.items() if label not in right}
+            if kept:
+                made[name, parameter.name] = kept
+    return made
+
+
+ROWS = rows()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    storage.save_pair("in.npz", {"a": X}, {"a": 1})
+    storage.save_json("out.json", 1)
+    return tmp_path
+
+
+@pytest.mark.parametrize("name", TARGETS)
+def test_good_values_are_good(name: str, folder: Path) -> None:
+    """Else the rows below would show nothing."""
+    use(name, needed(name))
+
+
+def test_there_are_rows() -> None:
+    assert sum(len(values) for values in ROWS.values()) >= 300
+
+
+def complaint(name: str, argument: str, value: Any) -> str:
+    """What is wrong with the answer to a hostile value, or ""."""
+    try:
+        found = use(name, needed(name) | {argument: value})
+    except (ValueError, TypeError, OSError) as error:
+        message = str(error)
+        if not is_our_own(error):
+            return f"raw {type(error).__name__}: {message:.80}"
+        clear = "\n" not in message and 20 < len(message) < 700
+        return "" if clear else f"unclear: {message:.80}"
+    except Exception as error:
+        return f"raw {type(error).__name__}: {error!s:.80}"
+    return f"accepted: {found!r:.60}"
+
+
+@pytest.mark.parametrize(("name", "argument"), ROWS, ids="-".join)
+def test_one_clear_error(name: str, argument: str, folder: Path) -> None:
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    answers = {
+        label: complaint(name, argument, value) for label, value in ROWS[name, argument].items()
+    }
+    assert {label: text for label, text in answers.items() if text} == {}
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
