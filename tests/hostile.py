@@ -131,6 +131,7 @@ WORDS = {
     "Init": "function",
     "RuleFactory": "function",
     "rows.Draw": "function",
+    "Draw": "function",
     "Betas": "betas",
     "Bounds": "counts",
     "tuple[float": "numbers",
@@ -197,11 +198,11 @@ def kinds_of(annotation: str) -> list[str]:
     return found
 
 
-def hostile_to(annotation: str, default: Any) -> dict[str, Any]:
-    """Values that no member of the annotation takes, by name."""
+def hostile_to(annotation: str, default: Any) -> dict[str, Any] | None:
+    """Values that no member of the annotation takes, by name; None where none are known."""
     names = kinds_of(annotation)
     if "" in names:
-        raise LookupError(f"no hostile values are known for the annotation {annotation!r}")
+        return None
     values: dict[str, Any] = {}
     for name in names:
         others = [KINDS[other] for other in names if other != name]

@@ -24,6 +24,7 @@ PAIR = lt.Factors(
     torch.from_numpy(np.random.default_rng(1).standard_normal((8, 2))),
     torch.from_numpy(np.random.default_rng(2).standard_normal((2, 6))),
 )
+SQUARE = lt.sample_linear(d=8, k=8, true_rank=2, samples=60)
 TRIPLE = (PAIR.A, torch.ones(2, 1, dtype=torch.float64), PAIR.B)
 SENSING = lt.sample_sensing(ensemble="dense", d=8, k=6, true_rank=2, measurements=40)
 SPECTRUM = torch.tensor([2.0, 1.0, 0.5], dtype=torch.float64)
@@ -75,7 +76,7 @@ GOOD: dict[str, Any] = {
     "lt.methods.rebuild.name": "lora",
     "lt.methods.rebuild.hyper": dict(lt.methods.lora().hyper),
     "lt.verify.smoke": True, "lt.verify_all.smoke": True, "lt.verify_all.names": ["3.4"],
-    "operator": SENSING.operator, "M": PAIR, "delta": 0.25,
+    "operator": SENSING.operator, "M": PAIR, "delta": 0.25, "batch": 4,
     "at": lt.predict.pair_solution(PROBLEM, rank=2),
     "lt.predict.linearised.steps": [0, 2], "lt.predict.linearised_alignment.steps": [0, 2],
     "lt.Until.record": "loss", "level": 0.1, "noise_std": 0.1, "start": 0.01,
@@ -134,7 +135,8 @@ def use(name: str, given: dict[str, Any]) -> Any:
     ]
     found = TARGETS[name](*positional, **given)
     if isinstance(found, lt.Method):
-        return lt.simulate(PROBLEM, found, rank=2, learning_rate=0.01, steps=2)
+        problem = SQUARE if name.startswith("lt.methods.symmetric") else PROBLEM
+        return lt.simulate(problem, found, rank=2, learning_rate=0.01, steps=2)
     if isinstance(found, lt.methods.Alpha):
         return use("lt.methods.lora", {"scale": found})
     if isinstance(found, lt.SVDOptions):
@@ -151,20 +153,29 @@ def use(name: str, given: dict[str, Any]) -> Any:
     return found
 
 
-def rows() -> dict[tuple[str, str], dict[str, Any]]:
-    """(callable, argument) -> hostile values by name."""
-    made = {}
+def rows() -> tuple[dict[tuple[str, str], dict[str, Any]], dict[str, str]]:
+    """(callable, argument) -> hostile values by name; and arguments that none are known for."""
+    made, unknown = {}, {}
     for name, target in TARGETS.items():
         for parameter in inspect.signature(target).parameters.values():
-            values = hostile_to(annotation_of(parameter), parameter.default)
-            right = RIGHT.get(f"{name}.{parameter.name}", ())
+            full, annotation = f"{name}.{parameter.name}", annotation_of(parameter)
+            values = hostile_to(annotation, parameter.default)
+            if values is None:
+                unknown[full] = annotation
+                continue
+            right = RIGHT.get(full, ())
             kept = {label: value for label, value in values.items() if label not in right}
             if kept:
                 made[name, parameter.name] = kept
-    return made
+    return made, unknown
 
 
-ROWS = rows()
+ROWS, UNKNOWN = rows()
+
+
+def test_every_annotation_has_hostile_values() -> None:
+    """Else add its words to `WORDS` in hostile.py."""
+    assert UNKNOWN == {}
 
 
 @pytest.fixture

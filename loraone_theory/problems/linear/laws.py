@@ -52,12 +52,12 @@ def input_law(inputs: str | Draw, freedom: float) -> Draw:
     Raises:
         ValueError: an unknown name, or ν <= 2, where there is no variance.
     """
+    freedom = validate.number("freedom", freedom, positive=True)
     if not isinstance(inputs, str):
-        return inputs
+        return validate.function("inputs", inputs)
     validate.choice("inputs", inputs, [*LAWS, "student"])
     if inputs != "student":
         return LAWS[inputs]
-    freedom = validate.number("freedom", freedom, positive=True)
     if freedom <= 2:
         raise ValueError(
             f"freedom of Student inputs must be > 2, else they have no variance; got {freedom}"
