@@ -77,6 +77,8 @@ GOOD: dict[str, Any] = {
     "lt.methods.rebuild.hyper": dict(lt.methods.lora().hyper),
     "lt.verify.smoke": True, "lt.verify_all.smoke": True, "lt.verify_all.names": ["3.4"],
     "operator": SENSING.operator, "M": PAIR, "delta": 0.25, "batch": 4,
+    "E": torch.ones(8, 6, dtype=torch.float64), "error": 0.5,
+    "lt.predict.stochastic.mean_next_error.at": PAIR,
     "at": lt.predict.pair_solution(PROBLEM, rank=2),
     "lt.predict.linearised.steps": [0, 2], "lt.predict.linearised_alignment.steps": [0, 2],
     "lt.Until.record": "loss", "level": 0.1, "noise_std": 0.1, "start": 0.01,

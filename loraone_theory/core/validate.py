@@ -107,6 +107,7 @@ def integer(name: str, given: Any, *, least: int, remedy: str = "") -> int:
 
 def rank(given: Any, *, d: int, k: int, name: str = "rank") -> int:
     """A rank with 1 <= rank <= min(d, k)."""
+    d, k = integer("d", d, least=1), integer("k", k, least=1)
     value = integer(name, given, least=1)
     if value > min(d, k):
         raise ValueError(
@@ -152,6 +153,16 @@ def real(name: str, given: Any) -> float:
         return float(found)
     except OverflowError:
         return math.inf
+
+
+def number_or_tensor(name: str, given: Any) -> float | Tensor:
+    """A finite number >= 0, or a tensor of them."""
+    if not isinstance(given, (Tensor, np.ndarray)):
+        return number(name, given)
+    found = tensor(name, given, least_dims=0)
+    if bool((found < 0).any()):
+        raise ValueError(f"{name} must be >= 0; got a tensor with {float(found.min())}")
+    return found
 
 
 def below_one(name: str, given: Any) -> float:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.predict import checks
 
 ENSEMBLES = ("multi-response", "dense", "rank-one")
 
@@ -24,6 +25,7 @@ def gradient_covariance(E: Tensor, *, batch: int, noise_std: float = 0.0) -> Ten
     1.0
     """
     batch, sigma = _arguments(batch, noise_std)
+    E = validate.tensor("E", E)
     d, k = E.shape[-2:]
     inner = E.mT @ E + sigma**2 * torch.eye(k).to(E)
     same = torch.einsum("ij,...ac->...iajc", torch.eye(d).to(E), inner)
@@ -47,6 +49,7 @@ def gradient_variance(
     """
     batch, sigma = _arguments(batch, noise_std)
     validate.choice("ensemble", ensemble, ENSEMBLES)
+    error = validate.number_or_tensor("error", error)
     d, k = validate.integer("d", d, least=1), validate.integer("k", k, least=1)
     of_error = {
         "multi-response": d + 1,
@@ -64,7 +67,10 @@ def mean_next_error(
     E − η(EBᵀB + AAᵀE) + η²{E(AB)ᵀE + [AB(EᵀE + σ²I) + tr((AB)ᵀE)E]/b}.
     """
     batch, sigma = _arguments(batch, noise_std)
-    A, B = at
+    learning_rate = validate.number("learning_rate", learning_rate, positive=True)
+    E = validate.tensor("E", E)
+    A, B = checks.factors("at", at, d=E.shape[-2], k=E.shape[-1])
+    validate.same_kind(**{"at.A": A, "E": E})
     AB = A @ B
     trace = (AB * E).sum((-2, -1))[..., None, None]
     spread = AB @ (E.mT @ E) + sigma**2 * AB + trace * E
@@ -96,6 +102,7 @@ def stationary_error(
     0.8438
     """
     batch, sigma = _arguments(batch, noise_std)
+    k = validate.integer("k", k, least=1)
     rate = validate.number("learning_rate", learning_rate, positive=True)
     edge = largest_stable_rate(d=d, batch=batch)
     if rate >= edge:
