@@ -11,8 +11,6 @@ from loraone_theory import storage
 from loraone_theory.core.factors import Factors
 from loraone_theory.methods import schedules
 
-# Everything but the angles: atan2 rounds by its place in a batch.
-EXACT = [n for n in lt.RECORDS if not n.endswith("angles")]
 RELU = {"d": 7, "k": 6, "true_rank": 2, "relative_shift": 0.1, "seeds": (3, 4)}
 
 
@@ -22,7 +20,7 @@ def linear():
 
 def options(method, **changes):
     pair = lt.methods.get(method, 2).is_pair
-    record = [n for n in EXACT if (pair or n != "balance") and n != "sharpness"]
+    record = [n for n in lt.RECORDS if (pair or n != "balance") and n != "sharpness"]
     return {"rank": 2, "learning_rate": 0.05, "record": record, "every": 10} | changes
 
 

@@ -12,7 +12,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory.core import tall, validate
+from loraone_theory.core import elementwise, tall, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
 
@@ -213,7 +213,7 @@ def principal_angles(P: Tensor, Q: Tensor) -> Tensor:
     if C.requires_grad:
         plain = torch.linalg.svdvals(C)
         sines = sines + (plain - plain.detach())
-    return torch.atan2(sines, cosines)
+    return elementwise.atan2(sines, cosines)
 
 
 def _jacobi_values(M: np.ndarray, jacobi: object) -> np.ndarray:

@@ -16,6 +16,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core import elementwise
+
 # 2n/(2n+1)! with alternating signs, n = 1, 2, …: the next term is below 2e-18 of the first.
 SERIES = tuple((-1) ** (n + 1) * 2 * n / math.factorial(2 * n + 1) for n in range(1, 11))
 
@@ -30,17 +32,17 @@ class Columns(NamedTuple):
     @property
     def angle(self) -> Tensor:
         """θ in [0, π]."""
-        return torch.atan2(self.across, self.size + self.along)
+        return elementwise.atan2(self.across, self.size + self.along)
 
     @property
     def supplement(self) -> Tensor:
         """π − θ, with full relative accuracy where w̃ points away from w'."""
-        return torch.atan2(self.across, -(self.size + self.along))
+        return elementwise.atan2(self.across, -(self.size + self.along))
 
     @property
     def target_size(self) -> Tensor:
         """‖w̃‖."""
-        return torch.hypot(self.across, self.size + self.along)
+        return elementwise.hypot(self.across, self.size + self.along)
 
 
 def columns(E: Tensor, weight: Tensor) -> Columns:
