@@ -132,3 +132,30 @@ def test_noisy_relu_labels() -> None:
 def test_bad_arguments(options: dict, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         lt.sample_linear(**SIZES, **options)
+
+
+def test_whitened_descent_is_that_of_the_white_problem() -> None:
+    """With A′ = Σ^{1/2}A, Δ′ = Σ^{1/2}Δ and z: the same AB′, where plain preconditioning is not."""
+    sigma = spd(8)
+    values, V = torch.linalg.eigh(sigma)
+    root = (V * values.sqrt()) @ V.mT
+    Z, shift = draw(40, 8), draw(8, 2) @ draw(2, 6)
+    start = Factors(draw(8, 3), draw(3, 6))
+    white = Factors(root @ start.A, start.B)
+    problems = (
+        lt.LinearProblem.from_data(Z @ root, shift=shift),
+        lt.LinearProblem.from_data(Z, shift=root @ shift),
+    )
+    options = {"rank": 3, "learning_rate": 0.1, "steps": 20, "record": ("loss",)}
+    one = lt.simulate(
+        problems[0], lt.methods.whitened_preconditioned(sigma), initial=start, **options
+    )
+    two = lt.simulate(problems[1], "lora-one-preconditioned", initial=white, **options)
+    other = lt.simulate(problems[0], "lora-one-preconditioned", initial=start, **options)
+    # 20 steps at a condition number of Σ and of the Gram matrices below 100 each.
+    torch.testing.assert_close(root @ one.final.dense(), two.final.dense(), rtol=0, atol=1e-10)
+    torch.testing.assert_close(one["loss"], two["loss"], rtol=1e-9, atol=0)
+    gap = torch.linalg.matrix_norm(root @ other.final.dense() - two.final.dense())
+    assert float(gap.max()) > 1e-3
+    with pytest.raises(ValueError, match="symmetric positive definite"):
+        lt.methods.whitened_preconditioned(-sigma)

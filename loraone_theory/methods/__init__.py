@@ -41,6 +41,7 @@ from loraone_theory.methods.lora import (
 from loraone_theory.methods.rebuilding import rebuild
 from loraone_theory.methods.symmetric import symmetric, symmetric_preconditioned
 from loraone_theory.methods.weight import lora_xs, milora, olora, pissa
+from loraone_theory.methods.whitened import whitened_preconditioned
 
 METHODS: dict[str, Callable[..., Method]] = {
     "full": full,
@@ -131,4 +132,5 @@ __all__ = [
     "stepping",
     "symmetric",
     "symmetric_preconditioned",
+    "whitened_preconditioned",
 ]

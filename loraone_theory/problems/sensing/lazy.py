@@ -10,6 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.linalg import eps
 from loraone_theory.core.randomness import normal, per_seed
+from loraone_theory.problems.described import Described
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.sampling import spectrum_values
 from loraone_theory.problems.sensing.sampling import haar_shift
@@ -77,8 +79,8 @@ class _Rows:
         self.matrices = torch.cat([self.matrices, row[:, None]], dim=-2)
 
 
-@dataclass(frozen=True, eq=False)
-class LazyDenseProblem:
+@dataclass(frozen=True, eq=False, repr=False)
+class LazyDenseProblem(Described):
     """L = ‖𝒜(AB) − y‖²/2m of a dense Gaussian 𝒜 that is revealed along the residuals it meets.
 
     Loss and gradients at a point are drawn when they are first asked for and the same ever after,
@@ -96,7 +98,7 @@ class LazyDenseProblem:
     shift: Factors
     offset: Factors | None = None
     seeds: tuple[int, ...] = ()
-    recipe: dict | None = None
+    recipe: dict[str, Any] | None = None
 
     @property
     def d(self) -> int:
@@ -205,9 +207,8 @@ def sample_dense_lazy(
     Raises:
         ValueError: T + 2 >= m, where drawing 𝒜 itself costs no more.
 
-    >>> problem = sample_dense_lazy(d=6, k=5, true_rank=1, measurements=60, steps=20)
-    >>> problem.batch_shape, problem.measurements
-    (torch.Size([1]), 60)
+    >>> sample_dense_lazy(d=6, k=5, true_rank=1, measurements=60, steps=20)
+    sample_dense_lazy(d=6, k=5, true_rank=1, measurements=60, steps=20)
     """
     validate.integer("d", d, least=1)
     validate.integer("k", k, least=1)
