@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from loraone_theory.integrations.peft_find import LoraConfig, is_meta, refuse
 from loraone_theory.integrations.peft_layers import Pair, weights
+from loraone_theory.integrations.sharded import is_sharded
 
 # What init_lora_weights may be: the settings under which PEFT leaves the base weights alone.
 LEAVES_BASE = ("true", "false", "gaussian", "eva", "orthogonal", "mica")
@@ -40,6 +41,15 @@ def untouched(config: LoraConfig | None, pairs: list[Pair], overwrite: bool) -> 
             if is_meta(pair.down) and is_meta(_base_weight(pair))
         ],
         "load the model without offloading to disk or CPU",
+    )
+    refuse(
+        "the factors of experts must be whole",
+        [
+            pair.name
+            for pair in pairs
+            if pair.expert is not None and is_sharded(weights(pair.layer, pair.adapter)[0])
+        ],
+        "initialise before fully_shard",
     )
     if not overwrite:
         refuse(

@@ -32,7 +32,7 @@ class Pair(NamedTuple):
         scale: s = α/r or α/√r, whatever PEFT multiplies by.
         adapter: which adapter it is of.
         expert: which one, where the layer holds a pair for each of several experts; then `down`
-            and `up` are views of the layer's parameters.
+            and `up` are views of the layer's parameters, or of copies where those are sharded.
     """
 
     name: str
@@ -150,7 +150,7 @@ def by_expert(down: Tensor, up: Tensor, experts: int) -> tuple[Tensor, Tensor]:
 
     PEFT orders the rows of one by expert first, the columns of the other by expert last.
     """
-    down, up = down.detach(), up.detach()
+    down, up = whole(down), whole(up)
     return (
         down.view(experts, -1, down.shape[-1]),
         up.view(up.shape[0], -1, experts).permute(2, 0, 1),
