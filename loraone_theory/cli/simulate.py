@@ -15,11 +15,13 @@ from rich.progress import Progress
 from rich.table import Table
 
 from loraone_theory import methods, plotting
+from loraone_theory.cli import given
 from loraone_theory.cli.common import check_target, console
 from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import validate
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
+from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
 RECORDED = ("loss", "risk", "left_alignment", "right_alignment")
@@ -62,6 +64,14 @@ class Simulate:
     """Where it runs."""
     dtype: Literal["float64", "float32"] = "float64"
     """Its precision."""
+    noise_std: float = 0.0
+    """σ >= 0 of the labels of random instances."""
+    data: Path | None = None
+    """Inputs X of your own, a .npy or .csv with one row a sample, in place of random instances."""
+    labels: Path | None = None
+    """Their labels Y, one row a sample."""
+    weights: Path | None = None
+    """The pre-trained weight W (d × k) that goes with them; 0 where it is left out."""
     save: Path | None = None
     """Write the whole trajectory to this .npz."""
     plot: Path | None = None
@@ -73,16 +83,7 @@ class Simulate:
         check_target(self.plot, ".png", ".pdf")
         seeds = range(validate.integer("trials", self.trials, least=1))
         method = methods.get(self.method, self.rank)
-        problem = sample_linear(
-            d=self.d,
-            k=self.k,
-            true_rank=self.true_rank,
-            samples=self.samples,
-            condition_number=self.condition_number,
-            seeds=seeds,
-            dtype=self.dtype,
-            device=self.device,
-        )
+        problem = self._problem(seeds)
         screen = console()
         with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
             task = bar.add_task(self.method, total=self.steps)
@@ -106,6 +107,25 @@ class Simulate:
             self._print(trajectory, screen, method)
         return DONE if trajectory.ok.all() else FAILED
 
+    def _problem(self, seeds: range) -> LinearProblem:
+        if self.data is not None:
+            kind = validate.dtype(self.dtype)
+            return given.problem(self.data, self.labels, self.weights, kind, self.device)
+        for name in ("labels", "weights"):
+            if getattr(self, name) is not None:
+                raise ValueError(f"--{name} goes with --data, the inputs; give both")
+        return sample_linear(
+            d=self.d,
+            k=self.k,
+            true_rank=self.true_rank,
+            samples=self.samples,
+            condition_number=self.condition_number,
+            noise_std=self.noise_std,
+            seeds=seeds,
+            dtype=self.dtype,
+            device=self.device,
+        )
+
     def _write(self, trajectory: Trajectory) -> None:
         if self.save is not None:
             trajectory.save(self.save)
@@ -115,6 +135,8 @@ class Simulate:
 
     def _print(self, trajectory: Trajectory, screen: Console, method: methods.Method) -> None:
         screen.print(_table(trajectory))
+        for name, reason in trajectory.reasons.items():
+            screen.print(f"{name.replace('_', ' ')}: {reason}")
         screen.print("The risk is the expected loss on a fresh input x with E xx' = I.")
         if self.reduce == "auto" and method.init_std is not None:
             screen.print(
