@@ -1,7 +1,18 @@
 """Benchmarks: each against a baseline in the same run, with the spread of the ratio."""
 
 # Importing the files fills BENCHMARKS.
-from loraone_theory.bench import large, linear, peft, relu
+from loraone_theory.bench import gpu, large, linear, peft, relu
 from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run, stored
 
-__all__ = ["BENCHMARKS", "Row", "Setting", "large", "linear", "peft", "relu", "run", "stored"]
+__all__ = [
+    "BENCHMARKS",
+    "Row",
+    "Setting",
+    "gpu",
+    "large",
+    "linear",
+    "peft",
+    "relu",
+    "run",
+    "stored",
+]

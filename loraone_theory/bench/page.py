@@ -15,11 +15,24 @@ Written by `loraone bench --json {source} --page docs/performance.md` from the r
 Each ratio is the median, over pairs timed in alternation, of baseline seconds by ours; the spread
 gives the smallest and the largest. Machine: {platform}, {cores} cores; torch {torch}.
 
-No GPU was at hand when these rows were made, so there are none for one. On CUDA the step loop of
-rules without state is recorded once as a graph and replayed; that path has not been timed here.
+"""
 
+_HEADING = """\
 | benchmark | baseline | baseline | ours | ratio | spread |
 | --- | --- | ---: | ---: | ---: | ---: |
+"""
+
+_NO_CARD = """
+No CUDA card has been timed: `benchmarks/gpu.sh` does it where there is one.
+"""
+
+_CARD = """
+## On a CUDA card
+
+By `benchmarks/gpu.sh` on one {card}, {cores} cores beside it; torch {torch}. The step loop is
+recorded once as a CUDA graph and replayed where rule and problem allow it; recording, reduction and
+initialisation are included.
+
 """
 
 _READING = """
@@ -38,6 +51,7 @@ _READING = """
   own: X, Σ̂ and an eigendecomposition against exact-law sampling; peak memory is in the notes.
 - **million**: whole runs in a process of their own, sampling and spectrum included.
 - **relu**, **relu-population**: one gradient of the ReLU model on one thread.
+- **gpu**: the same kinds of row on a card, each against torch on that card.
 
 ## Notes of the rows
 
@@ -66,22 +80,35 @@ def cells(row: Row) -> tuple[str, ...]:
     return (row.name, row.baseline, *times, ratio(row.ratio), spread)
 
 
-def render(stored: Mapping[str, Any], *, source: str) -> str:
-    """The whole page from what `bench.run` stored."""
-    made = stored["made_with"]
-    text = _INTRODUCTION.format(
-        source=source,
-        platform=made["platform"],
-        cores=made["cores"],
-        torch=made["versions"]["torch"],
-    )
+def render(stored: Mapping[str, Any], *, source: str, card: Mapping[str, Any] | None = None) -> str:
+    """The whole page from what `bench.run` stored; `card`: what benchmarks/gpu.sh stored, if ever.
+
+    On the page a card's rows stand apart, with the machine that they were made on.
+    """
+    text = _INTRODUCTION.format(source=source, **_machine(stored)) + _HEADING
     rows = [Row(**row) for row in stored["rows"]]
     text += "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
+    if card is None:
+        text += _NO_CARD
+    else:
+        on_card = [Row(**row) for row in card["rows"]]
+        text += _CARD.format(card=on_card[0].notes["card"], **_machine(card)) + _HEADING
+        text += "".join(f"| {' | '.join(cells(row))} |\n" for row in on_card)
+        rows += on_card
     text += _READING
     for row in rows:
         notes = ", ".join(f"{name} = {_plain(value)}" for name, value in row.notes.items())
         text += f"- {row.name}: {notes}\n"
     return text
+
+
+def _machine(stored: Mapping[str, Any]) -> dict[str, Any]:
+    made = stored["made_with"]
+    return {
+        "platform": made["platform"],
+        "cores": made["cores"],
+        "torch": made["versions"]["torch"],
+    }
 
 
 def _plain(value: Any) -> str:

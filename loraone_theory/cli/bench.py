@@ -27,7 +27,7 @@ class Bench:
     json: Path | None = None
     """Write the rows to this file; rows of other benchmarks in it are kept."""
     page: Path | None = None
-    """Render the rows of --json into this Markdown file."""
+    """Render the rows of --json, and of a gpu.json beside it, into this Markdown file."""
     pairs: int = 5
     """How often baseline and library are timed in alternation."""
     tiny: bool = False
@@ -48,7 +48,12 @@ class Bench:
             report=lambda row: screen.print(f"{row.name}: {page.ratio(row.ratio)}"),
         )
         if self.page is not None and self.json is not None:
-            text = page.render(bench.stored(self.json), source=self.json.as_posix())
+            card = self.json.with_name("gpu.json")
+            text = page.render(
+                bench.stored(self.json),
+                source=self.json.as_posix(),
+                card=bench.stored(card) if card.exists() else None,
+            )
             storage.save_text(self.page, text)
         table = Table(box=None, pad_edge=False)
         for heading in ("benchmark", "baseline", "baseline s", "ours s", "ratio", "spread"):
