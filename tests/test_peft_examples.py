@@ -67,3 +67,44 @@ def test_notebook_runs_from_top_to_bottom() -> None:
     assert float(starts["LoRA"]) > 0.8
     # Float32 frames of gradients whose fourth singular value may be close to the fifth.
     assert float(starts["LoRA-One"]) < 0.01
+
+
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing_enable:FutureWarning")
+@pytest.mark.parametrize(
+    "flags",
+    [
+        "",
+        "--bf16 --checkpointing --batches 2 --groups 2",
+        "--reduce sketch --batches 3 --rank 2",
+        "--reduce none --batches 2 --gamma 256",
+        "--four-bit --checkpointing",  # a toy model stays as it is
+    ],
+)
+def test_the_large_example_at_toy_size(
+    flags: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "gradients.safetensors"
+    arguments = [*flags.split(), "--gradients", str(file), "--steps", "5"]
+    path = ROOT / "examples" / "peft_large.py"
+    monkeypatch.setattr(sys, "argv", [str(path), *arguments])
+    out = io.StringIO()
+    with contextlib.redirect_stdout(out):
+        runpy.run_path(str(path))
+    shown = re.search(
+        r"14 modules; .*before=(\S+), after=(\S+), predicted=-.*inert=\(\).*loss (\S+)",
+        out.getvalue(),
+    )
+    assert shown is not None
+    before, after, last = (float(shown[i]) for i in (1, 2, 3))
+    assert last < after < before
+    assert file.stat().st_size > 0
+
+
+def test_the_large_example_refuses_what_is_not_exact(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = ROOT / "examples" / "peft_large.py"
+    monkeypatch.setattr(sys, "argv", [str(path), "--batches", "2"])
+    with pytest.raises(SystemExit):
+        runpy.run_path(str(path))
+    assert "add --groups, or take --reduce sketch" in capsys.readouterr().err
