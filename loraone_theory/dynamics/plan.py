@@ -139,7 +139,8 @@ class Plan:
     def recorded(self, first: int, last: int) -> np.ndarray:
         """The steps within [first, last] at which records are taken."""
         every = self.settings.every
-        return np.unique(np.append(np.arange(-(-first // every) * every, last + 1, every), last))
+        turns = np.arange(-(-first // every) * every, last + 1, every)
+        return turns if last % every == 0 else np.append(turns, last)
 
 
 def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:

@@ -49,6 +49,7 @@ class Recorder:
         self.store = {name: self._empty(row) for name, row in records.items()}
         self.measured = self._waiting = 0
         self._snapshots = self._room() if records else ()
+        self._most = len(self._snapshots[0]) if records else 0
 
     def _empty(self, row: Record) -> Tensor:
         """Space for the values; what is not built in is tried out on the start first."""
@@ -88,7 +89,7 @@ class Recorder:
             for space, value in zip(self._snapshots, params, strict=True):
                 space[self._waiting].copy_(value)
             self._waiting += 1
-            if self._waiting == len(self._snapshots[0]):
+            if self._waiting == self._most:
                 self.measure()
 
     def measure(self) -> None:

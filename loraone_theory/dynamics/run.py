@@ -72,6 +72,7 @@ class Run:
         if begin.step > 0:
             self.stepper.load(begin.params, begin.state)
         takers = (self.recorder, self.kept, *(() if self._ends is None else (self._ends,)))
+        self._takers = [taker for taker in takers if taker.wanted]
         self._wanted = set().union(*(taker.wanted for taker in takers))
         self.begin, self.done = begin, begin.step
         self.diverged_at = begin.diverged_at.clone()
@@ -102,19 +103,24 @@ class Run:
             self._ends.measure()
 
     def _keep(self, t: int) -> None:
-        params = self.stepper.params
-        self.recorder.keep(t, params)
-        self.kept.keep(t, params)
-        if self._ends is not None:
-            self._ends.keep(t, params)
+        for taker in self._takers:
+            taker.keep(t, self.stepper.params)
 
     def _find_divergence(self, before: tuple[Params, State], first: int, stop: int) -> None:
-        """Date the runs that stopped being finite between two checks, by repeating the steps."""
-        new = ~self._finite() & (self.diverged_at == NEVER)
+        """Date the runs that stopped being finite between two checks, by repeating the steps.
+
+        The loss is looked at where the run begins and ends; between, the factors tell. Where it
+        was lost before the factors were, and before `first`, the steps are repeated from the start.
+        """
+        ends = stop in (self.begin.step, self.last)
+        new = ~self._finite(loss=ends) & (self.diverged_at == NEVER)
         if not bool(new.any()):
             return
         present = self.stepper.saved()
         self.stepper.load(*before)
+        if first > self.begin.step and bool((new & ~self._finite()).any()):
+            self.stepper.load(self.begin.params, self.begin.state)
+            first = self.begin.step
         for t in range(first, stop + 1):
             if t > first:
                 self.stepper.step(t - 1)
@@ -125,12 +131,14 @@ class Run:
                 break
         self.stepper.load(*present)
 
-    def _finite(self) -> Tensor:
-        """Which runs have finite factors and a finite loss."""
+    def _finite(self, *, loss: bool = True) -> Tensor:
+        """Which runs have finite factors, and a finite loss."""
         params = self.stepper.params
         finite = [torch.isfinite(t).flatten(-2).all(-1) for t in params]
-        loss = RECORDS["loss"].measure(self.plan.view(params, lift=False))
-        found = torch.broadcast_tensors(*finite, torch.isfinite(loss))
+        if loss:
+            value = RECORDS["loss"].measure(self.plan.view(params, lift=False))
+            finite.append(torch.isfinite(value))
+        found = torch.broadcast_tensors(*finite)
         return torch.stack(found).all(0).expand(self.plan.batch.shape).cpu()
 
     def _arrived(self, before: tuple[Params, State], first: int) -> bool:

@@ -12,7 +12,7 @@ from torch import Tensor
 from loraone_theory.core import linalg, tall
 from loraone_theory.core.factors import Factors, Params, concatenate
 from loraone_theory.methods.parametrisations import Parametrisation
-from loraone_theory.problems.base import Problem, facts, needed
+from loraone_theory.problems.base import Problem, fact, needed
 
 
 class Reference(NamedTuple):
@@ -83,7 +83,7 @@ class View:
     @cached_property
     def known(self) -> tuple[Tensor, ...]:
         """E for the losses that take it, nothing for the others."""
-        return (self.residual,) if facts(self.problem).takes_residual else ()
+        return (self.residual,) if fact(self.problem, "takes_residual") else ()
 
     @property
     def reference(self) -> Reference:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import inspect
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -67,7 +68,7 @@ def of_table(
         ValueError: an unknown name or hyper-parameter, or one that is missing.
     """
     factory = table[validate.choice(kind, name, table)]
-    parameters = inspect.signature(factory).parameters
+    parameters = _parameters(factory)
     supplied = frozenset(supplies) & set(parameters)
     own = [key for key in parameters if key not in supplied and key not in takes]
     for given in hyper:
@@ -83,6 +84,11 @@ def of_table(
         if value is inspect.Parameter.empty:
             raise ValueError(f"{kind} {name!r} needs {key}; got none; give {key}=...")
     return Part(name, factory, whole, supplied)
+
+
+@functools.cache
+def _parameters(factory: Callable[..., Any]) -> Mapping[str, inspect.Parameter]:
+    return inspect.signature(factory).parameters
 
 
 def own_rule(name: str, factory: Any, hyper: Mapping[str, Any]) -> Part:

@@ -118,17 +118,19 @@ def facts(problem: Problem) -> Facts:
     >>> known.true_rank, known.samples, known.spectral_gamma
     (2, 40, 1.0)
     """
-    found: dict[str, Any] = {}
+    return Facts(**{name: fact(problem, name) for name in Facts._fields})
+
+
+def fact(problem: Problem, name: str) -> Any:
+    """One field of `facts(problem)`, without reading the others."""
+    default = Facts._field_defaults[name]
     unknown: frozenset[str] = getattr(problem, "unknown", frozenset())
-    for name, default in Facts._field_defaults.items():
-        if name in unknown:
-            found[name] = default
-        elif name in LAZY:
-            missing = inspect.getattr_static(problem, name, None) is None
-            found[name] = default if missing else _later(problem, name)
-        else:
-            found[name] = getattr(problem, name, default)
-    return Facts(**found)
+    if name in unknown:
+        return default
+    if name not in LAZY:
+        return getattr(problem, name, default)
+    missing = inspect.getattr_static(problem, name, None) is None
+    return default if missing else _later(problem, name)
 
 
 def _later(problem: Problem, name: str) -> Callable[[], Any]:
@@ -146,7 +148,7 @@ def needed(problem: Problem, name: str, purpose: str) -> Any:
     Raises:
         ValueError: the problem does not state it.
     """
-    value = getattr(facts(problem), name)
+    value = fact(problem, name)
     if value is None:
         raise ValueError(
             f"{purpose} needs {name!r}, which this {type(problem).__name__} does not know; "
