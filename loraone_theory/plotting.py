@@ -1,21 +1,25 @@
-"""How figures look and how they are saved; the only file that imports matplotlib."""
+"""How figures look and how they are saved; the only file that imports matplotlib.
+
+It does so when something is first drawn: importing it takes longer than all of this package.
+"""
 
 from __future__ import annotations
 
+import importlib
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import matplotlib as mpl
 import numpy as np
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
-from matplotlib.lines import Line2D
 
 from loraone_theory.storage import whole_file
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
 __all__ = [
     "MARKERS",
@@ -100,6 +104,18 @@ METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
 }
 
 
+def _matplotlib(module: str = "") -> Any:
+    return importlib.import_module(f"matplotlib.{module}" if module else "matplotlib")
+
+
+def __getattr__(name: str) -> Any:  # the types of what is drawn
+    if name == "Figure":
+        return _matplotlib("figure").Figure
+    if name == "Axes":
+        return _matplotlib("axes").Axes
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
 # The same method under another optimiser: its line with markers.
 OPTIMISERS = {
     "-scaled-adamw": ("scaled AdamW", "s"),
@@ -126,13 +142,14 @@ def method_style(name: str, **changes: Any) -> dict[str, Any]:
 
 def sequence(count: int) -> list[Any]:
     """`count` ordered colours, dark to light, of equal steps in lightness also in grey."""
-    return [mpl.colormaps["viridis"](x) for x in np.linspace(0.0, 0.88, max(count, 2))][:count]
+    map_of = _matplotlib().colormaps["viridis"]
+    return [map_of(x) for x in np.linspace(0.0, 0.88, max(count, 2))][:count]
 
 
 @contextmanager
 def style() -> Iterator[None]:
     """The block draws and saves with this library's settings; the caller's come back after."""
-    with mpl.rc_context(STYLE):
+    with _matplotlib().rc_context(STYLE):
         yield
 
 
@@ -140,8 +157,8 @@ def figure(
     rows: int = 1, columns: int = 1, *, height: float, width: float = WIDTH, **layout: Any
 ) -> tuple[Figure, np.ndarray]:
     """A figure and its axes, an array of shape (rows, columns); sizes in inches."""
-    made = Figure(figsize=(width, height), layout="constrained")
-    FigureCanvasAgg(made)
+    made = _matplotlib("figure").Figure(figsize=(width, height), layout="constrained")
+    _matplotlib("backends.backend_agg").FigureCanvasAgg(made)
     return made, made.subplots(rows, columns, squeeze=False, **layout)
 
 
@@ -169,7 +186,7 @@ def spread(axes: Axes, x: np.ndarray, values: np.ndarray, **line: Any) -> None:
 
 def key(label: str, **line: Any) -> Line2D:
     """A legend entry of its own."""
-    return Line2D([], [], label=label, **line)
+    return _matplotlib("lines").Line2D([], [], label=label, **line)
 
 
 def thinned(count: int, kept: int = 200) -> np.ndarray:

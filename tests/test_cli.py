@@ -1,5 +1,7 @@
 """The command line: what it prints, what it writes, and its exit codes."""
 
+import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 import loraone_theory as lt
 from loraone_theory.cli import COMMANDS, main
+from loraone_theory.cli.registries import REGISTRIES
 
 SMALL = ["--d", "12", "--k", "10", "--rank", "3", "--true-rank", "2", "--samples", "120"]
 HERE = ["--experiments", "experiments"]
@@ -84,8 +87,94 @@ def test_usage_errors_exit_with_2(arguments: list[str]) -> None:
 def test_list_names_everything(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["list", *HERE]) == 0
     words = capsys.readouterr().out.split()
-    assert set(lt.METHODS) | set(lt.RECORDS) | {"fig_good", "fig_bad", "fig_broken"} <= set(words)
+    for registry in REGISTRIES.values():
+        assert {word for name in registry.table for word in name.split()} <= set(words)
+    assert {"fig_good", "fig_bad", "fig_broken"} <= set(words)
     assert "parabola." in words  # the docstring's first line, without running the script
+
+
+NAMED = [(r, name) for r in REGISTRIES.values() for name in r.table]
+
+
+@pytest.mark.parametrize(("registry", "name"), NAMED, ids=lambda x: x if isinstance(x, str) else "")
+def test_everything_can_be_described(registry, name, capsys) -> None:
+    """A first line, every parameter of the factory, and a source file that exists."""
+    assert main(["describe", name]) == 0
+    captured = capsys.readouterr()
+    assert captured.err == ""
+    start = captured.out.index(f"{registry.kind} {name}\n")
+    part = captured.out[start:].split("\n\n")
+    assert part[1].strip()
+    source = re.search(r"^source +(\S+\.py)", captured.out[start:], re.M).group(1)
+    assert (Path(lt.__file__).parent.parent / source).is_file()
+    if callable(registry.table[name]) and registry.kind in ("method", "problem", "schedule"):
+        for parameter in inspect.signature(registry.table[name]).parameters:
+            assert re.search(rf"^{parameter} ", captured.out[start:], re.M)
+
+
+def test_describe_gives_formula_defaults_and_parts(capsys) -> None:
+    assert main(["describe", "lora+"]) == 0
+    words = " ".join(capsys.readouterr().out.split())
+    assert "initialisation gaussian(): A₀ i.i.d. N(0, α²) with α = `std`, B₀ = 0" in words
+    assert "ratio 16" in words
+    assert "source loraone_theory/methods/lora.py" in words
+    assert main(["describe", "Lora-Onee"]) == 2
+    assert "did you mean 'lora-one'?" in capsys.readouterr().err
+
+
+def test_simulate_takes_all_that_a_run_has(tmp_path: Path) -> None:
+    """Hyper-parameters, seeds, schedule, batches and records are those of the same call."""
+    path = tmp_path / "run.npz"
+    options = "--set ratio=4 --seeds 3 5 --schedule cosine peak=0.2 warmup=5 --batch-size 40"
+    more = "--sampling epochs --record loss left_angles"
+    save = ["--save", str(path)]
+    assert (
+        main(["simulate", "lora+", *SMALL, "--steps", "30", *f"{options} {more}".split(), *save])
+        == 0
+    )
+    found = lt.Trajectory.load(path)
+    problem = lt.sample_linear(d=12, k=10, true_rank=2, samples=120, seeds=(3, 5), keep_inputs=True)
+    again = lt.simulate(
+        problem,
+        lt.METHODS["lora+"](ratio=4),
+        rank=3,
+        learning_rate=lt.schedules.cosine(0.2, steps=30, warmup=5),
+        steps=30,
+        batch_size=40,
+        sampling="epochs",
+        record=("loss", "left_angles"),
+    )
+    for name in ("loss", "left_angles"):
+        assert found[name].equal(again[name])
+    assert found.coordinates["seed"] == (3, 5)
+
+
+def test_simulate_on_the_relu_model(tmp_path: Path) -> None:
+    path, picture = tmp_path / "run.npz", tmp_path / "run.pdf"
+    saved = ["--save", str(path), "--plot", str(picture), "--record", "risk", "singular_values"]
+    assert main(["simulate", "lora-one", "--model", "relu", *SMALL, *BRIEF, *saved]) == 0
+    problem = lt.sample_relu(d=12, k=10, true_rank=2, samples=120, relative_shift=0.1, seeds=(0, 1))
+    again = lt.simulate(problem, "lora-one", rank=3, learning_rate=0.1, steps=30, record=("risk",))
+    assert lt.Trajectory.load(path)["risk"].equal(again["risk"])
+    assert picture.read_bytes().startswith(b"%PDF")
+
+
+def test_shell_completion(capsys) -> None:
+    with pytest.raises(SystemExit) as exit_info:
+        main(["--tyro-print-completion", "bash"])
+    assert not exit_info.value.code
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in COMMANDS)
+
+
+def test_the_command_line_loads_nothing_that_it_does_not_need() -> None:
+    """What would take the start of `loraone` past half a second."""
+    heavy = ("matplotlib", "scipy.stats", "scipy.special", "scipy.integrate", "hypothesis")
+    code = (
+        f"import sys, loraone_theory.cli.commands\nprint([m for m in {heavy} if m in sys.modules])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 def test_simulate_prints_a_table_and_saves(
@@ -123,6 +212,17 @@ def test_divergence_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
         (["simulate", "lora", "--learning-rate", "0"], "learning_rate must be finite and > 0"),
         (["simulate", "lora", "--trials", "0"], "trials must be >= 1"),
         (["simulate", "lora", "--damping", "0.1"], "takes no damping"),
+        (["simulate", "lora+", "--set", "rati=4"], "did you mean 'ratio'"),
+        (["simulate", "lora+", "--set", "ratio"], "must be written NAME=VALUE"),
+        (["simulate", "lora", "--schedule", "cosin"], "did you mean 'cosine'"),
+        (["simulate", "lora", "--schedule", "cosine"], "needs peak"),
+        (
+            ["simulate", "lora", "--schedule", "constant", "rate=1", "--learning-rate", "1"],
+            "exclude",
+        ),
+        (["simulate", "lora", "--seeds", "1", "--trials", "1"], "exclude each other"),
+        (["simulate", "lora", "--record", "los"], "did you mean 'loss'"),
+        (["describe", "lora-on"], "did you mean 'lora-one'"),
         (["simulate", "lora", "--save", "run.csv"], "must end in .npz"),
         (["simulate", "lora", "--save", "nowhere/run.npz"], "must exist"),
         (["simulate", "lora", "--plot", "run.bmp"], "must end in .png or .pdf"),

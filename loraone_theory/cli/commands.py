@@ -11,6 +11,7 @@ import tyro
 
 from loraone_theory.cli.bench import Bench
 from loraone_theory.cli.compare import Compare
+from loraone_theory.cli.describe import Describe
 from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
@@ -27,6 +28,7 @@ class Command(Protocol):
 COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "bench": Bench,
+    "describe": Describe,
     "list": List,
     "report": Report,
     "reproduce": Reproduce,

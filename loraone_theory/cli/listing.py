@@ -10,28 +10,24 @@ from rich.table import Table
 from loraone_theory import experiment
 from loraone_theory.cli.common import console
 from loraone_theory.cli.guard import DONE
-from loraone_theory.dynamics.records import RECORDS
-from loraone_theory.methods import METHODS
-
-
-def first_line(thing: object) -> str:
-    """First line of a docstring."""
-    return (thing.__doc__ or "").strip().partition("\n")[0]
+from loraone_theory.cli.registries import REGISTRIES, Entry
 
 
 @dataclass(frozen=True)
 class List:
-    """List methods, records and experiments, with a line each."""
+    """List everything that has a name, with a line each; `loraone describe NAME` says more."""
 
     experiments: Path | None = None
     """A folder of experiment scripts, in place of the repository's."""
 
     def run(self) -> int:
-        """Print three tables; outside the repository, two and why there is no third."""
+        """Print a table for each kind; outside the repository, why there are no experiments."""
         out = console()
         tables = {
-            "methods": {name: first_line(factory) for name, factory in METHODS.items()},
-            "records": {name: first_line(record) for name, record in RECORDS.items()},
+            title: {
+                name: Entry(name, registry, thing).line for name, thing in registry.table.items()
+            }
+            for title, registry in REGISTRIES.items()
         }
         if self.experiments is not None or experiment.in_repository():
             scripts = experiment.find(self.experiments)

@@ -1,11 +1,14 @@
-"""`loraone simulate`: one method on random linear instances."""
+"""`loraone simulate`: one method on random instances."""
 
 from __future__ import annotations
 
+import ast
+import inspect
 from collections import Counter
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -21,8 +24,10 @@ from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import validate
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
-from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.methods.schedules import SCHEDULES, Schedule
+from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.sampling import sample_linear
+from loraone_theory.problems.relu.sampling import sample_relu
 
 RECORDED = ("loss", "risk", "left_alignment", "right_alignment")
 ROWS = 11
@@ -30,10 +35,14 @@ ROWS = 11
 
 @dataclass(frozen=True)
 class Simulate:
-    """Run a method on random linear instances and print a short table of the mean over seeds."""
+    """Run a method on random instances and print a short table of the mean over seeds."""
 
     method: tyro.conf.Positional[str]
-    """A method's name; `loraone list` shows them."""
+    """A method's name; `loraone list` shows them, `loraone describe NAME` their settings."""
+    set: tuple[str, ...] = ()
+    """Hyper-parameters of the method, for example --set ratio=4 weight_decay=0.1."""
+    model: Literal["linear", "relu"] = "linear"
+    """The linear model, or the ReLU one on N samples."""
     d: int = 100
     """Input width."""
     k: int = 100
@@ -46,16 +55,29 @@ class Simulate:
     """N, the number of training inputs."""
     condition_number: float = 1.0
     """κ, the ratio of the largest to the smallest singular value of the shift."""
-    learning_rate: float = 0.1
-    """η > 0."""
+    relative_shift: float = 0.1
+    """c of the ReLU model, the largest |Δ_m|/|w_m|."""
+    learning_rate: float | None = None
+    """η > 0, by default 0.1."""
+    schedule: tuple[str, ...] = ()
+    """A schedule in place of η, for example --schedule cosine peak=0.5 warmup=50; its `steps` are
+    those of the run unless given."""
     steps: int = 500
     """How many steps."""
-    trials: int = 4
-    """Number of trials; trial i has seed i."""
+    seeds: tuple[int, ...] = ()
+    """One trial for each seed."""
+    trials: int | None = None
+    """In place of --seeds: number of trials, by default 4; trial i has seed i."""
+    batch_size: int | None = None
+    """Rows of each step's gradient; default: all."""
+    sampling: Literal["with-replacement", "epochs", "fresh"] | None = None
+    """How the rows of a batch are drawn."""
     init_std: float | None = None
     """α, the standard deviation of a Gaussian A0; default: the method's own."""
     damping: float = 0.0
     """λ >= 0 of preconditioned rules."""
+    record: tuple[str, ...] = RECORDED
+    """What to record; `loraone list` shows the names."""
     every: int = 1
     """Record once in so many steps."""
     reduce: Literal["auto", "never"] = "auto"
@@ -75,14 +97,13 @@ class Simulate:
     save: Path | None = None
     """Write the whole trajectory to this .npz."""
     plot: Path | None = None
-    """Draw loss, risk and alignments to this .png or .pdf."""
+    """Draw every record against the step to this .png or .pdf."""
 
     def run(self) -> int:
         """Simulate, print, save, draw; 1 if a run diverged, grows or oscillates."""
         check_target(self.save, ".npz")
         check_target(self.plot, ".png", ".pdf")
-        seeds = range(validate.integer("trials", self.trials, least=1))
-        method = methods.get(self.method, self.rank)
+        seeds, rate, method = self._seeds(), self._rate(), self._method()
         problem = self._problem(seeds)
         screen = console()
         with Progress(console=screen, transient=True, disable=not screen.is_terminal) as bar:
@@ -91,14 +112,16 @@ class Simulate:
                 problem,
                 method,
                 rank=self.rank,
-                learning_rate=self.learning_rate,
+                learning_rate=rate,
                 steps=self.steps,
                 seeds=seeds,
                 init_std=self.init_std,
                 damping=self.damping,
-                record=RECORDED,
+                record=self.record,
                 every=self.every,
                 reduce=self.reduce,
+                batch_size=self.batch_size,
+                sampling=self.sampling,
                 progress=lambda done: bar.update(task, completed=done),
             )
         try:
@@ -107,24 +130,53 @@ class Simulate:
             self._print(trajectory, screen, method)
         return DONE if trajectory.ok.all() else FAILED
 
-    def _problem(self, seeds: range) -> LinearProblem:
+    def _seeds(self) -> Sequence[int]:
+        if self.seeds:
+            if self.trials is not None:
+                raise ValueError("--seeds and --trials exclude each other; give one of them")
+            return self.seeds
+        return range(validate.integer("trials", 4 if self.trials is None else self.trials, least=1))
+
+    def _method(self) -> methods.Method:
+        factory = methods.METHODS[validate.choice("method", self.method, methods.METHODS)]
+        return factory(**settings(self.set, factory, f"method {self.method!r}")).at(self.rank)
+
+    def _rate(self) -> float | Schedule:
+        if not self.schedule:
+            return 0.1 if self.learning_rate is None else self.learning_rate
+        if self.learning_rate is not None:
+            raise ValueError("--schedule and --learning-rate exclude each other; give one of them")
+        name, *given = self.schedule
+        factory = SCHEDULES[validate.choice("schedule", name, SCHEDULES)]
+        found = settings(given, factory, f"schedule {name!r}")
+        if "steps" in inspect.signature(factory).parameters:
+            found = {"steps": self.steps, **found}
+        for needed, parameter in inspect.signature(factory).parameters.items():
+            if parameter.default is inspect.Parameter.empty and needed not in found:
+                raise ValueError(f"schedule {name!r} needs {needed}; write {needed}=VALUE after it")
+        return factory(**found)
+
+    def _problem(self, seeds: Sequence[int]) -> Problem:
         if self.data is not None:
             kind = validate.dtype(self.dtype)
             return given.problem(self.data, self.labels, self.weights, kind, self.device)
         for name in ("labels", "weights"):
             if getattr(self, name) is not None:
                 raise ValueError(f"--{name} goes with --data, the inputs; give both")
-        return sample_linear(
-            d=self.d,
-            k=self.k,
-            true_rank=self.true_rank,
-            samples=self.samples,
-            condition_number=self.condition_number,
-            noise_std=self.noise_std,
-            seeds=seeds,
-            dtype=self.dtype,
-            device=self.device,
-        )
+        common: dict[str, Any] = {
+            "d": self.d,
+            "k": self.k,
+            "true_rank": self.true_rank,
+            "samples": self.samples,
+            "condition_number": self.condition_number,
+            "noise_std": self.noise_std,
+            "seeds": seeds,
+            "dtype": self.dtype,
+            "device": self.device,
+        }
+        if self.model == "relu":
+            return sample_relu(**common, relative_shift=self.relative_shift)
+        return sample_linear(**common, keep_inputs=self.batch_size is not None)
 
     def _write(self, trajectory: Trajectory) -> None:
         if self.save is not None:
@@ -136,9 +188,12 @@ class Simulate:
     def _print(self, trajectory: Trajectory, screen: Console, method: methods.Method) -> None:
         screen.print(_table(trajectory))
         for name, reason in trajectory.reasons.items():
-            screen.print(f"{name.replace('_', ' ')}: {reason}")
-        screen.print("The risk is the expected loss on a fresh input x with E xx' = I.")
-        if self.reduce == "auto" and method.init_std is not None:
+            screen.print(f"{name} is not known: it {reason}")
+        if "risk" in self.record:
+            law = "input x with E xx' = I" if self.model == "linear" else "Gaussian input"
+            screen.print(f"The risk is the expected loss on a fresh {law}.")
+        hidden = "right_alignment" in self.record and trajectory.config["reduced"]
+        if hidden and method.init_std is not None:
             screen.print(
                 "In reduced coordinates LoRA-init's right alignment is 0 by construction; "
                 "--reduce never observes it."
@@ -147,29 +202,74 @@ class Simulate:
             screen.print(f"{count} of {trajectory.status.size} runs: {message}")
 
 
+def settings(given: Sequence[str], factory: Callable[..., Any], what: str) -> dict[str, Any]:
+    """Words NAME=VALUE as keyword arguments of a factory; values are Python's, or text.
+
+    >>> settings(["peak=0.5", "warmup=50"], SCHEDULES["cosine"], "schedule 'cosine'")
+    {'peak': 0.5, 'warmup': 50}
+
+    Raises:
+        ValueError: a word of another form, or a name that the factory does not take.
+    """
+    found: dict[str, Any] = {}
+    for word in given:
+        name, sign, value = word.partition("=")
+        if not sign:
+            raise ValueError(
+                f"a setting of {what} must be written NAME=VALUE; got {word!r}; "
+                f"write for example {word}=1"
+            )
+        validate.choice(f"setting of {what}", name, inspect.signature(factory).parameters)
+        found[name] = _value(value)
+    return found
+
+
+def _value(text: str) -> Any:
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):  # a word
+        return text
+
+
+def _columns(trajectory: Trajectory) -> dict[str, torch.Tensor]:
+    """Heading -> (T, *batch); of a vector its first entry, which is the largest."""
+    return {
+        f"{name}[0]" if name in trajectory.record_axes else name: (
+            values[..., 0] if name in trajectory.record_axes else values
+        )
+        for name, values in trajectory.records.items()
+    }
+
+
 def _table(trajectory: Trajectory) -> Table:
     """Rows evenly spaced in t; the mean over the seeds that have a value."""
+    columns = _columns(trajectory)
     table = Table(box=None, pad_edge=False)
-    for heading in ("t", *(name.replace("_", " ") for name in RECORDED)):
+    for heading in ("t", *(name.replace("_", " ") for name in columns)):
         table.add_column(heading, justify="right")
     last = len(trajectory.steps) - 1
     for i in np.unique(np.linspace(0, last, ROWS).round().astype(int)):
-        means = [torch.nanmean(trajectory[name][i]).item() for name in RECORDED]
+        means = [torch.nanmean(values[i]).item() for values in columns.values()]
         cells = ["–" if np.isnan(mean) else f"{mean:.4g}" for mean in means]
         table.add_row(str(trajectory.steps[i]), *cells)
     return table
 
 
 def draw(trajectory: Trajectory) -> plotting.Figure:
-    """Loss and risk on the left, alignments on the right."""
-    figure, axes = plotting.figure(1, 2, height=2.6)
-    arrays = trajectory.to_numpy()
-    blue, orange = plotting.BLUE, plotting.ORANGE
-    for ax, names in zip(axes[0], (RECORDED[:2], RECORDED[2:]), strict=True):
-        for name, colour in zip(names, (blue, orange), strict=True):
-            plotting.band(ax, arrays["steps"], arrays[name], label=name, color=colour)
-        ax.set(xlabel="step $t$")
-        ax.legend()
-    axes[0, 0].set(yscale="log", ylabel="loss, risk")
-    axes[0, 1].set(ylabel="sine of the largest angle", ylim=(-0.03, 1.03))
+    """A panel for each record, logarithmic where it is positive; a line for each of a vector."""
+    arrays, names = trajectory.to_numpy(), list(trajectory.records)
+    columns = min(len(names), 2)
+    rows = -(-len(names) // columns)
+    figure, axes = plotting.figure(rows, columns, height=0.4 + 2.2 * rows)
+    for ax in axes.flat[len(names) :]:
+        ax.set_axis_off()
+    for ax, name in zip(axes.flat, names, strict=False):
+        values = arrays[name]
+        lines = np.moveaxis(values, -1, 0) if name in trajectory.record_axes else values[None]
+        for line, colour in zip(lines, plotting.sequence(len(lines)), strict=True):
+            plotting.band(ax, arrays["steps"], line, color=colour)
+        known = values[np.isfinite(values)]
+        ax.set(xlabel="step $t$", ylabel=name.replace("_", " "))
+        if known.size and known.min() > 0:
+            ax.set(yscale="log")
     return figure

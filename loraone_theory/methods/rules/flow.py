@@ -7,8 +7,8 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 import torch
-from scipy.integrate import DOP853
 from torch import Tensor
 
 from loraone_theory.core.factors import Params, Scalar
@@ -80,7 +80,7 @@ class _System(NamedTuple):
 
         start = _flat(self._held(self.start, 0.0))
         with np.errstate(over="ignore", invalid="ignore"):
-            solver = DOP853(
+            solver = scipy.integrate.DOP853(
                 slope, 0.0, start, 1.0, first_step=own_step or None, rtol=self.rtol, atol=self.atol
             )
             proposed = own_step

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 
 import numpy as np
-from scipy.stats import ks_2samp
+import scipy  # loads its parts when they are first used
 from torch import Tensor
 
 from loraone_theory import predict
@@ -64,7 +64,7 @@ def _same_law(draws: Draws, *, wrong: bool) -> Evidence:
     if wrong:
         free = _wrong_diagonal(free, others)
     first, second = _statistics(with_X, seeds), _statistics(free, others)
-    tests = {name: ks_2samp(first[name].numpy(), second[name].numpy()) for name in first}
+    tests = {n: scipy.stats.ks_2samp(first[n].numpy(), second[n].numpy()) for n in first}
     distances = np.array([test.statistic for test in tests.values()])
     critical = math.sqrt(math.log(2 / LEVEL) / len(seeds))
     numbers = {f"KS p-value, {name}": float(test.pvalue) for name, test in tests.items()}

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 import numpy as np
+import scipy  # loads its parts when they are first used
 import torch
-from scipy.sparse.linalg import LinearOperator
 from torch import Tensor
 
 from loraone_theory.core import validate
@@ -78,7 +78,12 @@ class Given(Operator):
 
     @classmethod
     def from_scipy(
-        cls, operator: LinearOperator, *, d: int, k: int, like: Tensor | None = None
+        cls,
+        operator: scipy.sparse.linalg.LinearOperator,
+        *,
+        d: int,
+        k: int,
+        like: Tensor | None = None,
     ) -> Given:
         """From an operator of shape (m, d·k) on matrices laid out row by row.
 
