@@ -52,6 +52,20 @@ def test_verdicts_are_those_of_the_records():
     assert [(name, found[name]) for name, _ in rows] == rows
 
 
+def test_contributing_names_files_and_tests_that_exist():
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    paths = set(
+        re.findall(
+            r"`((?:loraone_theory|tests|experiments|methods|problems|operators|cli)/\S*)`", text
+        )
+    )
+    places = (ROOT, ROOT / "loraone_theory", ROOT / "loraone_theory/problems/sensing")
+    new = {path for path in paths if "my_" in path or "mine" in path}
+    assert len(paths - new) > 15
+    missing = {path for path in paths - new if not any((p / path).exists() for p in places)}
+    assert missing == set()
+
+
 EXTENDING = ROOT / "docs" / "extending.md"
 
 
@@ -72,7 +86,7 @@ def test_extending():
     ],
 )
 def test_extending_takes_few_lines(heading, first, last, most):
-    """From the first line of one's own to the one that hands it in, of the section's first block."""
+    """From the first line of one's own to the one that hands it in, in the first block."""
     section = EXTENDING.read_text(encoding="utf-8").split(f"\n## {heading}\n")[1]
     block = section.split("```python\n")[1].split("```")[0].splitlines()
     lines = [line[4:] for line in block if line.startswith((">>>", "..."))]

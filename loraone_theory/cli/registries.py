@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import loraone_theory
 from loraone_theory.claims import CLAIMS, Claim
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.methods import METHODS
@@ -18,6 +17,8 @@ from loraone_theory.methods.schedules import SCHEDULES
 from loraone_theory.problems.recipes import SAMPLERS
 from loraone_theory.problems.sensing.operators import OPERATORS
 
+# The folder that the package is in.
+ROOT = Path(__file__).resolve().parents[2]
 # What a factory is handed by whoever calls it; the other parameters are hyper-parameters.
 HANDED = {"rule": ("learning_rate", "damping", "base"), "initialisation": ("scale", "std")}
 
@@ -114,8 +115,8 @@ class Entry(NamedTuple):
         code = self.thing
         if isinstance(code, (Claim, Record)):
             code = code.measure
-        path = Path(inspect.getsourcefile(inspect.unwrap(code)) or "")
-        return path.relative_to(Path(loraone_theory.__file__).parent.parent).as_posix()
+        path = Path(inspect.getsourcefile(inspect.unwrap(code)) or "").resolve()
+        return path.relative_to(ROOT).as_posix()
 
 
 def _parts(method: Any) -> dict[str, str]:

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from loraone_theory.problems.base import Facts, Problem, facts
-from loraone_theory.problems.drawn import DEFAULTS
 
 SHOWN_SEEDS = 4
 

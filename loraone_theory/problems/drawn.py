@@ -14,9 +14,6 @@ from torch import Tensor
 P = ParamSpec("P")
 T = TypeVar("T")
 
-# Name of a sampler -> its defaults, as they stand in a recipe.
-DEFAULTS: dict[str, dict[str, Any]] = {}
-
 
 def drawn(sampler: Callable[P, T]) -> Callable[P, T]:
     """Let a sampler state its name and every argument, as JSON has them, in `recipe`.
@@ -27,10 +24,6 @@ def drawn(sampler: Callable[P, T]) -> Callable[P, T]:
     ('sample_linear', 9, [0, 1], 'float64')
     """
     signature = inspect.signature(sampler)
-    known = {
-        name: p.default for name, p in signature.parameters.items() if p.default is not p.empty
-    }
-    DEFAULTS[sampler.__name__] = {name: _plain(value) for name, value in known.items()}
 
     @functools.wraps(sampler)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:
