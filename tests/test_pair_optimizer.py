@@ -13,6 +13,8 @@ import loraone_theory as lt
 from loraone_theory.integrations.peft import PairOptimizer, lora_pairs
 from loraone_theory.methods.rules import RULES
 
+PEFTS = pytest.importorskip("peft.optimizers", reason="needs a PEFT that has optimisers")
+
 # Hyper-parameters under which each rule makes steps of a similar size on the layer below.
 SETTINGS: dict[str, dict[str, Any]] = {
     "adamw": {"lr": 0.01, "weight_decay": 0.1},
@@ -426,3 +428,35 @@ def test_moments_of_the_pair_are_adam_on_the_projected_steps(dtype: torch.dtype)
     # A step of length one and its difference lose a digit of the gradient.
     for mine, other in zip(lora_pairs(model)[0].factors, pair.factors, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e3 * torch.finfo(dtype).eps, atol=0)
+
+
+@pytest.mark.parametrize(
+    ("settings", "make"),
+    [
+        (
+            {"rule": "scaled-adamw", "order": "peft", "damping": 1e-2},
+            lambda m: PEFTS.create_riemannian_optimizer(
+                m, torch.optim.AdamW, lr=0.01, weight_decay=0.1, reg=1e-2
+            ),
+        ),
+        (
+            {"rule": "adamw", "ratio": 4.0},
+            lambda m: PEFTS.create_loraplus_optimizer(
+                m,
+                torch.optim.AdamW,
+                lr=0.01,
+                loraplus_lr_ratio=4.0,
+                loraplus_weight_decay=0.1,
+            ),
+        ),
+    ],
+)
+def test_where_they_coincide_the_steps_are_those_of_peft(settings: Any, make: Any) -> None:
+    _, _, model, X, Y = layer(torch.float32)
+    twin = copy.deepcopy(model)
+    ours, theirs = PairOptimizer(model, lr=0.01, weight_decay=0.1, **settings), make(twin)
+    for _ in range(10):
+        train(model, ours, X, Y, 1)
+        train(twin, theirs, X, Y, 1)
+    for mine, other in zip(lora_pairs(model)[0].factors, lora_pairs(twin)[0].factors, strict=True):
+        assert (mine - other).norm() <= 1e-6 * other.norm()
