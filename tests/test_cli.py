@@ -272,7 +272,7 @@ def test_reproduce_is_quiet_in_a_pipe(folder: Path, capsys: pytest.CaptureFixtur
     assert "\x1b" not in captured.out
     assert "\r" not in captured.out
     lines = [line.split() for line in captured.out.splitlines()]
-    heading = "experiment result seconds difference from committed figures".split()
+    heading = ["experiment", "result", "seconds", "difference", "from", "committed", "figures"]
     assert lines[:2] == [["written", "to", "out"], heading]
     assert lines[2][:2] == ["fig_good", "done"]
     assert len(lines) == 3
