@@ -94,3 +94,18 @@ def test_bad_arguments_give_one_line_and_write_nothing(quick, capsys):
     assert len(lines) == 4
     assert "did you mean 'notebook'" in lines[3]
     assert list(quick.iterdir()) == []
+
+
+def test_texts_of_records_cannot_change_the_page() -> None:
+    record = storage.load_json(VERDICTS)[0]
+    record["reason"] = "a <script>alert(1)</script>\n\n# Heading\n| cell |"
+    record["about"]["title"] = "left | right\n## More"
+    record["numbers"] = {"x | y <b>": 1.0}
+    text = report.render([record], source="x.json")
+    assert "<script>" not in text
+    assert "<b>" not in text
+    headings = [line for line in text.splitlines() if line.startswith("#")]
+    assert not any(line.startswith(("# Heading", "## More")) for line in headings)
+    rows = [line for line in text.splitlines() if line.startswith("| [")]
+    assert len(rows) == 1
+    assert "left \\| right" in rows[0]

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import PurePosixPath
 from typing import Any
 
 Record = dict[str, Any]
+
+# What begins a tag, a comment or an address in Markdown.
+_TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
 # Heading -> how the ids under it start, tried in order.
 _GROUPS = (
@@ -45,6 +49,7 @@ def render(records: Sequence[Record], *, source: str) -> str:
         records: the objects of a verdict file, in the order wanted.
         source: the name of that file, as the text shall give it.
     """
+    records = [_escaped(record) for record in records]
     parts = [_INTRODUCTION.format(source=source), "## Summary\n", _summary(records)]
     groups = _grouped(records)
     for index in _ORDER:
@@ -122,6 +127,17 @@ def _anchor(heading: str) -> str:
     """The anchor that Markdown renderers give a heading."""
     kept = (c for c in heading.lower() if c.isalnum() or c in " -_")
     return "".join(kept).replace(" ", "-")
+
+
+def _escaped(value: Any) -> Any:
+    """Texts of a record on one line each, and without what would begin a tag or a link in HTML."""
+    if isinstance(value, dict):
+        return {_escaped(name): _escaped(item) for name, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_escaped(item) for item in value]
+    if not isinstance(value, str):
+        return value
+    return _TAG.sub("&lt;", " ".join(value.split()))
 
 
 def _cell(text: str) -> str:
