@@ -76,7 +76,7 @@ GOOD: dict[str, Any] = {
     "lt.methods.rebuild.name": "lora",
     "lt.methods.rebuild.hyper": dict(lt.methods.lora().hyper),
     "lt.verify.smoke": True, "lt.verify_all.smoke": True, "lt.verify_all.names": ["3.4"],
-    "operator": SENSING.operator, "M": PAIR, "delta": 0.25, "batch": 4,
+    "operator": SENSING.operator, "M": PAIR, "delta": 0.25, "batch": 4, "covariance": torch.eye(8, dtype=torch.float64),
     "E": torch.ones(8, 6, dtype=torch.float64), "error": 0.5,
     "lt.predict.stochastic.mean_next_error.at": PAIR,
     "at": lt.predict.pair_solution(PROBLEM, rank=2),

@@ -32,6 +32,8 @@ def whitened_preconditioned(covariance: Array, *, base: Method | None = None) ->
     Raises:
         TypeError, ValueError: Σ is no such matrix, or the method trains no pair.
     """
+    if base is not None:
+        validate.instance("base", base, Method)
     Sigma = validate.tensor("covariance", covariance, owned=True)
     validate.shapes_match(
         "covariance must be square", Sigma.shape == (len(Sigma),) * 2, covariance=Sigma.shape
