@@ -73,18 +73,18 @@ def run(config: Config, progress: Progress) -> Data:
         data[f"{name}.distance"] = distance(a, b, delta)
 
         shown = _problem(config, config.shown)
-        point = lt.simulate(
-            shown, method, steps=1, seeds=config.shown, **common, **init_std
-        ).initial
-        path = [point]
-        for _ in range(config.frames):  # gradient descent has no memory: one step at a time
-            path.append(
-                lt.simulate(
-                    shown, "lora", initial=path[-1], steps=1, seeds=config.shown, **common
-                ).final
-            )
-        stacked = [np.concatenate([p.A[..., 0], p.B[..., 0]], axis=-1) for p in _cpu(path)]
-        data[f"{name}.path"] = np.stack(stacked)  # (t, shown, (a1, a2, b))
+        kept = lt.simulate(
+            shown,
+            method,
+            steps=config.frames,
+            seeds=config.shown,
+            keep_factors=1,
+            **common,
+            **init_std,
+        ).factors
+        assert kept is not None
+        a, b = kept.A[..., 0].cpu().numpy(), kept.B[..., 0].cpu().numpy()
+        data[f"{name}.path"] = np.concatenate([a, b], axis=-1)  # (t, shown, (a1, a2, b))
         data["shift"] = shown.shift.dense()[..., 0].cpu().numpy()
     return data
 
@@ -93,10 +93,6 @@ def _problem(config: Config, seeds: Any) -> lt.LinearProblem:
     return lt.sample_linear(
         d=2, k=1, true_rank=1, samples=config.samples, seeds=seeds, **config.where
     )
-
-
-def _cpu(path: list[lt.Factors]) -> list[lt.Factors]:
-    return [lt.Factors(p.A.cpu(), p.B.cpu()) for p in path]
 
 
 def distance(a: np.ndarray, b: np.ndarray, delta: np.ndarray) -> np.ndarray:

@@ -51,6 +51,8 @@ _READING = """
   own: X, Σ̂ and an eigendecomposition against exact-law sampling; peak memory is in the notes.
 - **million**: whole runs in a process of their own, sampling and spectrum included.
 - **relu**, **relu-population**: one gradient of the ReLU model on one thread.
+- **startup**: a fresh process that imports the library, or runs `loraone --help` or `loraone list`,
+  against one that imports what they need anyway; the seconds added are in the notes.
 - **gpu**: the same kinds of row on a card, each against torch on that card.
 
 ## Notes of the rows
