@@ -23,6 +23,7 @@ CALLS: dict[str, tuple[list[str], set[str]]] = {
         ["lora-one", "lora-ga", *SMALL, "--steps", "40", "--save", "c.npz", "--plot", "c.png"],
         {"c.npz", "c.json", "c.png"},
     ),
+    "describe": (["lora-one"], set()),
     "list": ([], set()),
     "report": (["--json", VERDICTS, "--out", "checks.md"], {"checks.md"}),
     "reproduce": (
