@@ -26,6 +26,8 @@ from loraone_theory.methods import Method as Method
 from loraone_theory.methods import schedules as schedules
 from loraone_theory.methods.parametrisations import Start as Start
 from loraone_theory.methods.rules.base import Rule as Rule
+from loraone_theory.predict.tuning import Tuned as Tuned
+from loraone_theory.predict.tuning import tune_step as tune_step
 from loraone_theory.problems.activation import sample_activation as sample_activation
 from loraone_theory.problems.autograd import LossProblem as LossProblem
 from loraone_theory.problems.from_loss import from_loss as from_loss

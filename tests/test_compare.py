@@ -13,7 +13,9 @@ import loraone_theory as lt
 from loraone_theory import storage
 from loraone_theory.cli import main
 from loraone_theory.predict import compare as comparing
-from loraone_theory.predict.compare import TARGET, compare
+from loraone_theory.predict import curves, tuning
+from loraone_theory.predict.compare import compare
+from loraone_theory.predict.curves import TARGET
 
 SEEDS = (0, 1)
 SMALL = ["--d", "12", "--k", "10", "--rank", "2", "--true-rank", "2", "--steps", "60"]
@@ -44,7 +46,7 @@ def test_predictions_choose_where_there_are_any(everything: comparing.Comparison
         if row.chosen_by == "prediction":
             assert row.learning_rate == float(best.min())
         else:
-            assert row.learning_rate in comparing.GRID
+            assert row.learning_rate in tuning.GRID
             failed = any("fails at the predicted best step" in note for note in row.notes)
             assert failed or torch.isnan(best).all()
 
@@ -64,7 +66,7 @@ def test_gd_type_methods_reach_their_floors_at_their_rates(
         assert (distance <= 1e-6 * row.floor + 1e-12).all(), row.method
         assert (row.rate < 1 - 0.8 * (1 - row.predicted_rate)).all(), row.method
         # Steps are counted on the curve that is stored.
-        curve = comparing.distance(row.loss, row.floor)
+        curve = curves.distance(row.loss, row.floor)
         for seed, steps in enumerate(row.steps.astype(int)):
             assert curve[steps, seed] <= TARGET < curve[:steps, seed].min()
 
@@ -86,12 +88,36 @@ def test_tuning_finds_the_best_of_the_grid() -> None:
     assert row.steps.mean() == counted[row.learning_rate]
 
 
+def test_the_search_is_public_and_takes_any_problem() -> None:
+    """Cross-entropy has no floor of 0: the run that ends lowest is taken."""
+    X = torch.from_numpy(np.random.default_rng(0).standard_normal((30, 5)))
+    labels = torch.arange(30) % 3
+
+    def loss(W: torch.Tensor, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+        return torch.nn.functional.cross_entropy(x @ W, y)
+
+    given = lt.from_loss(loss, d=5, k=3, data=(X, labels))
+    grid = (0.01, 0.1, 1.0)
+    found = lt.tune_step(given, "lora", rank=2, steps=20, grid=grid)
+    ends = [
+        float(lt.simulate(given, "lora", rank=2, learning_rate=eta, steps=20)["loss"][-1, 0])
+        for eta in grid
+    ]
+    assert found.learning_rate == grid[int(np.argmin(ends))]
+    assert found.index == int(np.argmin(ends))
+    assert found.status.shape == (1,)
+    assert np.isnan(found.steps).all()
+    assert "0 of 1 runs reach the target" in repr(found)
+    with pytest.raises(ValueError, match="grid must be"):
+        lt.tune_step(given, "lora", rank=2, steps=20, grid=(0.0,))
+
+
 def test_no_run_that_diverges_is_chosen() -> None:
     """Even where it passed the floor on its way."""
     steps = np.arange(5.0)[:, None, None]
     loss = np.concatenate([0.9**steps, 0.8**steps, 1e-9**steps], axis=1).repeat(2, axis=2)
     loss[3:, 2] = math.nan
-    assert comparing._best(loss, np.zeros(2)) == 1
+    assert tuning.best(curves.distance(loss, np.zeros(2))) == 1
 
 
 def test_a_failing_prediction_falls_back_to_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,6 +19,8 @@ from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import validate
 from loraone_theory.predict import compare as comparing
 from loraone_theory.predict.compare import Comparison
+from loraone_theory.predict.curves import distance
+from loraone_theory.predict.tuning import GRID
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.sampling import sample_linear
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
@@ -106,9 +108,9 @@ class Compare:
             "to the floor, the root of the loss above it."
         )
         if any(row.chosen_by == "grid" for row in found.rows):
-            low, high = min(comparing.GRID), max(comparing.GRID)
+            low, high = min(GRID), max(GRID)
             screen.print(
-                f"η from the grid: the best of {len(comparing.GRID)} between {low:.2g} and "
+                f"η from the grid: the best of {len(GRID)} between {low:.2g} and "
                 f"{high:g} on seeds 0 to {self.trials - 1}, the ones reported."
             )
         for note, names in _notes(found).items():
@@ -171,7 +173,7 @@ def draw(found: Comparison) -> plotting.Figure:
         ax = axes[0, int(row.method.endswith("adamw"))]
         style = plotting.method_style(row.method)
         floor = np.nan_to_num(row.floor)
-        curve = comparing.distance(row.loss, floor)
+        curve = distance(row.loss, floor)
         curve = np.clip(np.where(np.isfinite(curve), curve, np.nan), LEAST, None)
         plotting.band(ax, np.arange(len(curve)), curve, **{**style, "label": None})
         handles.append(plotting.key(**style))

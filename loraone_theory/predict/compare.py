@@ -17,13 +17,11 @@ from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
+from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached
+from loraone_theory.predict.tuning import GRID, tune_step
 from loraone_theory.problems.base import Problem, facts, needed
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
-
-GRID = tuple(2.0**power for power in range(-9, 2))
-# How far the distance to the floor has to fall, relative to t = 0.
-TARGET = 1e-6
 
 # Told the method and the number of steps done.
 Report = Callable[[str, int], object]
@@ -129,8 +127,7 @@ def compare(
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     drawn = trial_seeds(problem, seeds)
     values = validate.numbers("grid", list(grid), positive=True)
-    wanted = tuple(methods.stepping() if names is None else dict.fromkeys(names))
-    _ = [validate.choice("method", name, METHODS) for name in wanted]
+    wanted = methods.stepping() if names is None else _known(names)
     length = validate.integer("steps", steps, least=2)
     setting = _Setting(problem, rank, length, drawn, tune, values, report)
     rows = []
@@ -146,6 +143,10 @@ def compare(
     return Comparison(tuple(rows), config)
 
 
+def _known(names: Sequence[str]) -> tuple[str, ...]:
+    return tuple(dict.fromkeys(validate.choice("method", name, METHODS) for name in names))
+
+
 @dataclass(frozen=True, eq=False)
 class _Setting:
     problem: Problem
@@ -156,17 +157,24 @@ class _Setting:
     grid: list[float]
     report: Report
 
-    def run(self, method: Method, learning_rate: float | list[float]) -> Trajectory:
+    def shared(self, method: Method) -> dict[str, Any]:
+        """What a run and a search have in common."""
+        return {
+            "rank": self.rank,
+            "steps": self.steps,
+            "seeds": self.seeds,
+            "record": ("loss", "error"),
+            "progress": lambda done: self.report(method.name, done),
+        }
+
+    def run(self, method: Method, learning_rate: float) -> Trajectory:
+        damping = method.facts.damping
         return simulate(
             self.problem,
             method,
-            rank=self.rank,
             learning_rate=learning_rate,
-            steps=self.steps,
-            seeds=self.seeds,
-            damping=method.facts.damping,
-            record=("loss", "error"),
-            progress=lambda done: self.report(method.name, done),
+            damping=damping,
+            **self.shared(method),
         )
 
 
@@ -185,14 +193,15 @@ def _row(setting: _Setting, name: str) -> Row:
             run = None
     chosen: int | slice = slice(None)
     if run is None:
-        run = setting.run(method, setting.grid)
-        chosen = _best(run["loss"].cpu().numpy(), floor)
-        eta, chosen_by = setting.grid[chosen], "grid"
+        shared = setting.shared(method)
+        tuned = tune_step(setting.problem, method, grid=setting.grid, floor=floor, **shared)
+        run, chosen = tuned.run, tuned.index
+        eta, chosen_by = tuned.learning_rate, "grid"
     loss, error = (run[key].cpu().numpy()[:, chosen] for key in ("loss", "error"))
     states = run.status[chosen].flat
     excess = distance(loss, floor)
     failed = sum(state.outcome is Outcome.DIVERGED for state in states)
-    steps = _reached(excess)
+    steps = reached(excess)
     count = int(np.isfinite(steps).sum())
     status = "converged" if count == len(steps) else f"{count} of {len(steps)} converged"
     return Row(
@@ -203,7 +212,7 @@ def _row(setting: _Setting, name: str) -> Row:
         floor=floor,
         reached=loss[-1],
         predicted_rate=rate(eta),
-        rate=_measured_rate(excess),
+        rate=measured_rate(excess),
         steps=steps,
         loss=loss,
         status=f"{failed} of {len(steps)} diverged" if failed else status,
@@ -254,42 +263,3 @@ def _relu_predictions(setting: _Setting, method: Method) -> Predictions:
         return np.broadcast_to(near.loss_rate(eta).cpu().double().numpy(), (trials,)).copy()
 
     return floor, rate, float(near.best_step.min()), (*notes, *near.notes)
-
-
-def distance(loss: np.ndarray, floor: np.ndarray) -> np.ndarray:
-    """√((L_t − floor)/(L_0 − floor)), (T + 1, ..., seeds); infinite where a run has diverged."""
-    excess = np.clip(loss - floor, 0, None)
-    excess = np.where(np.isnan(loss), math.inf, excess)
-    with np.errstate(invalid="ignore", over="ignore"):
-        return np.sqrt(excess / excess[0])
-
-
-def _reached(excess: np.ndarray) -> np.ndarray:
-    """The first t with a distance of `TARGET`, NaN where there is none, (..., seeds)."""
-    inside = excess <= TARGET
-    return np.where(inside.any(0), inside.argmax(0), math.nan)
-
-
-def _measured_rate(excess: np.ndarray) -> np.ndarray:
-    """(e_t/e_{t/2})^{2/t} at the first t with e_t <= `TARGET`, else at the end, (seeds,)."""
-    trials = np.arange(excess.shape[-1])
-    reached = _reached(excess)
-    last = np.where(np.isfinite(reached), reached, len(excess) - 1).astype(int)
-    half = last // 2
-    with np.errstate(invalid="ignore", divide="ignore"):
-        ratio = excess[last, trials] / excess[half, trials]
-        rate = ratio ** (1 / np.maximum(last - half, 1))
-    return np.where(np.isfinite(rate) & (rate > 0), rate, math.nan)
-
-
-def _best(loss: np.ndarray, floor: np.ndarray) -> int:
-    """Index of the grid value that does best, from losses (T + 1, grid, seeds)."""
-    excess = distance(loss, np.nan_to_num(floor))
-    reached = _reached(excess)
-    with np.errstate(divide="ignore"):
-        last = np.log(excess[-1].max(-1))  # infinite where a seed has diverged
-    keys = [
-        (np.isposinf(end), np.isnan(steps).sum(), np.nan_to_num(steps).mean(), end)
-        for steps, end in zip(reached, last, strict=True)
-    ]
-    return min(range(len(keys)), key=lambda i: keys[i])

@@ -1,0 +1,36 @@
+"""Loss curves: the distance to a floor, when it is small, and how fast it falls."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+
+# How far the distance to the floor has to fall, relative to t = 0.
+TARGET = 1e-6
+
+
+def distance(loss: np.ndarray, floor: np.ndarray) -> np.ndarray:
+    """√((L_t − floor)/(L_0 − floor)), (T + 1, ..., seeds); infinite where a run has diverged."""
+    excess = np.clip(loss - floor, 0, None)
+    excess = np.where(np.isnan(loss), math.inf, excess)
+    with np.errstate(invalid="ignore", over="ignore"):
+        return np.sqrt(excess / excess[0])
+
+
+def reached(excess: np.ndarray, target: float = TARGET) -> np.ndarray:
+    """The first t with a distance of `target`, NaN where there is none, (..., seeds)."""
+    inside = excess <= target
+    return np.where(inside.any(0), inside.argmax(0), math.nan)
+
+
+def measured_rate(excess: np.ndarray) -> np.ndarray:
+    """(e_t/e_{t/2})^{2/t} at the first t with e_t <= `TARGET`, else at the end, (seeds,)."""
+    trials = np.arange(excess.shape[-1])
+    arrived = reached(excess)
+    last = np.where(np.isfinite(arrived), arrived, len(excess) - 1).astype(int)
+    half = last // 2
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratio = excess[last, trials] / excess[half, trials]
+        rate = ratio ** (1 / np.maximum(last - half, 1))
+    return np.where(np.isfinite(rate) & (rate > 0), rate, math.nan)

@@ -1,0 +1,121 @@
+"""The step size at which a method does best on a problem, by a search over a grid."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from loraone_theory import methods
+from loraone_theory.core import validate
+from loraone_theory.dynamics.loop import simulate
+from loraone_theory.dynamics.records import Record
+from loraone_theory.dynamics.trajectory import Trajectory
+from loraone_theory.methods import Method
+from loraone_theory.predict.curves import TARGET, distance, reached
+from loraone_theory.problems.base import Problem
+
+GRID = tuple(2.0**power for power in range(-9, 2))
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Tuned:
+    """What `tune_step` found.
+
+    Args:
+        learning_rate: the best of the grid.
+        index: its place in the grid, the first axis of `run`.
+        steps: (grid, ...) the steps to the target, NaN where it was not reached.
+        run: all of the grid in one batch.
+    """
+
+    learning_rate: float
+    index: int
+    steps: np.ndarray
+    run: Trajectory
+
+    @property
+    def status(self) -> np.ndarray:
+        """How the runs at the best step size ended; where all of the grid diverges, so do they."""
+        return self.run.status[self.index]
+
+    def __repr__(self) -> str:
+        count, whole = np.isfinite(self.steps[self.index]).sum(), self.steps[self.index].size
+        return (
+            f"Tuned(learning_rate={self.learning_rate}, best of {len(self.steps)}; "
+            f"{count} of {whole} runs reach the target)"
+        )
+
+
+def tune_step(
+    problem: Problem,
+    method: str | Method,
+    *,
+    rank: int,
+    steps: int,
+    seeds: Sequence[int] | None = None,
+    grid: Sequence[float] = GRID,
+    floor: float | Tensor | np.ndarray = 0.0,
+    target: float = TARGET,
+    record: Sequence[str | Record] = ("loss",),
+    progress: Callable[[int], object] | None = None,
+) -> Tuned:
+    """The step size of a grid at which a method does best; all of the grid runs in one batch.
+
+    With the distance √((L_t − floor)/(L_0 − floor)), the best one is that where no run diverges,
+    most runs come to `target`, in the fewest steps on average, or else the farthest run ends
+    nearest to the floor.
+
+    Args:
+        problem: any problem.
+        method: a name in `METHODS`, or a Method.
+        rank: r.
+        steps: T of every run.
+        seeds: as for `simulate`.
+        grid: step sizes > 0.
+        floor: the least training loss, a number or one for each run (..., seeds), for example from
+            `predict.floor`; NaN counts as 0.
+        target: > 0.
+        record: what else the runs record.
+        progress: as for `simulate`.
+
+    Raises:
+        TypeError, ValueError: as `simulate`.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> problem = sample_linear(d=20, k=15, true_rank=2, samples=400, seeds=(0, 1))
+    >>> tune_step(problem, "lora-one", rank=2, steps=150, grid=(0.1, 0.4, 8.0))
+    Tuned(learning_rate=0.4, best of 3; 2 of 2 runs reach the target)
+    """
+    values = validate.numbers("grid", list(grid), positive=True)
+    goal = validate.number("target", target, positive=True)
+    run = simulate(
+        problem,
+        method,
+        rank=rank,
+        learning_rate=values,
+        steps=steps,
+        seeds=seeds,
+        damping=methods.get(method, rank).facts.damping,
+        record=("loss", *(row for row in record if row != "loss")),
+        progress=progress,
+    )
+    least = floor.cpu().numpy() if isinstance(floor, Tensor) else np.asarray(floor, dtype=float)
+    excess = distance(run["loss"].cpu().numpy(), np.nan_to_num(least))
+    index = best(excess, goal)
+    return Tuned(values[index], index, reached(excess, goal), run)
+
+
+def best(excess: np.ndarray, target: float = TARGET) -> int:
+    """Index of the grid value that does best, from distances (T + 1, grid, ...)."""
+    excess = excess.reshape(*excess.shape[:2], -1)
+    arrived = reached(excess, target)
+    with np.errstate(divide="ignore"):
+        last = np.log(excess[-1].max(-1))  # infinite where a run has diverged
+    keys = [
+        (np.isposinf(end), np.isnan(steps).sum(), np.nan_to_num(steps).mean(), end)
+        for steps, end in zip(arrived, last, strict=True)
+    ]
+    return min(range(len(keys)), key=lambda i: keys[i])
