@@ -28,7 +28,9 @@ class Config(experiment.Config):
     rank: int = 8
     """r, the rank of the factors."""
     true_rank: int = 4
-    """r*, the rank of the shift; its singular values are all 1."""
+    """r*, the rank of the shift; its singular values are all 1 unless `spectrum` gives them."""
+    spectrum: tuple[float, ...] = ()
+    """Singular values λ* of the shift, in place of r* ones."""
     learning_rate: float = 1 / 64
     """η."""
     steps: int = 1500
@@ -44,6 +46,9 @@ class Config(experiment.Config):
 # The fast directions of a factor outgrow the slow ones by less than 1e2 before they settle.
 TOLERANCE = agreement.tolerance(size=400, growth=1e2)
 
+# The reference notebook's own: singular values of size 19, η = 1/(16σ₁); d = k = 100, N = 1600.
+PRESETS = {"notebook": Config(spectrum=(19.0,) * 4, learning_rate=1 / (16 * 19.0))}
+
 SMOKE = Config(trials=2, d=30, steps=200, variances=(1e-1, 1e-4), widths=(20, 30))
 
 
@@ -58,7 +63,8 @@ def run(config: Config, progress: Progress) -> Data:
         problem = lt.sample_linear(
             d=d,
             k=d,
-            true_rank=config.true_rank,
+            true_rank=len(config.spectrum) or config.true_rank,
+            spectrum=config.spectrum or None,
             samples=config.samples_per_width * d,
             seeds=range(config.trials),
             **config.where,

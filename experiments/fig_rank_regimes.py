@@ -36,6 +36,10 @@ class Config(experiment.Config):
     """η of gradient descent, for every method."""
     preconditioned_learning_rate: float = 0.5
     """η of preconditioned gradient descent, undamped."""
+    damping: float = 0.0
+    """λ of preconditioned gradient descent."""
+    methods: tuple[str, ...] = ()
+    """Names of methods, all trained by preconditioned gradient descent, in place of the usual."""
     steps: int = 2000
     """How many steps."""
     init_std: float = 1e-2
@@ -51,6 +55,17 @@ class Config(experiment.Config):
 # Sums over d; a run grows from init_std = 1e-2, which magnifies rounding 1e2 times.
 TOLERANCE = agreement.tolerance(size=100, growth=1e2)
 
+# The reference notebook's own: d = k = 100, N = 1600, early LoRA-One and LoRA-GA with γ = 4, by
+# preconditioned gradient descent with η = 0.5 and λ = 1e-3.
+PRESETS = {
+    "notebook": Config(
+        methods=("lora-one-early", "lora-ga"),
+        damping=1e-3,
+        preconditioned_learning_rate=0.5,
+        lora_ga_gammas=(4.0, 1.0),
+    )
+}
+
 SMOKE = Config(
     trials=2,
     d=24,
@@ -62,9 +77,19 @@ SMOKE = Config(
 )
 
 
+def preconditioned(name: str, config: Config) -> Method:
+    """The method by preconditioned gradient descent; those of LoRA-GA's kind with the first γ."""
+    takes_gamma = name in ("lora-ga", "lora-one-early")
+    options = {"gamma": config.lora_ga_gammas[0]} if takes_gamma else {}
+    return lt.METHODS[name](**options).trained_by("preconditioned", name=name)
+
+
 def contestants(config: Config) -> dict[str, tuple[Method, float]]:
     """Label -> the method and its learning rate."""
     eta = config.learning_rate
+    if config.methods:
+        rate = config.preconditioned_learning_rate
+        return {name: (preconditioned(name, config), rate) for name in config.methods}
     methods = {
         "full": (lt.METHODS["full"](), eta),
         "lora": (lt.METHODS["lora"](init_std=config.init_std), eta),
@@ -101,6 +126,7 @@ def run(config: Config, progress: Progress) -> Data:
                 method,
                 rank=rank,
                 learning_rate=learning_rate,
+                damping=config.damping if method.facts.inverts else 0.0,
                 steps=config.steps,
                 seeds=seeds,
                 record=("loss",),

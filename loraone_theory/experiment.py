@@ -3,8 +3,9 @@
 A script holds a frozen dataclass `Config` (a subclass of the one here), a smaller `SMOKE` config,
 `run(config, progress) -> dict of arrays` and `plot(data, config) -> dict of figures`; one with a
 table also holds `tables(data, config) -> dict of rows`, which become Markdown and JSON. TOLERANCE
-says by how much rounding may move the data from the committed ones (agreement.py), and
-`comparable(data) -> arrays` leaves out what rounding decides.
+says by how much rounding may move the data from the committed ones (agreement.py),
+`comparable(data) -> arrays` leaves out what rounding decides, and PRESETS names further configs. A
+knob that stored data do not know is at its default.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ import importlib.util
 import sys
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -72,6 +73,7 @@ class Experiment:
         comparable: arrays -> those of them, or of their entries, that rounding does not decide.
         committed: the folder of the committed data.
         tables: (arrays, config) -> rows by name; None where there is no table.
+        presets: further configs by name.
     """
 
     name: str
@@ -83,6 +85,11 @@ class Experiment:
     comparable: Callable[[Data], Data]
     committed: Path
     tables: Callable[[Data, Any], Mapping[str, Rows]] | None = None
+    presets: Mapping[str, Config] = field(default_factory=dict)
+
+    def whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
+        """A stored config with the defaults of knobs that came later."""
+        return {**agreement.plain(dataclasses.asdict(self.config())), **stored}
 
 
 def find(folder: str | Path | None = None) -> dict[str, Path]:
@@ -158,6 +165,7 @@ def load(path: str | Path) -> Experiment:
         comparable=getattr(module, "comparable", dict),
         committed=path.parent.parent / FIGURES,
         tables=getattr(module, "tables", None),
+        presets=getattr(module, "PRESETS", {}),
     )
 
 
@@ -201,7 +209,7 @@ def compare(experiment: Experiment, data: Data, config: Mapping[str, Any]) -> ag
     if kept is None:
         return agreement.Agreement(experiment.tolerance, None, "nothing is committed")
     arrays, stored = kept
-    if stored != agreement.plain(config):
+    if experiment.whole(stored) != agreement.plain(config):
         return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
     ours, theirs = experiment.comparable(data), experiment.comparable(arrays)
     return agreement.Agreement(
@@ -218,7 +226,7 @@ def _holds_already(
         return False
     return (
         kept is not None
-        and kept[1] == agreement.plain(config)
+        and experiment.whole(kept[1]) == agreement.plain(config)
         and agreement.same_bits(data, kept[0])
     )
 
@@ -237,12 +245,12 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
             f"plotting reads stored data, and {out} must hold {experiment.name}.npz and .json; "
             "run the experiment without --plot-only first"
         )
-    data, given = kept
-    known = {field.name for field in dataclasses.fields(experiment.config)}
-    if odd := sorted(set(given) ^ known):
+    data, given = kept[0], experiment.whole(kept[1])
+    known = {knob.name for knob in dataclasses.fields(experiment.config)}
+    if odd := sorted(set(given) - known):
         raise ValueError(
             f"the stored config of {experiment.name} must have the script's fields; "
-            f"{', '.join(odd)} differ; run the experiment again"
+            f"{', '.join(odd)} is none; run the experiment again"
         )
     # The data is only drawn, so the device it was made on need not be here.
     config = experiment.config(**{**_tuples(given), "device": "cpu"})

@@ -213,3 +213,39 @@ def test_preconditioned_rate_does_not_depend_on_the_condition_number() -> None:
     # A finite window sees a slightly faster rate; at 1e-7 … 1e-11 it is within 3 %.
     assert np.all(np.abs(data["preconditioned.rate"] - flat) < 0.03)
     assert np.all(data["gd.rate"][1] > data["gd.rate"][0])
+
+
+def test_presets_of_the_reference_notebook() -> None:
+    """d = k = 100, N = 1600; η = 1/(16σ₁); early LoRA-One and LoRA-GA by damped descent."""
+    found = experiment.load(FOLDER / "fig_alignment.py").presets["notebook"]
+    assert (found.d, found.samples_per_width * found.d) == (100, 1600)
+    assert found.learning_rate * 16 * max(found.spectrum) == pytest.approx(1.0, rel=1e-15)
+    script_of_ranks = experiment.load(FOLDER / "fig_rank_regimes.py")
+    found = script_of_ranks.presets["notebook"]
+    assert (found.d, found.samples) == (100, 1600)
+    small = dataclasses.replace(
+        script_of_ranks.smoke, methods=found.methods, damping=found.damping, trials=1, steps=20,
+        preconditioned_learning_rate=0.5,
+    )  # fmt: skip
+    data = script_of_ranks.run(small, lambda share: None)
+    assert data["loss"].shape[:2] == (3, 2)
+    problem = lt.sample_linear(
+        d=small.d, k=small.d, true_rank=4, samples=small.samples, spectrum=small.spectrum
+    )
+    method = lt.METHODS["lora-ga"](gamma=small.lora_ga_gammas[0]).trained_by("preconditioned")
+    again = lt.simulate(
+        problem, method, rank=2, learning_rate=0.5, damping=1e-3, steps=20, record=["loss"]
+    )
+    np.testing.assert_array_equal(data["loss"][0, 1, -1], again["loss"][-1].numpy())
+
+
+def test_data_without_a_later_knob_are_drawn_at_its_default(smoke: Path, tmp_path: Path) -> None:
+    found = experiment.load(FOLDER / "fig_alignment.py")
+    data, about = storage.load_pair(smoke / "fig_alignment.npz")
+    assert about["config"].pop("spectrum") == []
+    storage.save_pair(tmp_path / "fig_alignment.npz", data, about)
+    assert experiment.redraw(found, tmp_path)
+    about["config"]["colour"] = "red"
+    storage.save_pair(tmp_path / "fig_alignment.npz", data, about)
+    with pytest.raises(ValueError, match="colour"):
+        experiment.redraw(found, tmp_path)

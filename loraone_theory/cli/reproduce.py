@@ -151,10 +151,14 @@ def _script(path: str | Path, arguments: Sequence[str] | None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     found = experiment.load(path)
     start = found.smoke if "--smoke" in given else found.config()
+    if "--preset" in given[:-1]:
+        name = given[given.index("--preset") + 1]
+        start = found.presets[validate.choice("preset", name, found.presets)]
     knob: Any = Annotated[found.config, tyro.conf.arg(name="")]
     fields: list[Any] = [("config", knob, dataclasses.field(default=start))]
     for name, kind, default, text in (
         ("smoke", bool, False, "Start from the smallest size instead of the defaults above."),
+        ("preset", str, "", f"Start from one of: {', '.join(found.presets) or 'there is none'}."),
         ("out", Path, Path("figures"), "The folder to write to."),
         ("plot_only", bool, False, "Draw again from the stored data."),
     ):
