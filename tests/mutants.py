@@ -47,7 +47,12 @@ TARGETS: dict[str, tuple[str, ...]] = {
     "dynamics/steppers.py": ("test_steppers.py", "test_linear_oracle.py"),
     "methods/rules/adalora.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
     "methods/rules/adamw.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
-    "methods/rules/base.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
+    "methods/rules/base.py": (
+        "test_relative_damping.py",
+        "test_rules.py",
+        "test_methods_longhand.py",
+        "test_contracts.py",
+    ),
     "methods/rules/gd.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
     "methods/rules/lora_plus.py": (
         "test_rules.py",
@@ -167,9 +172,10 @@ def replacements(node: ast.AST) -> Iterator[str]:
     elif isinstance(node, ast.Constant) and isinstance(node.value, int):
         yield from (f"({node.value + 1})", f"({node.value - 1})")
     elif isinstance(node, ast.Constant) and isinstance(node.value, float):
-        yield from (f"({node.value!r} * {factor})" for factor in ("0.9", "1.1", "1e6"))
         if node.value == 0:
             yield "1.0"
+        else:
+            yield from (f"({node.value!r} * {factor})" for factor in ("0.9", "1.1", "1e6"))
     elif isinstance(node, ast.Call):
         called = node.func
         name = called.attr if isinstance(called, ast.Attribute) else getattr(called, "id", "")
@@ -185,11 +191,14 @@ def replacements(node: ast.AST) -> Iterator[str]:
 def sites(tree: ast.Module) -> Iterator[tuple[ast.AST, str]]:
     """Nodes of code that computes, with the name of the function they are in.
 
-    Left out: what is raised, texts, type hints, decorators, imports and docstrings.
+    Left out: what is raised, texts, type hints, decorators, imports and docstrings; `strict` of
+    zip, which says of lengths that are equal that they are.
     """
 
     def walk(node: ast.AST, where: str) -> Iterator[tuple[ast.AST, str]]:
         if isinstance(node, ast.Raise | ast.JoinedStr | ast.Import | ast.ImportFrom | ast.Assert):
+            return
+        if isinstance(node, ast.keyword) and node.arg == "strict":
             return
         if isinstance(node, ast.FunctionDef | ast.ClassDef):
             where = f"{where}.{node.name}" if where else node.name

@@ -15,6 +15,8 @@ LIMIT = 1e-2
 
 def f(x: "1 + 1" = 3) -> "2 * 2":
     """5 > 4."""
+    for x, y in zip([x], [x], strict=True):
+        x = x * 0.0
     if not x or x <= LIMIT:
         raise ValueError(f"{1 + 1}")
     return min(-x, 2) - x
@@ -31,6 +33,7 @@ def found() -> set[tuple[str, str]]:
 def test_every_kind_of_change_is_made_and_nothing_that_only_talks_is_touched() -> None:
     assert found() == {
         *(("1e-2", f"(0.01 * {factor})") for factor in ("0.9", "1.1", "1e6")),
+        ("x * 0.0", "((x) / (0.0))"), ("x * 0.0", "(x)"), ("x * 0.0", "(0.0)"), ("0.0", "1.0"),
         ("3", "(4)"), ("3", "(2)"), ("2", "(3)"), ("2", "(1)"),
         ("not x", "(x)"), ("not x or x <= LIMIT", "((not x) and (x <= LIMIT))"),
         ("x <= LIMIT", "((x) < (LIMIT))"), ("x <= LIMIT", "((x) > (LIMIT))"),

@@ -1,6 +1,7 @@
 """The exact reduction: the same records and the same factors, in fewer coordinates."""
 
 import pytest
+import tolerance
 import torch
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -74,12 +75,16 @@ def test_given_factors_and_the_way_back(problem, rank, seed):
     reduction = lt.reduce(problem, lt.Factors(A, B))
     assert reduction.problem.k <= min(problem.k, problem.true_rank + rank)
     back = reduction.lift(reduction.initial)
-    torch.testing.assert_close(back.A[0], A, rtol=1e-12, atol=1e-13)
-    torch.testing.assert_close(back.B.expand(1, rank, -1)[0], B, rtol=1e-12, atol=1e-13)
-    for value in ("loss", "risk"):
+    # Products with orthogonal matrices there and back, which the least squares of values follow.
+    unit = tolerance.rounding(max(problem.d, problem.k), operations=10)
+    tolerance.close(back.A[0], A, unit)
+    tolerance.close(back.B.expand(1, rank, -1)[0], B, unit)
+    size = (A.norm() * B.norm() + problem.shift.dense().norm()) ** 2
+    spread = {"loss": float(problem.covariance_spectrum()[..., 1].max()), "risk": 1.0}
+    for value, stretch in spread.items():
         small = getattr(reduction.problem, value)(reduction.initial)
         full = getattr(problem, value)(lt.Factors(A, B))
-        torch.testing.assert_close(small, full, rtol=1e-12, atol=1e-13)
+        assert ((small - full).abs() <= unit * stretch * size).all()
 
 
 def test_widths_are_those_of_the_theory():
@@ -101,7 +106,9 @@ def test_population_cost_does_not_depend_on_the_width():
     wide = lt.LinearProblem.population(shift=shift)
     run = lt.simulate(wide, "lora", rank=4, learning_rate=0.3, steps=300, record=("risk",))
     assert run.final.B.shape == (1, 4, 20_000)
-    assert float(run["risk"][-1, 0]) < 1e-20
+    # What is left of E is the rounding of inner products of 20,000 numbers.
+    rounding = tolerance.rounding(20_000) * 2**0.5  # ‖Δ‖_F
+    assert float(run["risk"][-1, 0]) <= 0.5 * rounding**2
 
 
 def test_large_problems_work_through_row_blocks(monkeypatch):
@@ -122,5 +129,10 @@ def test_large_problems_work_through_row_blocks(monkeypatch):
         whole = problem.gradients(shift)
         monkeypatch.setattr("loraone_theory.problems.linear.problem.BLOCK_BYTES", 1 << 12)
         blocked = problem.gradients(shift)
-        for a, b in zip(whole, blocked, strict=True):
-            torch.testing.assert_close(a, b, rtol=1e-12, atol=1e-12)
+        A, B = (part.norm() for part in shift)
+        size = float(problem.covariance_spectrum()[..., 1].max()) * (
+            A * B + problem.shift.A.norm() * problem.shift.B.norm()
+        )
+        unit = tolerance.rounding(problem.d, operations=4)  # Σ̂, AB and two products with factors
+        for a, b, other in zip(whole, blocked, (B, A), strict=True):
+            assert (a - b).norm() <= unit * size * other

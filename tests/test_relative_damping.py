@@ -3,10 +3,12 @@
 import math
 
 import pytest
+import tolerance
 import torch
 
 import loraone_theory as lt
 from loraone_theory.methods.rules import RULES
+from loraone_theory.methods.rules.base import relative_damping
 
 ETA, RANK, TARGET = 0.3, 4, 1e-10
 KAPPAS = (1, 10, 100, 1000)
@@ -87,3 +89,20 @@ def test_at_zero_factors_a_pseudo_inverse_is_taken() -> None:
 
 def _step(rule, params, gradients):
     return rule.update(params, gradients, rule.init(params))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e6])
+def test_the_regulariser_is_a_share_of_the_least_eigenvalue(size: float) -> None:
+    """λ + cλ_min(M) by hand for diagonal M; λ alone once λ_min is within r·eps of the largest."""
+    unit = tolerance.rounding(3)
+    for least, counts in ((0.25, True), (100 * unit, True), (0.01 * unit, False)):
+        M = size * torch.diag(torch.tensor([0.5, least, 1.0], dtype=torch.float64))
+        found = float(relative_damping(M, 0.1 * size, 0.5))
+        expected = 0.1 * size + (0.5 * least * size if counts else 0.0)
+        # Eigenvalues of a diagonal matrix, a product and a sum: to rounding of the result.
+        assert found == pytest.approx(expected, rel=unit)
+    # The part that counts is seen by itself where the constant is zero.
+    M = size * torch.diag(torch.tensor([0.5, 100 * unit, 1.0], dtype=torch.float64))
+    assert float(relative_damping(M, 0.0, 0.5)) == pytest.approx(50 * unit * size, rel=0.02)
+    M[1, 1] = 0.01 * unit * size
+    assert float(relative_damping(M, 0.0, 0.5)) == 0.0
