@@ -206,6 +206,7 @@ def test_rows_are_their_dense_covariance():
 
 
 RECIPES = {
+    "linear_population": {"samples": 9},
     "sample_linear": {"samples": 9, "keep_inputs": True, "spectrum": np.array([2.0, 1.0])},
     "sample_linear_matrix_free": {"samples": 9, "condition_number": 3},
     "sample_relu": {"samples": 9, "relative_shift": 0.1, "dtype": torch.float32},
@@ -215,7 +216,7 @@ RECIPES = {
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_a_recipe_draws_the_same_again(name):
-    drawn = getattr(lt, name)(**SIZES, **RECIPES[name], seeds=range(3, 5))
+    drawn = recipes.RECIPES[name](**SIZES, **RECIPES[name], seeds=range(3, 5))
     again = recipes.rebuild(json.loads(json.dumps(drawn.recipe)))
     assert drawn.recipe == again.recipe
     at = lt.Factors(

@@ -7,7 +7,11 @@ from typing import Any
 
 from loraone_theory.problems.activation import sample_activation
 from loraone_theory.problems.base import Problem
-from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
+from loraone_theory.problems.linear.sampling import (
+    linear_population,
+    sample_linear,
+    sample_linear_matrix_free,
+)
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 from loraone_theory.problems.sensing.lazy import sample_dense_lazy
 from loraone_theory.problems.sensing.sampling import sample_sensing
@@ -22,6 +26,9 @@ SAMPLERS: dict[str, Callable[..., Problem]] = {
     "sample_dense_lazy": sample_dense_lazy,
 }
 
+# All that leave a recipe: those above, and what `testing` offers.
+RECIPES: dict[str, Callable[..., Problem]] = {**SAMPLERS, "linear_population": linear_population}
+
 
 def rebuild(recipe: Mapping[str, Any]) -> Problem:
     """The problem that a sampler drew with the arguments in a recipe.
@@ -31,4 +38,4 @@ def rebuild(recipe: Mapping[str, Any]) -> Problem:
     True
     """
     arguments = {name: value for name, value in recipe.items() if name != "sampler"}
-    return SAMPLERS[recipe["sampler"]](**arguments)
+    return RECIPES[recipe["sampler"]](**arguments)

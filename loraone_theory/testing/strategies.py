@@ -33,9 +33,8 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, haar_frame, normal
 from loraone_theory.problems.activation import ACTIVATIONS, sample_activation
 from loraone_theory.problems.autograd import LossProblem
-from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.problem import LinearProblem
-from loraone_theory.problems.linear.sampling import sample_linear
+from loraone_theory.problems.linear.sampling import linear_population, sample_linear
 from loraone_theory.problems.relu.population import ReLUPopulation
 from loraone_theory.problems.relu.problem import ReLUProblem
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
@@ -126,13 +125,6 @@ def _rows(draw: st.DrawFn, d: int, per_dimension: Bounds, samples: Bounds | None
     if samples is not None:
         return draw(st.integers(*samples))
     return draw(st.integers(*per_dimension)) * d
-
-
-@drawn
-def linear_population(**arguments: Any) -> LinearProblem:
-    """The problem at N = ∞ of the W and Δ that `sample_linear` draws with the same arguments."""
-    sampled = sample_linear(**arguments)
-    return LinearProblem.population(shift=sampled.shift, pretrained=sampled.pretrained)
 
 
 @st.composite

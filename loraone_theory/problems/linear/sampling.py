@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import torch
@@ -115,6 +116,13 @@ def sample_linear(
         row_noise=Z if keep else None,
         noise_std=sigma,
     )
+
+
+@drawn
+def linear_population(**arguments: Any) -> LinearProblem:
+    """The problem at N = ∞ of the W and Δ that `sample_linear` draws with the same arguments."""
+    sampled = sample_linear(**arguments)
+    return LinearProblem.population(shift=sampled.shift, pretrained=sampled.pretrained)
 
 
 @drawn
