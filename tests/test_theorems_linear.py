@@ -28,6 +28,7 @@ from loraone_theory.claims.lora_one.paper import (
     theorem_3_2,
     theorem_3_2_best,
     theorem_3_2_proof,
+    theorem_3_2_tail,
 )
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, normal
@@ -37,6 +38,7 @@ FILES = (
     theorem_3_2,
     theorem_3_2_best,
     theorem_3_2_proof,
+    theorem_3_2_tail,
     appendix_c2,
     appendix_c3,
     section_2_3,

@@ -11,7 +11,7 @@ import torch
 import loraone_theory as lt
 from loraone_theory import experiment, storage
 from loraone_theory.claims import Draws, Finding, judge
-from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2
+from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2, theorem_4_2_inside
 from loraone_theory.claims.lora_one.relu import choice_of_weight as r5_7
 from loraone_theory.claims.lora_one.relu import closed_forms as r5_1
 from loraone_theory.claims.lora_one.relu import deficient_rank as r5_6
@@ -22,7 +22,20 @@ from loraone_theory.claims.lora_one.relu import rates as r5_4
 from loraone_theory.claims.lora_one.relu import sharp_lemmas as r5_2
 from loraone_theory.problems.relu import closed_forms as relu_math
 
-FILES = (lemma_d2, lemma_d5, theorem_4_2, r5_1, r5_2, r5_3, r5_4, r5_5, r5_6, r5_7, r5_8)
+FILES = (
+    lemma_d2,
+    lemma_d5,
+    theorem_4_2,
+    theorem_4_2_inside,
+    r5_1,
+    r5_2,
+    r5_3,
+    r5_4,
+    r5_5,
+    r5_6,
+    r5_7,
+    r5_8,
+)
 CLAIMS = [claim for file in FILES for claim in file.CLAIMS]
 
 

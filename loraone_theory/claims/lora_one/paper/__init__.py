@@ -14,13 +14,16 @@ from loraone_theory.claims.lora_one.paper import (
     theorem_3_2,
     theorem_3_2_best,
     theorem_3_2_proof,
+    theorem_3_2_tail,
     theorem_3_3,
     theorem_4_2,
+    theorem_4_2_inside,
 )
 
 FILES = (
     theorem_3_1,
     theorem_3_2,
+    theorem_3_2_tail,
     theorem_3_2_best,
     theorem_3_2_proof,
     equation_8,
@@ -31,6 +34,7 @@ FILES = (
     lemma_d2,
     lemma_d5,
     theorem_4_2,
+    theorem_4_2_inside,
     figure_3,
     figure_4,
     algorithm_1,

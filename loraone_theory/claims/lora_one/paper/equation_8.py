@@ -67,7 +67,7 @@ CLAIMS = (
         Finding.SUPPORTED,
         "Attainable once N/d passes 19.8 κ = 1; the displayed probability has no d in it, but N "
         "must grow with d: of order κ²d.",
-        200,
+        400,
     ),
     _claim(
         "Eq. 8 at N = 16d",

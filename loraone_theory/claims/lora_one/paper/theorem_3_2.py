@@ -131,22 +131,27 @@ def _reach(draws: Draws, *, lift: float) -> Evidence:
 
 @functools.lru_cache(maxsize=1)
 def _time_slopes(draws: Draws) -> np.ndarray:
-    """Slope of T·ln(1+ηλ(G)) against ln √d, one for each series of instances."""
+    """Slope of T·ln(1+ηλ(G)) + ln‖UᵀA₀‖ against ln √d, one for each series of instances.
+
+    ‖U(G)ᵀA₀‖ of unit entries is χ_r at every d, so its logarithm adds no slope; what it takes away
+    is the luck of the draw, nearly all of the variance.
+    """
     widths = np.array([100, 316, 1000] if draws.smoke else [100, 316, 1000, 3162, 10_000])
     times = []
     for block, d in enumerate(widths.tolist()):
         of = sampled(d, draws.seeds(block=block), rank=8, true_rank=1)
         steps = math.ceil(TIME * of.scale.max())
-        times.append(
-            hitting_time(of, torch.full_like(of.alpha, 1e-7), steps=steps) * of.growth.numpy()
-        )
+        times_here = hitting_time(of, torch.full_like(of.alpha, 1e-7), steps=steps)
+        U = linalg.truncated_svd(of.problem.one_step_gradient(), 1).U
+        luck = torch.linalg.matrix_norm(U.mT @ of.unit.A).log()
+        times.append(times_here * of.growth.numpy() + luck.numpy())
     return stats.slopes(np.log(np.sqrt(widths)), np.stack(times))
 
 
 def _time_against_width(draws: Draws, *, promised: float) -> Evidence:
     found = _time_slopes(draws)
-    # A finite d enters through √(d − 1) + √r for √d: less than √(r/d)/ln 100 = 0.06 in the slope
-    # at the small end, and half of that over the whole range.
+    # The sine is ‖U_⊥ᵀA₀a‖/‖UᵀA₀‖ with a unit vector a: χ_{d−1} for √d, 0.0075 in ln √d at
+    # d = 100, and a step is interpolated, 0.1 at most in T·ln(1+ηλ) over a range of ln 10.
     return Evidence(found, promised, tolerance=0.03, numbers={"slope": float(found.mean())})
 
 
@@ -164,30 +169,6 @@ def _time_against_rate(
     found = np.array([stats.slopes(x[:, i], y[:, [i]])[0] for i in range(x.shape[1])])
     numbers = {"slope": float(found.mean())}
     return Evidence(found, promised, tolerance=allowance, numbers=numbers)
-
-
-@functools.lru_cache(maxsize=1)
-def _excesses(draws: Draws) -> dict[int, np.ndarray]:
-    """Rank -> excess of T·ln(1+ηλ) over its upper decile."""
-    found = {}
-    for block, rank in enumerate((4, 5, 6, 7)):
-        of = at_infinity(10_000, draws.seeds(block=block), rank=rank)
-        steps = math.ceil(of.scale.max() + (8 + math.log(draws.trials)) / float(of.growth.min()))
-        alpha = torch.full_like(of.alpha, 1e-12)
-        times = hitting_time(of, alpha, steps=steps, every=4) * of.growth.numpy()
-        decile = np.quantile(times, 0.9)
-        found[rank] = times[times > decile] - decile
-    return found
-
-
-def _tail(draws: Draws, *, ignore_rank: bool = False) -> Evidence:
-    """The excesses times their predicted exponents r − r* + 1."""
-    excesses = _excesses(draws)
-    numbers = {f"tail exponent at r = {r}": float(1 / e.mean()) for r, e in excesses.items()}
-    scaled = [e * (1 if ignore_rank else r - TRUE_RANK + 1) for r, e in excesses.items()]
-    # σ_min of a Gaussian r*×r matrix has the density σ^{r−r*}(1 + O(σ)); at the upper decile of
-    # the time that makes the exponent 1 % (r = 4) to 9 % (r = 7) too small.
-    return Evidence(np.concatenate(scaled), 1.0, tolerance=0.1, numbers=numbers)
 
 
 _HYPOTHESES = ("linear model", "LoRA-init, GD")
@@ -208,8 +189,8 @@ def _rate_claim(id: str, grid: list[tuple[float, float]], text: str, allowance: 
         how=f"{_EXACT}, d = 100, r = 8, {text}; slope in log–log, per instance.",
         kind="value",
         measure=lambda draws: measure(draws, 1.0),
-        mutant_statement="the time does not depend on it",
-        mutant=lambda draws: measure(draws, 0.0),
+        mutant_statement="proportional to its power 0.85",
+        mutant=lambda draws: measure(draws, 0.85),
         trials=32,
         smoke_trials=16,
         derivation="3.6",
@@ -252,19 +233,21 @@ CLAIMS = (
         how=f"{_EXACT}, r* = 1 so that κ♮ = 1, r = 8, d from 100 to 10000, a slope per series.",
         kind="value",
         measure=lambda draws: _time_against_width(draws, promised=1.0),
-        mutant_statement="slope 1 in ln d instead of ln √d",
-        mutant=lambda draws: _time_against_width(draws, promised=2.0),
-        trials=24,
-        smoke_trials=16,
+        mutant_statement="slope 0.9",
+        mutant=lambda draws: _time_against_width(draws, promised=0.9),
+        trials=48,
+        smoke_trials=40,
         derivation="3.6",
     ),
     _rate_claim(
         "T3.2/time in κ",
-        [(kappa, ETA) for kappa in (1.0, 1.5, 2.0, 3.0, 4.0, 5.0)],
-        "κ = 1, 1.5, 2, 3, 4, 5; beyond, the growing directions differ by more than float64 holds",
-        # T·ln(1+ηλ) = ln(√d/θ) + O(1), and the O(1) loses ln 2.7 from κ = 1, where r* directions
-        # compete, to large κ, where one is the slowest: ln(1 − 1/5.6)/ln 5 in the slope.
-        0.12,
+        [(kappa, ETA) for kappa in (2.0, 3.0, 4.0, 5.0)],
+        "κ = 2, 3, 4, 5; below, r* directions compete for the slowest, and beyond, the growing "
+        "directions differ by more than float64 holds",
+        # T·ln(1+ηλ) = ln(√d/θ) + O(1); at κ = 2 the second slowest direction is behind by the
+        # factor 100^{1 − 2^{1/3}} = 0.3, 5 % in the tangent: 0.05/ln(√d/θ)/ln 2.5 in the slope,
+        # and as much again from (1−ηλ)ᵗ.
+        0.03,
     ),
     _rate_claim(
         "T3.2/time in η",
@@ -273,26 +256,5 @@ CLAIMS = (
         # A growing direction gains ½[(1+ηλ)ᵗ + (1−ηλ)ᵗ]; the second term is negligible. λ_i(G)
         # above λ_{r*}(G) shift ln(1+ηλ) by the same factor at every η, up to η itself.
         0.03,
-    ),
-    Claim(
-        id="T3.2/r < 2r*",
-        title="Below 2r* the time has an exponential tail",
-        reference="Theorem 3.2, the case r* ≤ r < 2r*",
-        statement=(
-            "Alignment is still reached, but late on some draws: P(T(θ)·ln(1 + ηλ) > x) decays "
-            "like exp(−(r − r* + 1)x)."
-        ),
-        hypotheses=(*_HYPOTHESES, "r* ≤ r < 2r*", "N = ∞, κ = 1", "α = 1e-12"),
-        how=(
-            "Exact-law instances at d = 10000, r* = 4, r = 4, 5, 6, 7: mean excess over the upper "
-            "decile of the time. The slow runs are those with a small σ_min(UᵀA₀)."
-        ),
-        kind="value",
-        measure=lambda draws: _tail(draws),
-        mutant_statement="the tail does not depend on r",
-        mutant=lambda draws: _tail(draws, ignore_rank=True),
-        trials=1500,
-        smoke_trials=500,
-        derivation="3.6",
     ),
 )
