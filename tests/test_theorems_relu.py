@@ -11,7 +11,7 @@ import torch
 import loraone_theory as lt
 from loraone_theory import experiment, storage
 from loraone_theory.claims import Draws, Finding, judge
-from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2, theorem_4_2_inside
+from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2
 from loraone_theory.claims.lora_one.relu import choice_of_weight as r5_7
 from loraone_theory.claims.lora_one.relu import closed_forms as r5_1
 from loraone_theory.claims.lora_one.relu import deficient_rank as r5_6
@@ -26,7 +26,6 @@ FILES = (
     lemma_d2,
     lemma_d5,
     theorem_4_2,
-    theorem_4_2_inside,
     r5_1,
     r5_2,
     r5_3,

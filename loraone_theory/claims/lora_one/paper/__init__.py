@@ -17,7 +17,6 @@ from loraone_theory.claims.lora_one.paper import (
     theorem_3_2_tail,
     theorem_3_3,
     theorem_4_2,
-    theorem_4_2_inside,
 )
 
 FILES = (
@@ -34,7 +33,6 @@ FILES = (
     lemma_d2,
     lemma_d5,
     theorem_4_2,
-    theorem_4_2_inside,
     figure_3,
     figure_4,
     algorithm_1,

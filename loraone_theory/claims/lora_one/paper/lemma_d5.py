@@ -7,6 +7,7 @@ import torch
 
 from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.lora_one.paper.base import ASSUMED
 from loraone_theory.core.linalg import truncated_svd
 from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu.sampling import sample_relu
@@ -53,7 +54,6 @@ STATEMENT = (
     "probability of at least 0.99 (0.9 in a smoke run)."
 )
 BASE = ("Gaussian inputs", "Spectral-init, γ = 2, r = r*", "small relative shift, c = 0.05")
-ASSUMED = "Assumption 4.1: ‖W̃‖_op/‖w̃_m‖ = O(1), max(λ*_{r*}, ‖Δ_m‖)/‖w̃_m‖ = O(1/(κr*))"
 
 CLAIMS = (
     Claim(

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
-from loraone_theory.claims.lora_one.paper.theorem_3_2 import (
+from loraone_theory.claims.lora_one.paper.base import (
     ETA,
     THETA,
     TRUE_RANK,
