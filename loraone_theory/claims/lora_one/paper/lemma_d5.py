@@ -5,7 +5,6 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
 from loraone_theory.claims.lora_one.paper.base import ASSUMED
 from loraone_theory.core.linalg import truncated_svd
@@ -71,7 +70,7 @@ CLAIMS = (
         measure=lambda draws: _start(draws, d=10, k=8, true_rank=1, ratio=4000, shift=0.05),
         mutant_statement="the hypothesis on N dropped, at N = 100d",
         mutant=lambda draws: _start(draws, d=10, k=8, true_rank=1, ratio=100, shift=0.05),
-        trials=stats.draws_needed(0.99),
+        trials=1200,
         smoke_trials=60,
         explanation=(
             "ρ₀ ≈ F√((1.1)²d/N + b²), b ≤ c/π: the lemma's 1/20 takes N/d of order 500 F², which "

@@ -113,7 +113,7 @@ def _part(
     *,
     expected: Finding = Finding.SUPPORTED,
     explanation: str = "",
-    trials: int = FEW,
+    trials: int = 1200,  # above stats.draws_needed(0.99)
     smoke: int = 44,
     small: Regime | None = None,
     worse: Regime | None = None,
@@ -220,7 +220,7 @@ CLAIMS = (
         measure=lambda draws: _inside(draws, strength=0.25),
         mutant_statement="(1 − 0.6η)ᵗ in place of (1 − η/4)ᵗ",
         mutant=lambda draws: _inside(draws, strength=0.6),
-        trials=FEW,
+        trials=1200,
         smoke_trials=60,
         explanation="The exponent that is reached, η/2, is twice the promised one at every κ.",
         derivation="5.4",
