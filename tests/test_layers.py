@@ -25,7 +25,7 @@ LEVELS = [
     (r"methods(\..*)?", 5),
     (r"metrics", 5),
     (r"dynamics(\..*)?", 6),
-    (r"(predict|testing|plotting|experiment)(\..*)?", 7),
+    (r"(predict|testing|plotting|overview|experiment)(\..*)?", 7),
     (r"(claims|theorems)(\..*)?", 8),
     (r"(bench|integrations|nets)(\..*)?", 9),
     (r"cli(\..*)?", 10),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -14,7 +15,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.status import Outcome
-from loraone_theory.dynamics import archive, continuation, provenance
+from loraone_theory.dynamics import archive, continuation, labelled, provenance
 from loraone_theory.dynamics.continuation import Resume
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.run import Run
@@ -169,6 +170,39 @@ class Trajectory:
         """`steps` and every record as numpy arrays."""
         arrays = {name: value.cpu().numpy() for name, value in self.records.items()}
         return {"steps": self.steps, **arrays}
+
+    def to_xarray(self) -> Any:
+        """The records as an xarray.Dataset with dimensions step, `axes` and those of vectors.
+
+        Coordinates hold the hyper-parameters and the seeds, "problem_seed" too where those differ;
+        attributes the units of each record and, as JSON, `config`.
+
+        Raises:
+            ImportError: xarray is not installed.
+        """
+        return labelled.dataset(self)
+
+    def to_pandas(self) -> Any:
+        """The records as a long table, one row for each number: a pandas.DataFrame.
+
+        Its columns are step, the coordinates, record, index (within a vector, else −1) and value.
+
+        Raises:
+            ImportError: pandas is not installed.
+        """
+        return labelled.table(self)
+
+    def plot(self) -> Any:
+        """A matplotlib figure of risk, loss and alignments over steps, as far as recorded.
+
+        Means over the seeds with their 10th to 90th percentiles; dashed, means of the predicted
+        floor and plateau, where the problem is linear without noise and the run was not loaded.
+
+        Raises:
+            ValueError: none of them was recorded.
+        """
+        # Predictions and matplotlib stand above this module and are loaded when a figure is drawn.
+        return importlib.import_module("loraone_theory.overview").draw(self)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one npz file, whole or not at all."""

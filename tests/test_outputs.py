@@ -1,0 +1,80 @@
+"""Labelled outputs and the figure of a run, against its tensors."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+
+import loraone_theory as lt
+from loraone_theory.dynamics import labelled
+
+RECORD = ("loss", "risk", "left_alignment", "left_angles", "singular_values")
+
+
+@pytest.fixture(scope="module")
+def run():
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=80, seeds=(3, 4))
+    given = {"rank": 3, "learning_rate": [0.05, 0.1], "steps": 7, "every": 3, "seeds": [8, 9]}
+    return lt.simulate(problem, "lora", record=RECORD, **given)
+
+
+def test_a_dataset_has_the_tensors_with_their_labels(run):
+    pytest.importorskip("xarray", reason="xarray is not installed")
+    found = run.to_xarray()
+    assert found["loss"].dims == ("step", "learning_rate", "seed")
+    assert found["left_angles"].dims == ("step", "learning_rate", "seed", "angle")
+    for name in RECORD:
+        assert np.array_equal(found[name].values, run[name].numpy(), equal_nan=True)
+    assert found["step"].values.tolist() == [0, 3, 6, 7]
+    assert found["problem_seed"].dims == ("seed",)
+    assert found["problem_seed"].values.tolist() == [3, 4]
+    one = found["risk"].sel(step=6, learning_rate=0.1, seed=9)
+    assert float(one) == float(run["risk"][2, 1, 1])
+    assert found["loss"].attrs["units"] == "1"
+    assert found["left_angles"].attrs["units"] == "rad"
+    again = lt.rerun(json.loads(found.attrs["config"]))
+    assert torch.equal(again["loss"], run["loss"])
+
+
+def test_a_table_has_one_row_for_each_number(run):
+    pytest.importorskip("pandas", reason="pandas is not installed")
+    found = run.to_pandas()
+    assert len(found) == sum(value.numel() for value in run.records.values())
+    columns = ["step", "learning_rate", "seed", "problem_seed", "record", "index", "value"]
+    assert list(found.columns) == columns
+    for name in RECORD:
+        values = found[found["record"] == name]["value"].to_numpy()
+        assert np.array_equal(values, run[name].numpy().ravel(), equal_nan=True)
+    picked = found[
+        (found["record"] == "singular_values") & (found["step"] == 6) & (found["seed"] == 9)
+    ]
+    picked = picked[(picked["learning_rate"] == 0.05) & (picked["index"] == 2)]
+    assert picked["value"].item() == float(run["singular_values"][2, 0, 1, 2])
+    assert picked["problem_seed"].item() == 4
+
+
+def test_what_is_not_installed_is_named():
+    with pytest.raises(ImportError, match="needs no_such_library, which is not installed"):
+        labelled.optional("no_such_library")
+
+
+def test_the_figure_shows_records_floor_and_plateau():
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=80, seeds=(3, 4))
+    record = ("loss", "risk", "left_alignment")
+    run = lt.simulate(problem, "lora", rank=1, learning_rate=0.05, steps=9, record=record)
+    risk, loss, alignment = run.plot().axes
+    assert [ax.get_ylabel() for ax in (risk, loss, alignment)] == ["risk", "loss", "alignment"]
+    for ax, name in ((risk, "risk"), (loss, "loss")):
+        expected = run[name].mean(-1).numpy()  # band draws the mean over seeds
+        assert ax.lines[0].get_ydata() == pytest.approx(expected, rel=1e-12)
+    floor = float(lt.predict.floor(problem, "lora", rank=1).mean())
+    assert loss.lines[1].get_ydata()[0] == pytest.approx(floor, rel=1e-12)
+    assert [t.get_text() for t in loss.get_legend().get_texts()] == ["loss", "predicted floor"]
+    wide = lt.simulate(problem, "lora", rank=4, learning_rate=0.05, steps=9, record=record)
+    height = float(lt.predict.plateau(problem).mean())
+    drawn = wide.plot().axes[2].lines[-1].get_ydata()[0]
+    assert drawn == pytest.approx(height, rel=1e-12)
+    bare = lt.simulate(problem, "lora", rank=1, learning_rate=0.05, steps=2, record=("error",))
+    with pytest.raises(ValueError, match="none was recorded; got error"):
+        bare.plot()
