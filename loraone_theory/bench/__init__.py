@@ -1,7 +1,7 @@
 """Benchmarks: each against a baseline in the same run, with the spread of the ratio."""
 
 # Importing the files fills BENCHMARKS.
-from loraone_theory.bench import gpu, large, linear, peft, relu
+from loraone_theory.bench import gpu, large, linear, peft, relu, startup
 from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run, stored
 
 __all__ = [
@@ -14,5 +14,6 @@ __all__ = [
     "peft",
     "relu",
     "run",
+    "startup",
     "stored",
 ]
