@@ -200,7 +200,7 @@ def test_smallest_size_of_the_experiments(name: str, tmp_path: Path) -> None:
     if name == "fig_layer_alignment":
         pytest.importorskip("peft", reason="needs the extra peft")
     loaded = experiment.load(experiment.find()[name])
-    paths = experiment.produce(loaded, loaded.smoke, tmp_path)
+    paths = experiment.produce(loaded, loaded.smoke, tmp_path).figures
     assert {path.suffix for path in paths} == {".png", ".pdf"}
     data = storage.load_arrays(tmp_path / f"{name}.npz")
     if name == "table_one_step":

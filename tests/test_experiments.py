@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
@@ -122,10 +123,10 @@ def test_every_method_has_a_style_of_its_own() -> None:
 
 
 def test_style_leaves_the_callers_settings_alone() -> None:
-    before = dict(plotting.mpl.rcParams)
+    before = dict(matplotlib.rcParams)
     with plotting.style():
-        assert plotting.mpl.rcParams["pdf.fonttype"] == 42
-    assert dict(plotting.mpl.rcParams) == before
+        assert matplotlib.rcParams["pdf.fonttype"] == 42
+    assert dict(matplotlib.rcParams) == before
 
 
 def load_part(name: str, part: str) -> object:

@@ -23,7 +23,7 @@ def loaded(name: str) -> experiment.Experiment:
 def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
     script = loaded(name)
     shares: list[float] = []
-    drawn = experiment.produce(script, script.smoke, tmp_path, shares.append)
+    drawn = experiment.produce(script, script.smoke, tmp_path, shares.append).figures
     assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
     assert shares == sorted(shares)
     assert shares[-1] == pytest.approx(1, rel=1e-12)
