@@ -30,6 +30,10 @@ class Factors(NamedTuple):
     A: Tensor  # (..., d, r)
     B: Tensor  # (..., r, k)
 
+    def __repr__(self) -> str:
+        kind = str(self.A.dtype).removeprefix("torch.")
+        return f"Factors(A={tuple(self.A.shape)}, B={tuple(self.B.shape)}, {kind})"
+
     def dense(self) -> Tensor:
         """A @ B, shape (..., d, k)."""
         return self.A @ self.B

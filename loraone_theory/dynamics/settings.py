@@ -89,6 +89,11 @@ def _records(record: Sequence[str | Record], method: Method, rank: int) -> dict[
     for given in record:
         if isinstance(given, Record):
             row = given
+            if RECORDS.get(row.name, row) is not row:
+                raise ValueError(
+                    f"the name of a record of one's own must be new; {row.name!r} is built in; "
+                    "give it another name"
+                )
         else:
             row = RECORDS[validate.choice("record", given, RECORDS)]
         if found.setdefault(row.name, row) is not row:

@@ -101,6 +101,15 @@ class Method:
                 f"trains {self.parametrise(1.0).name}; use gd, momentum or adamw"
             )
 
+    def __repr__(self) -> str:
+        parts_of = (
+            (self.start, self.train)
+            if self.around is None
+            else (self.start, self.train, self.around)
+        )
+        inside = ", ".join(part.name for part in parts_of)
+        return f"Method({self.name!r}: {inside}, scale={self.scaling})"
+
     def at(self, rank: int) -> Method:
         """The method at this rank, its scale a number."""
         if not isinstance(self.scaling, Alpha):

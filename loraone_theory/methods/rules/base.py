@@ -94,6 +94,10 @@ class Rule(NamedTuple):
         None
     )
 
+    def __repr__(self) -> str:
+        facts = [name for name in ("equivariant", "pair", "inverts", "flow") if getattr(self, name)]
+        return f"Rule({', '.join(facts)})"
+
 
 def no_update(rule: str) -> Callable[[Params, Params, State], tuple[Params, State]]:
     """The `update` of a rule that only has `advance`: it says so."""

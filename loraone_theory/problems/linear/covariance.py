@@ -20,6 +20,8 @@ import scipy
 import torch
 from torch import Tensor
 
+from loraone_theory.core.shown import Shown
+
 Which = Literal["extremes", "all"]
 
 
@@ -54,8 +56,8 @@ class Covariance(Protocol):
         """The principal block of rows start to stop."""
 
 
-@dataclass(frozen=True, eq=False)
-class Identity:
+@dataclass(frozen=True, eq=False, repr=False)
+class Identity(Shown):
     """Σ̂ = I: the population problem (N = ∞)."""
 
     like: Tensor  # (d,) ones: carries width, dtype and device
@@ -89,8 +91,8 @@ class Identity:
         return Identity(self.like[start:stop])
 
 
-@dataclass(frozen=True, eq=False)
-class Diagonal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Diagonal(Shown):
     """Σ̂ = diag(values), in its eigenbasis."""
 
     values: Tensor  # (..., d)
@@ -126,8 +128,8 @@ class Diagonal:
         return Diagonal(self.values[..., start:stop])
 
 
-@dataclass(frozen=True, eq=False)
-class Tridiagonal:
+@dataclass(frozen=True, eq=False, repr=False)
+class Tridiagonal(Shown):
     """Σ̂ = CᵀC with C upper bidiagonal: diagonal c (..., d), superdiagonal f (..., d − 1).
 
     `main` and `off` are the diagonals of Σ̂; make it with `from_bidiagonal`.
@@ -205,8 +207,8 @@ def _extremes(main: np.ndarray, off: np.ndarray) -> np.ndarray:
     return np.array(ends)
 
 
-@dataclass(frozen=True, eq=False)
-class Dense:
+@dataclass(frozen=True, eq=False, repr=False)
+class Dense(Shown):
     """Σ̂ as a symmetric matrix, with a factor of it where noise needs one and the same."""
 
     matrix: Tensor  # (..., d, d)
@@ -249,8 +251,8 @@ class Dense:
         return Dense(self.matrix[..., start:stop, start:stop])
 
 
-@dataclass(frozen=True, eq=False)
-class Rows:
+@dataclass(frozen=True, eq=False, repr=False)
+class Rows(Shown):
     """Σ̂ = XᵀX/b of a few rows, as the product of X with itself: no d×d matrix."""
 
     inputs: Tensor  # (..., b, d)
