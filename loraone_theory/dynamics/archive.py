@@ -66,6 +66,7 @@ def _stored(run: Trajectory) -> Stored | None:
         params=tuple(point.params),
         leaves=tuple(leaves_of(point.state)),
         diverged_at=point.diverged_at,
+        tail=point.tail,
     )
 
 
@@ -79,6 +80,7 @@ def _pack(stored: Stored, arrays: dict[str, Any]) -> dict[str, Any]:
         return {"transposed": _transposed(leaf)}
 
     arrays["resume.diverged_at"] = stored.diverged_at
+    arrays["resume.tail"] = stored.tail
     return {
         "step": stored.step,
         "params": [put(f"resume.param.{i}", x) for i, x in enumerate(stored.params)],
@@ -148,6 +150,12 @@ def _statuses(arrays: dict[str, np.ndarray]) -> np.ndarray:
     return status.reshape(tuple(arrays["status.shape"]))
 
 
+def _no_losses(arrays: dict[str, np.ndarray]) -> np.ndarray:
+    """For files of a version that kept none."""
+    like = arrays["factors.final.A"].dtype
+    return np.empty((0, *arrays["resume.diverged_at"].shape), dtype=like)
+
+
 def _unpack(arrays: dict[str, np.ndarray], meta: dict[str, Any], initial: Factors | None) -> Stored:
     about = meta["resume"]
 
@@ -165,4 +173,5 @@ def _unpack(arrays: dict[str, np.ndarray], meta: dict[str, Any], initial: Factor
         params=tuple(value for value in params if isinstance(value, Tensor)),
         leaves=tuple(get(f"resume.leaf.{i}", kind) for i, kind in enumerate(about["leaves"])),
         diverged_at=torch.from_numpy(arrays["resume.diverged_at"]),
+        tail=torch.from_numpy(arrays.get("resume.tail", _no_losses(arrays))),
     )

@@ -36,6 +36,7 @@ class Stored:
     params: tuple[Tensor, ...]
     leaves: tuple[Leaf, ...]
     diverged_at: Tensor
+    tail: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -81,7 +82,7 @@ def _restored(
     params = tuple(_like(value, like) for value in stored.params)
     leaves = iter([_like(x, like) if isinstance(x, Tensor) else x for x in stored.leaves])
     state = filled(plan.rule.init(plan.start.trainable), leaves)
-    return plan, Point(stored.step, params, state, stored.diverged_at)
+    return plan, Point(stored.step, params, state, stored.diverged_at, stored.tail)
 
 
 def _like(value: Tensor, like: Tensor) -> Tensor:

@@ -1,4 +1,11 @@
-"""How runs ended, from the loss at their start and in their last steps."""
+"""How runs ended, from the loss at their start and in their last steps.
+
+OSCILLATING: in the last `WINDOW` steps the loss turns at least twice, its range is above `SWING`
+times its start and above rounding, and its peaks do not grow (that is GROWING or a divergence).
+AdamW at a constant rate ends so where its last steps are that large. With minibatches single steps
+scatter around a level: means over `STRETCHES` stretches of `STRETCH` steps stand for the steps, and
+the largest has to be above `GROWTH` times the smallest too, so that a noise floor is not meant.
+"""
 
 from __future__ import annotations
 
@@ -15,12 +22,19 @@ GROWTH = 2.0
 SWING = 1e-3
 # The last steps that are looked at.
 WINDOW = 6
+# With minibatches, means over so many stretches of so many steps are looked at.
+STRETCHES, STRETCH = 4, 8
 NEVER = -1
 
 
-def window(first: int, last: int) -> np.ndarray:
+def count(*, minibatches: bool) -> int:
+    """How many of the last steps are looked at."""
+    return STRETCHES * STRETCH if minibatches else WINDOW + 1
+
+
+def window(first: int, last: int, *, minibatches: bool = False) -> np.ndarray:
     """The last steps, at which the loss is looked at, of those from `first` on."""
-    return np.arange(max(first, last - WINDOW), last + 1)
+    return np.arange(max(first, last + 1 - count(minibatches=minibatches)), last + 1)
 
 
 def judge(
@@ -29,6 +43,8 @@ def judge(
     scale: Tensor,
     drops: tuple[Tensor, Tensor] | None,
     last: int,
+    *,
+    minibatches: bool = False,
 ) -> np.ndarray:
     """One RunStatus per run.
 
@@ -39,14 +55,20 @@ def judge(
         drops: per run, the number of steps in which a pseudo-inverse dropped directions, and the
             last of them.
         last: the last step.
+        minibatches: the steps took some of the rows.
     """
     start, tail = losses[0], losses[1:]
+    if minibatches:
+        parts = tail.tensor_split(min(STRETCHES, len(tail)))
+        tail = torch.stack([part.mean(0) for part in parts])
     noise = linalg.eps(losses) * torch.maximum(start, scale)
     growth = torch.where(tail[-1] > noise, tail[-1] / start, 0.0)
     swing = tail.amax(0) - tail.amin(0)
     moves = tail.diff(dim=0) if len(tail) > 1 else tail[:0]
     back = ((moves[1:] * moves[:-1]) < 0).sum(0) if len(moves) > 1 else torch.zeros_like(start)
     swinging = (swing > SWING * start) & (swing > noise) & (back >= 2) & _bounded(tail)
+    if minibatches:
+        swinging &= tail.amax(0) > GROWTH * tail.amin(0)
     zero = torch.zeros_like(diverged_at)
     counts = (zero, zero) if drops is None else tuple(c.cpu().expand_as(zero) for c in drops)
     answer = np.empty(tuple(diverged_at.shape), dtype=object)
@@ -58,8 +80,8 @@ def judge(
             answer[index] = RunStatus(Outcome.OSCILLATING, last, factor=factor)
         elif float(growth[index]) > GROWTH:
             answer[index] = RunStatus(Outcome.GROWING, last, factor=float(growth[index]))
-        elif count := int(counts[0][index]):
-            answer[index] = RunStatus(Outcome.TRUNCATED, int(counts[1][index]), count)
+        elif number := int(counts[0][index]):
+            answer[index] = RunStatus(Outcome.TRUNCATED, int(counts[1][index]), number)
         else:
             answer[index] = RunStatus(Outcome.COMPLETED)
     return answer

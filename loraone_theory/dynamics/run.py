@@ -31,13 +31,15 @@ class Point(NamedTuple):
     params: Params
     state: State
     diverged_at: Tensor  # (*batch), NEVER where it has not
+    tail: Tensor  # (steps, *batch) the loss at the last ones, that the status is told from
 
 
 def start_of(plan: Plan) -> Point:
     """Before the first step."""
     never = torch.full(tuple(plan.batch.shape), NEVER, dtype=torch.int64)
     params = plan.start.trainable
-    return Point(0, params, plan.rule.init(params), never)
+    tail = plan.problem.like.new_empty(0, *plan.batch.shape).cpu()
+    return Point(0, params, plan.rule.init(params), never, tail)
 
 
 class Run:
@@ -62,7 +64,8 @@ class Run:
         self.recorder = Recorder(plan, records, self.at, threads, pool)
         self._ends = None
         loss = {"loss": RECORDS["loss"]}
-        ends = endings.window(begin.step + (begin.step > 0), last)
+        self._scatters = plan.settings.batches is not None
+        ends = endings.window(begin.step + (begin.step > 0), last, minibatches=self._scatters)
         mine = plan.settings.record.get("loss") is loss["loss"]
         if not (mine and bool(np.isin(ends, self.at).all())):
             self._ends = Recorder(plan, loss, ends, threads, pool)
@@ -167,7 +170,7 @@ class Run:
         """Where the runs stand now."""
         params, state = self.stepper.saved()
         done = self.last if bool((self.diverged_at != NEVER).all()) else self.done
-        return Point(done, params, state, self.diverged_at)
+        return Point(done, params, state, self.diverged_at, self._losses()[1:])
 
     def values(self) -> dict[str, Tensor]:
         """The records, with NaN from the step at which a run diverged."""
@@ -188,16 +191,25 @@ class Run:
         """One RunStatus per run."""
         dropped = self.plan.rule.dropped
         drops = None if dropped is None else dropped(self.stepper.state)
-        return endings.judge(self.diverged_at, self._losses(), self._scale(), drops, self.done)
+        return endings.judge(
+            self.diverged_at,
+            self._losses(),
+            self._scale(),
+            drops,
+            self.done,
+            minibatches=self._scatters,
+        )
 
     def _losses(self) -> Tensor:
         self._origin.measure()
         origin = self._origin.store["loss"]
         if self._ends is None or self.done < self.last:
-            tail = self.recorder.store.get("loss", origin)[: len(self.at)][-endings.WINDOW - 1 :]
+            tail = self.recorder.store.get("loss", origin)[: len(self.at)]
         else:
             tail = self._ends.store["loss"]
-        return torch.cat([origin, tail]).cpu()
+        number = endings.count(minibatches=self._scatters)
+        tail = torch.cat([self.begin.tail, tail[-number:].cpu()])[-number:]
+        return torch.cat([origin.cpu(), tail])
 
     def _scale(self) -> Tensor:
         """The loss where nothing is added to the frozen part."""
