@@ -109,9 +109,9 @@ def test_by_products_as_by_the_matrix(name: str, monkeypatch: pytest.MonkeyPatch
     formed = lt.rip.estimate(operator, **options)
     monkeypatch.setattr(search, "FORMED", 0)
     products = lt.rip.estimate(operator, **options)
-    # One sweep from the same start: later ones may end in different local optima by rounding. Krylov
-    # spaces of all d·r = 14 dimensions hold every eigenvector, so a half-sweep's value is exact to
-    # rounding and its vector to rounding over the form's gap: 1e-4 allows gaps down to 1e-10.
+    # One sweep from the same start: later ones may end in different local optima by rounding. In
+    # Krylov spaces of all d·r = 14 dimensions lies every eigenvector, so a half-sweep's value is
+    # exact to rounding and its vector to rounding over the form's gap: 1e-4 allows gaps to 1e-10.
     for one, two in ((formed.upper, products.upper), (formed.lower, products.lower)):
         torch.testing.assert_close(one, two, rtol=1e-4, atol=0)
     # Whatever the search found, its value is attained by the matrix that comes with it.
