@@ -22,7 +22,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments,tables]"
 	touch $@ $(VENV)/.installed
 
 reproduce: $(VENV)/.installed
