@@ -30,6 +30,7 @@ from loraone_theory.claims.lora_one.paper import (
     theorem_3_2_proof,
     theorem_3_2_tail,
 )
+from loraone_theory.claims.lora_one.paper import base as setting
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, normal
 from loraone_theory.problems.linear.problem import LinearProblem
@@ -82,10 +83,10 @@ def test_the_population_start_is_drawn_with_the_law_of_the_whole_one() -> None:
     small = theorem_3_2.at_infinity(d, seeds, rank=rank)
     rng = generator(1, "whole start")
     A = torch.from_numpy(normal(rng, len(seeds), d, rank))
-    eye = torch.eye(d, theorem_3_2.TRUE_RANK).to(A).expand(len(seeds), -1, -1)
-    B = torch.eye(theorem_3_2.TRUE_RANK, theorem_3_2.OUTPUTS).to(A).expand(len(seeds), -1, -1)
+    eye = torch.eye(d, setting.TRUE_RANK).to(A).expand(len(seeds), -1, -1)
+    B = torch.eye(setting.TRUE_RANK, setting.OUTPUTS).to(A).expand(len(seeds), -1, -1)
     problem = LinearProblem.population(shift=Factors(eye, B))
-    unit = Factors(A, A.new_zeros(len(seeds), rank, theorem_3_2.OUTPUTS))
+    unit = Factors(A, A.new_zeros(len(seeds), rank, setting.OUTPUTS))
     whole = small._replace(problem=problem, unit=unit)
     times = [
         theorem_3_2.hitting_time(of, torch.full_like(of.alpha, 1e-6), steps=40)

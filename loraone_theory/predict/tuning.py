@@ -15,7 +15,8 @@ from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import Method
 from loraone_theory.predict.curves import TARGET, distance, reached
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, check_problem
+from loraone_theory.problems.trials import instance_count, trial_seeds
 
 GRID = tuple(2.0**power for power in range(-9, 2))
 
@@ -89,23 +90,37 @@ def tune_step(
     >>> tune_step(problem, "lora-one", rank=2, steps=150, grid=(0.1, 0.4, 8.0))
     Tuned(learning_rate=0.4, best of 3; 2 of 2 runs reach the target)
     """
-    values = validate.numbers("grid", list(grid), positive=True)
+    values = validate.numbers("grid", validate.sequence("grid", grid), positive=True)
     goal = validate.number("target", target, positive=True)
+    wanted = validate.sequence("record", record, "names and records")
+    problem = check_problem(problem)
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    drawn = trial_seeds(problem, seeds)
+    last = max(len(drawn), instance_count(problem))
+    least = _least(floor, (*problem.batch_shape[:-1], last))
     run = simulate(
         problem,
         method,
         rank=rank,
         learning_rate=values,
         steps=steps,
-        seeds=seeds,
+        seeds=drawn,
         damping=methods.get(method, rank).facts.damping,
-        record=("loss", *(row for row in record if row != "loss")),
+        record=("loss", *(row for row in wanted if row != "loss")),
         progress=progress,
     )
-    least = floor.cpu().numpy() if isinstance(floor, Tensor) else np.asarray(floor, dtype=float)
-    excess = distance(run["loss"].cpu().numpy(), np.nan_to_num(least))
+    excess = distance(run["loss"].cpu().numpy(), least)
     index = best(excess, goal)
     return Tuned(values[index], index, reached(excess, goal), run)
+
+
+def _least(floor: float | Tensor | np.ndarray, trials: tuple[int, ...]) -> np.ndarray:
+    """The floor as an array that broadcasts to the trials, 0 where it is NaN."""
+    if not isinstance(floor, Tensor | np.ndarray):
+        return np.asarray(validate.number("floor", floor))
+    known = validate.tensor("floor", floor, least_dims=0, finite=False)
+    validate.expands_to("floor", known.shape, trials)
+    return np.nan_to_num(known.cpu().numpy())
 
 
 def best(excess: np.ndarray, target: float = TARGET) -> int:
