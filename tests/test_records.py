@@ -232,3 +232,17 @@ def test_judging_by_hand():
     assert [s.outcome for s in found] == [O.COMPLETED, O.OSCILLATING, O.COMPLETED, O.GROWING]
     assert found[1].factor == pytest.approx(0.4)
     assert found[3].factor == 24.0
+
+
+def test_a_record_of_its_own_size_is_not_taken_for_invariant():
+    """It holds a matrix of the problem's size, and the check is made at another one."""
+    problem = lt.sample_linear(d=30, k=20, true_rank=2, samples=300)
+    along = torch.ones(30, dtype=torch.float64)
+    overlap = lt.Record("overlap", lambda view: (along @ view.shift.A).norm(dim=-1), invariant=True)
+    with pytest.raises(ValueError, match=r"record 'overlap' claims .*leave invariant=True out"):
+        lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=1, record=(overlap,))
+    plain = lt.Record("overlap", overlap.measure)
+    run = lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=1, record=(plain,))
+    found = (along @ run.initial.A[0]).norm()
+    # A sum of 30 entries and its norm.
+    torch.testing.assert_close(run["overlap"][0, 0], found, rtol=64 * 2.3e-16, atol=64 * 2.3e-16)

@@ -34,7 +34,7 @@ def check(record: Record, method: Method, rank: int) -> None:
         rank: r.
 
     Raises:
-        ValueError: the values differ.
+        ValueError: the values differ, or the record cannot be measured at another size.
     """
     d, k = rank + LEAST, rank + LEAST + 1
     problem = sample_linear(d=d, k=k, true_rank=min(2, rank), samples=4 * d, seeds=[SEED])
@@ -59,7 +59,7 @@ def check(record: Record, method: Method, rank: int) -> None:
         view = View(
             where, form, stacked, tuple(parts[count:]), None, size, partial(reference, where)
         )
-        values.append(record.measure(view))
+        values.append(_measured(record, view))
     here, there = (value.double() for value in values)
     allowed = SLACK * linalg.eps(problem.like) * here.abs().clamp_min(1.0)
     if here.shape != there.shape or not bool(((here - there).abs() <= allowed).all()):
@@ -68,6 +68,19 @@ def check(record: Record, method: Method, rank: int) -> None:
             f"{_shown(here)}, and {_shown(there)} after a rotation of both spaces; leave "
             "invariant=True out, then it is measured in the original coordinates"
         )
+
+
+def _measured(record: Record, view: View) -> Tensor:
+    try:
+        return record.measure(view)
+    except (RuntimeError, IndexError) as error:
+        problem = view.problem
+        raise ValueError(
+            f"record {record.name!r} claims to be invariant, which is checked on a small problem "
+            f"(d={problem.d}, k={problem.k}), and it cannot be measured there: "
+            f"{str(error).splitlines()[0]}; a record that holds tensors of its own is not "
+            "invariant: leave invariant=True out"
+        ) from error
 
 
 def _shown(value: Tensor) -> str:
