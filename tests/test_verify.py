@@ -217,6 +217,14 @@ def ids(path):
     return [record["id"] for record in json.loads(path.read_text())]
 
 
+def test_claims_that_take_long_are_judged_when_asked_for(monkeypatch):
+    slow = dataclasses.replace(CLAIMS["3.9"], long=True)
+    monkeypatch.setattr(verify, "CLAIMS", {"3.4": CLAIMS["3.4"], "3.9": slow})
+    assert [v.id for v in lt.verify_all(smoke=True)] == ["3.4"]
+    assert [v.id for v in lt.verify_all(smoke=True, long=True)] == ["3.9"]
+    assert [v.id for v in lt.verify_all(["3.9", "3.4"], smoke=True)] == ["3.9", "3.4"]
+
+
 def test_records_of_other_claims_stay_in_the_file(tmp_path):
     path = tmp_path / "verdicts.json"
     lt.verify_all(["3.4", "3.9"], smoke=True, json=path)

@@ -104,6 +104,7 @@ class Claim:
         explanation: why, where that is not SUPPORTED, or what limits the support.
         derivation: anchor in docs/derivations.md, or "".
         figure: file name under figures/, "fig_alignment.png", or "".
+        long: takes minutes or more: left out unless named, or asked for with the other long ones.
     """
 
     id: str
@@ -123,6 +124,7 @@ class Claim:
     derivation: str = ""
     figure: str = ""
     cap: int | None = None
+    long: bool = False
 
     def rounds(self, *, smoke: bool) -> tuple[int, ...]:
         """Draws after which the judge looks: doubled until the cap; a smoke run looks once."""

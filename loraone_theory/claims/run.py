@@ -111,6 +111,11 @@ def _about(claim: Claim) -> dict[str, Any]:
     return {name: getattr(claim, name) for name in DESCRIBED}
 
 
+def chosen(names: Sequence[str] = (), *, long: bool = False) -> list[str]:
+    """The names, each once; without any, all claims that take long or all that do not."""
+    return list(dict.fromkeys(names)) or [i for i, claim in CLAIMS.items() if claim.long == long]
+
+
 def verify_all(
     names: Sequence[str] = (),
     *,
@@ -118,10 +123,13 @@ def verify_all(
     confidence: float = 0.99,
     seed: int = 0,
     smoke: bool = False,
+    long: bool = False,
     json: str | Path | None = None,
     report: Callable[[Verdict], object] | None = None,
 ) -> list[Verdict]:
-    """Several claims (all by default), each reported as it is decided.
+    """Several claims, each reported as it is decided.
+
+    Without names these are all that do not take long, or with `long` all that do.
 
     With `json`, their records go to that file, where they replace those of the same ids; others in
     it stay. Finished claims are kept in the .partial.json beside it as they come: a later call with
@@ -133,7 +141,8 @@ def verify_all(
     if report is not None:
         validate.function("report", report)
     _check(trials, confidence, seed, smoke)
-    wanted = list(dict.fromkeys(names)) or list(CLAIMS)
+    validate.flag("long", long)
+    wanted = chosen(names, long=long)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
     store = None if json is None else Store(storage.as_path(json), asked)
     verdicts = []

@@ -14,8 +14,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from loraone_theory import storage
-from loraone_theory.claims import CLAIMS, report, verdict
-from loraone_theory.claims.run import verify_all
+from loraone_theory.claims import report, verdict
+from loraone_theory.claims.run import chosen, verify_all
 from loraone_theory.claims.verdict import Verdict
 from loraone_theory.cli.common import check_target, console
 from loraone_theory.cli.guard import DONE, FAILED
@@ -30,14 +30,18 @@ class Verify:
     """Judge the paper's claims by computation; exit code 1 if one comes out unexpectedly.
 
     A claim that is known to be violated is expected to be: if it stops being violated, that too
-    gives exit code 1. Without names every claim is judged, in a few minutes (the seconds of each
-    are in records/verdicts.json); --smoke takes about a minute and may leave a claim INCONCLUSIVE.
+    gives exit code 1. Without names every claim is judged that does not take long, in a few minutes
+    (the seconds of each are in records/verdicts.json); --long judges the others; --smoke takes
+    about a minute and may leave a claim INCONCLUSIVE.
     """
 
     claims: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which claims, by id as in paper_checks.md, for example T3.1; all of them without any."""
+    """Which claims, by id as in paper_checks.md, for example T3.1; without any, all of them
+    that do not take long."""
     smoke: bool = False
     """The smallest sizes."""
+    long: bool = False
+    """Without names: the claims that take long, and these alone."""
     trials: int | None = None
     """Draws for each claim, in place of its own number."""
     confidence: float = 0.99
@@ -56,7 +60,7 @@ class Verify:
             raise ValueError(f"{self.json} is named like the progress of a run; name another file")
         check_target(self.json, ".json")
         screen = console()
-        wanted = self.claims or tuple(CLAIMS)
+        wanted = chosen(self.claims, long=self.long)
         verdicts: list[Verdict] = []
         with _bar(screen, len(wanted)) as advance:
 
