@@ -151,6 +151,11 @@ class Operator:
     k: int
 
     @property
+    def samples(self) -> int:
+        """What minibatches are drawn from: the measurements."""
+        return self.measurements  # type: ignore[attr-defined]
+
+    @property
     def label_scale(self) -> float:
         """One: a label is a measurement."""
         return 1.0

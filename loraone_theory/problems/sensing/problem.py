@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
@@ -12,10 +13,15 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.implicit import Implicit
+from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
+from loraone_theory.problems.base import needed
 from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
+from loraone_theory.problems.rows import Fresh
+from loraone_theory.problems.sensing import picked
 from loraone_theory.problems.sensing.base import DENSE_LIMIT, MeasurementOperator
+from loraone_theory.problems.sensing.operators import OPERATORS
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -34,6 +40,9 @@ class SensingProblem(Described):
         offset: what was subtracted from W in the frozen part: W_f = W − offset.
         seeds: the seed of each instance, where they were drawn.
         recipe: what made it, where it was drawn.
+        ensemble: the name in `OPERATORS` that fresh measurements are drawn by; None where their
+            law is not known.
+        noise_std: σ of the labels of fresh measurements.
     """
 
     operator: MeasurementOperator
@@ -43,6 +52,8 @@ class SensingProblem(Described):
     offset: Factors | None = None
     seeds: tuple[int, ...] | None = None
     recipe: dict[str, Any] | None = None
+    ensemble: str | None = None
+    noise_std: float = 0.0
 
     @classmethod
     def from_data(
@@ -205,6 +216,33 @@ class SensingProblem(Described):
         """The same problem with W_f = W − offset."""
         total = offset if self.offset is None else concatenate(self.offset, offset)
         return replace(self, offset=total)
+
+    @property
+    def samples(self) -> int:
+        """What minibatches are drawn from: measurements, or inputs with all of their outputs."""
+        return picked.samples(self.operator)
+
+    def batch(self, indices: Tensor) -> SensingProblem:
+        """The problem of the samples `indices` (..., b), which broadcast to the runs."""
+        operator = picked.pick(self.operator, indices)
+        labels = picked.pick_labels(self.operator, self.labels, indices)
+        return replace(self, operator=operator, labels=labels, recipe=None)
+
+    @property
+    def fresh(self) -> Fresh | None:
+        """(step, size, seeds) -> the problem of fresh samples, where their law is known."""
+        return None if self.ensemble is None else self._fresh
+
+    def _fresh(self, step: int, size: int, seeds: Sequence[int]) -> SensingProblem:
+        assert self.ensemble is not None  # asked through `fresh`
+        made, stream = OPERATORS[self.ensemble], f"fresh/{step}/"
+        m = size * self.measurements // self.samples
+        operator = made.sample(self.d, self.k, m, seeds, self.like, stream=stream)
+        labels = operator.forward(needed(self, "shift", "a fresh label"))
+        if self.noise_std > 0:
+            noise = per_seed(lambda rng: normal(rng, m), seeds, f"{stream}noise", self.like)
+            labels = labels + self.noise_std * operator.label_scale * noise
+        return replace(self, operator=operator, labels=labels, recipe=None)
 
     def _known_target(self, purpose: str) -> Factors:
         target = self.target

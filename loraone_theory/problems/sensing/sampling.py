@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -73,7 +74,7 @@ def sample_sensing(
     like = torch.empty(0, dtype=validate.dtype(dtype), device=validate.device(device))
     made = OPERATORS[ensemble]
     validate.flag("replace", replace)
-    options = {"replace": replace} if made.repeats else {}
+    options: dict[str, Any] = {"replace": replace} if made.repeats else {}
     if not (made.repeats or replace):
         raise ValueError(
             f"replace=False applies to the completion ensemble; got it with {ensemble!r}; "
@@ -104,7 +105,15 @@ def sample_sensing(
         "spectrum": values.tolist(),
         "seeds": list(draws),
     }
-    return SensingProblem(operator, labels, shift, seeds=draws, recipe=recipe)
+    return SensingProblem(
+        operator,
+        labels,
+        shift,
+        seeds=draws,
+        recipe=recipe,
+        ensemble=ensemble,
+        noise_std=sigma,
+    )
 
 
 def haar_shift(

@@ -14,6 +14,7 @@ from torch import Tensor
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator
 from loraone_theory.core.validate import shapes_match
+from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold, Operator
 from loraone_theory.problems.sensing.indices import Scatter, check_indices, stacked, take_rows
 
@@ -63,6 +64,7 @@ class Completion(Operator):
         seeds: Sequence[int],
         like: Tensor,
         replace: bool = True,
+        stream: str = "",
     ) -> Completion:
         """One operator per seed: uniform entries, with or without replacement, sorted.
 
@@ -81,8 +83,14 @@ class Completion(Operator):
                 return np.sort(rng.integers(d * k, size=measurements))
             return np.sort(rng.choice(d * k, measurements, replace=False))
 
-        flat = stacked([draw(generator(seed, "entries")) for seed in seeds], like)
+        flat = stacked([draw(generator(seed, f"{stream}entries")) for seed in seeds], like)
         return cls(flat // k, flat % k, d, k, like)
+
+    def pick(self, indices: Tensor) -> Completion:
+        """The entries `indices` (..., b), as often as they are named."""
+        lead = len(self.batch_shape)
+        rows, columns = (take(each, indices, lead) for each in (self.rows, self.columns))
+        return Completion(rows, columns, self.d, self.k, self.like)
 
     @property
     def measurements(self) -> int:

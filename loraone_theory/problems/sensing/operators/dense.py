@@ -11,6 +11,7 @@ from torch import Tensor
 
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
+from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold, Operator
 
 
@@ -32,10 +33,16 @@ class Dense(Operator):
     forms: ClassVar[bool] = True
 
     @classmethod
-    def sample(cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor) -> Dense:
+    def sample(
+        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor, stream: str = ""
+    ) -> Dense:
         """One operator per seed."""
-        a = per_seed(lambda rng: normal(rng, measurements, d, k), seeds, "measurements", like)
-        return cls(a)
+        name = f"{stream}measurements"
+        return cls(per_seed(lambda rng: normal(rng, measurements, d, k), seeds, name, like))
+
+    def pick(self, indices: Tensor) -> Dense:
+        """The measurements `indices` (..., b)."""
+        return Dense(take(self.matrices, indices, len(self.batch_shape)))
 
     @property
     def d(self) -> int:  # type: ignore[override]

@@ -6,17 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import shapes_match
-from loraone_theory.problems.sensing.base import Fold, Operator
+from loraone_theory.problems.rows import take
+from loraone_theory.problems.sensing.base import Fold
+from loraone_theory.problems.sensing.bilinear import OfInputs
 
 
 @dataclass(frozen=True, eq=False)
-class MultiResponse(Operator):
+class MultiResponse(OfInputs):
     """𝒜(M) = √k XM row by row, m = Nk: with L = ‖·‖²/2m this is the linear model's ‖·‖²/2N.
 
     One label's noise is √k times as large in its measurement.
@@ -26,14 +27,13 @@ class MultiResponse(Operator):
         k: output width.
     """
 
-    X: Tensor
     k: int
 
     name: ClassVar[str] = "multi-response"
 
     @classmethod
     def sample(
-        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor
+        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor, stream: str = ""
     ) -> MultiResponse:
         """One operator per seed, with the inputs that `sample_linear` draws.
 
@@ -47,17 +47,13 @@ class MultiResponse(Operator):
             measurements=(measurements,),
             k=(k,),
         )
-        X = per_seed(lambda rng: normal(rng, measurements // k, d), seeds, "inputs", like)
+        inputs = measurements // k
+        X = per_seed(lambda rng: normal(rng, inputs, d), seeds, f"{stream}inputs", like)
         return cls(X, k)
 
     @property
-    def d(self) -> int:  # type: ignore[override]
-        """Width of X."""
-        return self.X.shape[-1]
-
-    @property
     def samples(self) -> int:
-        """N."""
+        """N: a minibatch takes all outputs of its inputs."""
         return self.X.shape[-2]
 
     @property
@@ -65,15 +61,9 @@ class MultiResponse(Operator):
         """m = Nk."""
         return self.samples * self.k
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of X."""
-        return self.X.shape[:-2]
-
-    @property
-    def like(self) -> Tensor:
-        """X."""
-        return self.X
+    def pick(self, indices: Tensor) -> MultiResponse:
+        """All outputs of the inputs `indices` (..., b)."""
+        return MultiResponse(take(self.X, indices, len(self.batch_shape)), self.k)
 
     @property
     def label_scale(self) -> float:

@@ -6,18 +6,18 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
-import torch
 from torch import Tensor
 
-from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, normal, per_seed
-from loraone_theory.problems.sensing.base import Fold, Operator
+from loraone_theory.problems.rows import take
+from loraone_theory.problems.sensing.base import Fold
+from loraone_theory.problems.sensing.bilinear import Bilinear
 from loraone_theory.problems.sensing.indices import add_rows, check_indices, stacked, take_rows
 
 
 @dataclass(frozen=True, eq=False)
-class SingleResponse(Operator):
-    """𝒜(M)_i = √k x_iᵀM e_{j_i}; one product with X and one gather.
+class SingleResponse(Bilinear):
+    """𝒜(M)_i = √k x_iᵀM e_{j_i}: rank-one with z_i = √k e_{j_i}, held as indices.
 
     Args:
         X: (..., m, d).
@@ -25,7 +25,6 @@ class SingleResponse(Operator):
         k: output width.
     """
 
-    X: Tensor
     columns: Tensor
     k: int
 
@@ -36,53 +35,26 @@ class SingleResponse(Operator):
 
     @classmethod
     def sample(
-        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor
+        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor, stream: str = ""
     ) -> SingleResponse:
         """One operator per seed, outputs uniform and independent."""
-        X = per_seed(lambda rng: normal(rng, measurements, d), seeds, "inputs", like)
-        draws = [generator(seed, "outputs").integers(k, size=measurements) for seed in seeds]
+        X = per_seed(lambda rng: normal(rng, measurements, d), seeds, f"{stream}inputs", like)
+        draws = [
+            generator(seed, f"{stream}outputs").integers(k, size=measurements) for seed in seeds
+        ]
         return cls(X, stacked(draws, like), k)
 
-    @property
-    def d(self) -> int:  # type: ignore[override]
-        """Width of X."""
-        return self.X.shape[-1]
+    def pick(self, indices: Tensor) -> SingleResponse:
+        """The measurements `indices` (..., b)."""
+        lead = len(self.batch_shape)
+        return SingleResponse(
+            take(self.X, indices, lead), take(self.columns, indices, lead), self.k
+        )
 
-    @property
-    def measurements(self) -> int:
-        """m."""
-        return self.X.shape[-2]
+    def outputs(self, fold: Fold, M: Tensor) -> Tensor:
+        """√k times M gathered at j."""
+        return self.k**0.5 * take_rows(M, fold.data(self.columns, 1))
 
-    @property
-    def batch_shape(self) -> torch.Size:
-        """Leading dimensions of X."""
-        return self.X.shape[:-2]
-
-    @property
-    def like(self) -> Tensor:
-        """X."""
-        return self.X
-
-    def forward(self, F: Factors) -> Tensor:
-        """√k times the row sums of XA ∘ (Bᵀ gathered at j)."""
-        fold = Fold.of(self.batch_shape, F.shape[:-2])
-        XA = fold.data(self.X) @ fold.columns(F.A)
-        B = take_rows(fold.columns(F.B.mT), self._columns(fold))
-        return self.k**0.5 * fold.scalars(XA * B, F.rank)
-
-    def adjoint_right(self, y: Tensor, M: Tensor) -> Tensor:
-        """√k Xᵀ(y ∘ (M gathered at j))."""
-        fold = Fold.of(self.batch_shape, M.shape[:-2], y.shape[:-1])
-        gathered = take_rows(fold.columns(M), self._columns(fold))
-        weighted = fold.weighted(gathered, fold.vectors(self.k**0.5 * y))
-        return fold.back(fold.data(self.X).mT @ weighted)
-
-    def adjoint_left(self, y: Tensor, M: Tensor) -> Tensor:
-        """√k (y ∘ XM) added up at j."""
-        fold = Fold.of(self.batch_shape, M.shape[:-2], y.shape[:-1])
-        XM = fold.data(self.X) @ fold.columns(M)
-        weighted = fold.weighted(XM, fold.vectors(self.k**0.5 * y))
-        return fold.back(add_rows(weighted, self._columns(fold), self.k))
-
-    def _columns(self, fold: Fold) -> Tensor:
-        return fold.data(self.columns, 1)
+    def spread(self, fold: Fold, M: Tensor) -> Tensor:
+        """√k times M added up at j."""
+        return self.k**0.5 * add_rows(M, fold.data(self.columns, 1), self.k)

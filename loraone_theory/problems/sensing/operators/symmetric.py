@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import per_seed
+from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold, Operator
 
 
@@ -35,7 +36,7 @@ class Symmetric(Operator):
 
     @classmethod
     def sample(
-        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor
+        cls, d: int, k: int, measurements: int, seeds: Sequence[int], like: Tensor, stream: str = ""
     ) -> Symmetric:
         """One operator per seed: entries N(0, 1) on the diagonal, N(0, ½) off it.
 
@@ -51,10 +52,14 @@ class Symmetric(Operator):
         a = per_seed(
             lambda rng: rng.standard_normal((measurements, len(size))) * size,
             seeds,
-            "measurements",
+            f"{stream}measurements",
             like,
         )
         return cls(a, d)
+
+    def pick(self, indices: Tensor) -> Symmetric:
+        """The measurements `indices` (..., b)."""
+        return Symmetric(take(self.packed, indices, len(self.batch_shape)), self.d)
 
     @property
     def k(self) -> int:  # type: ignore[override]
