@@ -48,6 +48,12 @@ def test_a_run_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         (("--data", "X.txt", "--labels", "Y.csv"), "must end in .npy or .csv"),
         (("--data", "none.npy", "--labels", "Y.csv"), "there is no file"),
         (("--data", "X.npy", "--labels", "words.csv"), "must hold a matrix of numbers"),
+        (("--data", "X.npy", "--labels", "heading.csv"), "it has no row of numbers"),
+        (("--data", "X.npy", "--labels", "complex.npy"), "real numbers; got dtype complex128"),
+        (("--data", "X.npy", "--labels", "truth.npy"), "real numbers; got dtype bool"),
+        (("--data", "X.npy", "--labels", "Y.csv", "--model", "relu"), "--model is of random"),
+        (("--data", "X.npy", "--labels", "Y.csv", "--noise-std", 1), "--noise-std is of random"),
+        (("--relative-shift", 0.2), "--relative-shift is of the ReLU model"),
     ],
 )
 def test_bad_files(
@@ -56,6 +62,9 @@ def test_bad_files(
 ) -> None:  # fmt: skip
     files(tmp_path)
     (tmp_path / "words.csv").write_text("a,b\nc,d\n")
+    (tmp_path / "heading.csv").write_text("a,b\n\n")
+    np.save(tmp_path / "complex.npy", np.full((40, 4), 1 + 1j))
+    np.save(tmp_path / "truth.npy", np.full((40, 4), True))
     monkeypatch.chdir(tmp_path)
     assert run("simulate", "lora-one", "--steps", 2, *arguments) == 2
     said = capsys.readouterr().err

@@ -118,6 +118,11 @@ class Compare:
             screen.print(textwrap.fill(text, screen.width, subsequent_indent="  "))
 
     def _problem(self, seeds: range) -> Problem:
+        if self.model == "linear" and self.relative_shift != Compare.relative_shift:
+            raise ValueError(
+                f"--relative-shift is of the ReLU model; got {self.relative_shift} without "
+                "--model relu; give both or leave it out"
+            )
         sizes = {"d": self.d, "k": self.k, "true_rank": self.true_rank, "seeds": seeds}
         sizes |= {"condition_number": self.condition_number}
         if self.model == "linear":

@@ -27,20 +27,30 @@ def read(path: Path, dtype: torch.dtype, device: str) -> Tensor:
     if not path.is_file():
         raise FileNotFoundError(f"there is no file {path}; give the path of a .npy or .csv")
     try:
-        found = np.load(path, allow_pickle=False) if path.suffix == ".npy" else _table(path)
-        matrix = np.asarray(found, dtype=np.float64)
+        found = _array(path) if path.suffix == ".npy" else _table(path)
     except (ValueError, TypeError, OSError) as error:
         raise ValueError(f"{path} must hold a matrix of numbers: {error}") from None
+    if found.dtype.kind not in "fiu":
+        raise ValueError(f"{path} must hold a matrix of real numbers; got dtype {found.dtype}")
+    matrix = np.asarray(found, dtype=np.float64)
     if matrix.ndim != 2:
         raise ValueError(f"{path} must hold a matrix; got shape {matrix.shape}")
     return torch.from_numpy(matrix).to(dtype=dtype, device=device)
 
 
+def _array(path: Path) -> np.ndarray:
+    with path.open("rb") as file:  # np.load would take other kinds of files
+        found: np.ndarray = np.lib.format.read_array(file, allow_pickle=False)
+    return found
+
+
 def _table(path: Path) -> np.ndarray:
-    with path.open(encoding="utf-8") as file:
-        first = file.readline().split(",")
-    heading = not all(NUMBER.match(cell) for cell in first)
-    return np.loadtxt(path, delimiter=",", skiprows=int(heading), ndmin=2)
+    lines = path.read_text(encoding="utf-8").splitlines()
+    heading = bool(lines) and not all(NUMBER.match(cell) for cell in lines[0].split(","))
+    rows = [line for line in lines[int(heading) :] if line.strip()]
+    if not rows:
+        raise ValueError("it has no row of numbers")
+    return np.loadtxt(rows, delimiter=",", ndmin=2)
 
 
 def problem(

@@ -6,7 +6,7 @@ import ast
 import inspect
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
@@ -31,6 +31,10 @@ from loraone_theory.problems.relu.sampling import sample_relu
 
 RECORDED = ("loss", "risk", "left_alignment", "right_alignment")
 ROWS = 11
+# What random instances are drawn by.
+OF_INSTANCES = (
+    "model", "d", "k", "true_rank", "samples", "condition_number", "relative_shift", "noise_std",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -59,12 +63,12 @@ class Simulate:
     """c of the ReLU model, the largest |Δ_m|/|w_m|."""
     learning_rate: float | None = None
     """η > 0, by default 0.1."""
-    schedule: tuple[str, ...] = ()
+    schedule: tuple[str, ...] | None = None
     """A schedule in place of η, for example --schedule cosine peak=0.5 warmup=50; its `steps` are
     those of the run unless given."""
     steps: int = 500
     """How many steps."""
-    seeds: tuple[int, ...] = ()
+    seeds: tuple[int, ...] | None = None
     """One trial for each seed."""
     trials: int | None = None
     """In place of --seeds: number of trials, by default 4; trial i has seed i."""
@@ -131,10 +135,10 @@ class Simulate:
         return DONE if trajectory.ok.all() else FAILED
 
     def _seeds(self) -> Sequence[int]:
-        if self.seeds:
+        if self.seeds is not None:
             if self.trials is not None:
                 raise ValueError("--seeds and --trials exclude each other; give one of them")
-            return self.seeds
+            return validate.seeds(self.seeds)
         return range(validate.integer("trials", 4 if self.trials is None else self.trials, least=1))
 
     def _method(self) -> methods.Method:
@@ -142,8 +146,10 @@ class Simulate:
         return factory(**settings(self.set, factory, f"method {self.method!r}")).at(self.rank)
 
     def _rate(self) -> float | Schedule:
-        if not self.schedule:
+        if self.schedule is None:
             return 0.1 if self.learning_rate is None else self.learning_rate
+        if not self.schedule:
+            raise ValueError("--schedule needs a name and its settings, as in constant rate=0.1")
         if self.learning_rate is not None:
             raise ValueError("--schedule and --learning-rate exclude each other; give one of them")
         name, *given = self.schedule
@@ -157,6 +163,7 @@ class Simulate:
         return factory(**found)
 
     def _problem(self, seeds: Sequence[int]) -> Problem:
+        self._refuse_unused()
         if self.data is not None:
             kind = validate.dtype(self.dtype)
             return given.problem(self.data, self.labels, self.weights, kind, self.device)
@@ -177,6 +184,21 @@ class Simulate:
         if self.model == "relu":
             return sample_relu(**common, relative_shift=self.relative_shift)
         return sample_linear(**common, keep_inputs=self.batch_size is not None)
+
+    def _refuse_unused(self) -> None:
+        """What was given and would change nothing is refused."""
+        usual = {field.name: field.default for field in fields(self)}
+        if self.data is not None:
+            unused, why = OF_INSTANCES, "is of random instances, and --data brings its own"
+        elif self.model == "linear":
+            unused, why = ("relative_shift",), "is of the ReLU model; give --model relu too"
+        else:
+            return
+        for name in unused:
+            if getattr(self, name) != usual[name]:
+                raise ValueError(
+                    f"--{name.replace('_', '-')} {why}; got {getattr(self, name)}; leave it out"
+                )
 
     def _write(self, trajectory: Trajectory) -> None:
         if self.save is not None:

@@ -1,0 +1,227 @@
+"""Hostile words for every option of every command: one clear line, or the right thing done.
+
+The rows are made from the fields of the commands, so that a new
+option is covered the day it is added. An option accepts a word on the list RIGHT only.
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from loraone_theory import bench
+from loraone_theory.claims.run import verify_all
+from loraone_theory.cli import commands, main
+
+SIZES = "--d 6 --k 5 --rank 2 --true-rank 2 --steps 2 --trials 1 --samples"
+SMALL = [*SIZES.split(), "20"]
+OWN = ["simulate", "lora-one", "--rank", "2", "--steps", "2", "--trials", "1"]
+# What each command is called with besides the hostile words.
+BASE: dict[str, list[str]] = {
+    "simulate": ["simulate", "lora-one", *SMALL],
+    "compare": ["compare", "lora-one", *SMALL],
+    "bench": ["bench", "nothing", "--pairs", "1"],
+    "describe": ["describe"],
+    "list": ["list"],
+    "report": ["report", "--json", "verdicts.json", "--out", "made.md"],
+    "reproduce": ["reproduce", "fig_good", "--experiments", "experiments", "--out", "made"],
+    "verify": ["verify", "3.4", "--smoke"],
+}
+# Options that go with others, or that another one of the base excludes.
+WITH: dict[str, list[str]] = {
+    "simulate seeds": ["simulate", "lora-one", *SMALL[:-4], "--samples", "20"],
+    "simulate damping": ["simulate", "lora-one-preconditioned", *SMALL],
+    "simulate init_std": ["simulate", "lora", *SMALL],
+    "simulate sampling": [*BASE["simulate"], "--batch-size", "4"],
+    "simulate relative_shift": [*BASE["simulate"], "--model", "relu"],
+    "simulate data": [*OWN, "--labels", "X.npy"],
+    "simulate labels": [*OWN, "--data", "X.npy"],
+    "simulate weights": [*OWN, "--data", "X.npy", "--labels", "X.npy"],
+    "compare relative_shift": [*BASE["compare"], "--model", "relu"],
+    "bench page": [*BASE["bench"], "--json", "rows.json"],
+    "simulate method": ["simulate"],
+    "compare methods": ["compare", *SMALL],
+    "bench names": ["bench"],
+    "verify claims": ["verify", "--smoke"],
+    "reproduce names": ["reproduce", "--experiments", "experiments", "--out", "made"],
+}
+
+INTEGERS = ("-1", "0", "1.5", "x", "", "nan", "1e3", "True", str(2**70), "-" + "9" * 400)
+NUMBERS = ("-1", "nan", "inf", "-inf", "x", "", "1e400", "True", "1j", "0")
+TEXTS = ("nonsense", "", "[red]o[/x]", "é" * 400)
+PATHS = (
+    "folder", "folder/", "", "nowhere/file.npz", "note.txt", "note.txt/file.json", "-", ".",
+    "n" * 300 + ".npz", "n" * 300 + ".json", "damaged.npz", "damaged.json", "damaged.npy",
+    "damaged.csv", "empty.npy", "empty.csv", "list.json", "[red]o[/x].npz",
+)  # fmt: skip
+# Annotation of a field -> hostile words, each a list of what follows the option.
+WORDS: dict[str, list[list[str]]] = {
+    "int": [[w] for w in INTEGERS],
+    "float": [[w] for w in NUMBERS],
+    "str": [[w] for w in TEXTS],
+    "Path": [[w] for w in PATHS],
+    "Literal": [[w] for w in (*TEXTS, "1")],
+    "bool": [["yes"], [""]],
+    "tuple[str": [[], *([w] for w in (*TEXTS, "=", "=1", "a=b=c", "a=" + "[" * 300))],
+    "tuple[int": [[], *([w] for w in INTEGERS if w != "0"), ["0", "x"]],
+}
+# Words that are no fault of these options.
+RIGHT: dict[str, set[str]] = {
+    # No steps cannot be, but the first seed, no noise, no damping and no damage can.
+    "verify seed": {"0"},
+    "simulate damping": {"0"},
+    "simulate noise_std": {"0"},
+    # Nothing is set; nothing is recorded.
+    "simulate set": {"(none)"},
+    "simulate record": {"(none)"},
+    # A file that is there is replaced.
+    "simulate save": {"damaged.npz"},
+    "compare save": {"damaged.npz"},
+    # Any folder that is there or can be made.
+    "reproduce out": {w for w in PATHS if not w.startswith(("note", "damaged", "empty", "list"))},
+}
+# Words that are good, by option or by field; without them the rows would show nothing.
+GOOD_WORDS: dict[str, str] = {
+    "d": "7", "k": "5", "rank": "2", "true_rank": "2", "samples": "21", "steps": "3",
+    "trials": "2", "seeds": "1 2", "condition_number": "2", "relative_shift": "0.2",
+    "learning_rate": "0.2", "schedule": "constant rate=0.1", "method": "lora", "methods": "lora",
+    "set": "scale=2", "model": "relu", "batch_size": "4", "sampling": "epochs", "init_std": "0.1",
+    "damping": "0.1", "record": "loss", "every": "2", "reduce": "never", "device": "cpu",
+    "dtype": "float32", "noise_std": "0.1", "data": "X.npy", "labels": "X.npy",
+    "weights": "W.npy", "save": "a.npz", "plot": "a.png", "tune": "", "tiny": "", "smoke": "",
+    "names": "nothing", "reproduce names": "fig_good", "json": "rows.json", "page": "a.md",
+    "pairs": "1", "name": "lora", "experiments": "experiments", "report json": "verdicts.json",
+    "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "3.5",
+    "confidence": "0.9", "seed": "3",
+}  # fmt: skip
+
+
+def flag_of(field: dataclasses.Field) -> list[str]:
+    """The option's name on the command line; positional arguments have none."""
+    return [] if "Positional" in str(field.type) else [f"--{field.name.replace('_', '-')}"]
+
+
+def words_for(annotation: str) -> list[list[str]]:
+    """Hostile words for a field of this type; none at all are all there are, where positional."""
+    inner = annotation.removeprefix("tyro.conf.Positional[")
+    found = next(words for start, words in WORDS.items() if inner.startswith(start))
+    return [words for words in found if words or inner == annotation]
+
+
+def rows() -> Iterator[tuple[str, str]]:
+    for name, command in commands.COMMANDS.items():
+        for field in dataclasses.fields(command):  # type: ignore[arg-type]
+            yield name, field.name
+
+
+GOOD = '''
+"""A parabola."""
+from dataclasses import dataclass
+
+import numpy as np
+
+from loraone_theory import experiment, plotting
+
+
+@dataclass(frozen=True, kw_only=True)
+class Config(experiment.Config):
+    """Points."""
+
+    points: tuple[int, ...] = (1, 2, 3)
+    """Where."""
+
+
+SMOKE = Config(points=(1, 2))
+
+
+def run(config, progress):
+    return {"y": np.array(config.points) ** 2}
+
+
+def plot(data, config):
+    return {}
+'''
+
+
+@pytest.fixture(scope="module")
+def verdicts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    path = tmp_path_factory.mktemp("verdicts") / "verdicts.json"
+    verify_all(["3.4"], smoke=True, json=path)
+    return path.read_bytes()
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> Path:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(bench.BENCHMARKS, "nothing", lambda setting: iter(()))
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "experiments").mkdir()
+    (tmp_path / "experiments" / "fig_good.py").write_text(GOOD)
+    (tmp_path / "note.txt").write_text("a note")
+    for suffix in ("npz", "json", "npy", "csv"):
+        (tmp_path / f"damaged.{suffix}").write_bytes(b"PK\x03\x04\xff\x00{")
+    for suffix in ("npy", "csv"):
+        (tmp_path / f"empty.{suffix}").write_bytes(b"")
+    rng = np.random.default_rng(0)
+    np.save(tmp_path / "X.npy", rng.standard_normal((20, 6)))
+    np.save(tmp_path / "W.npy", rng.standard_normal((6, 6)))
+    (tmp_path / "list.json").write_text("[1, {}]")
+    (tmp_path / "verdicts.json").write_bytes(verdicts)
+    return tmp_path
+
+
+def files(folder: Path) -> dict[Path, bytes | None]:
+    return {p: p.read_bytes() if p.is_file() else None for p in sorted(folder.rglob("*"))}
+
+
+def answer(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
+    """What is wrong with a command's answer to these words, or ""."""
+    capsys.readouterr()
+    try:
+        code = main(arguments)
+    except SystemExit as error:  # of the parser
+        return "" if error.code == 2 else f"exit {error.code}"
+    except Exception as error:
+        return f"raw {type(error).__name__}: {error!s:.80}"
+    said = capsys.readouterr()
+    if code == 0:
+        return "accepted"
+    if "Traceback" in said.err or not said.err.startswith("error: ") or said.err.count("\n") != 1:
+        return f"exit {code}, not one line: {said.err or said.out:.300}"
+    return "" if 20 < len(said.err) < 1500 else f"unclear: {said.err:.80}"
+
+
+@pytest.mark.parametrize(("command", "option"), list(rows()))
+def test_good_words(
+    command: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else the rows below would show nothing."""
+    field = next(f for f in dataclasses.fields(commands.COMMANDS[command]) if f.name == option)  # type: ignore[arg-type]
+    full = f"{command} {option}"
+    if option == "plot_only":
+        assert main(BASE[command]) == 0
+    words = GOOD_WORDS.get(full, GOOD_WORDS.get(option))
+    assert words is not None, f"{full} needs good words in GOOD_WORDS of this file"
+    assert main([*WITH.get(full, BASE[command]), *flag_of(field), *words.split()]) == 0
+    assert capsys.readouterr().err == ""
+
+
+@pytest.mark.parametrize(("command", "option"), list(rows()))
+def test_hostile_words(
+    command: str, option: str, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    field = next(f for f in dataclasses.fields(commands.COMMANDS[command]) if f.name == option)  # type: ignore[arg-type]
+    full = f"{command} {option}"
+    base = WITH.get(full, BASE[command])
+    flag = flag_of(field)
+    before, found = files(folder), {}
+    for words in words_for(str(field.type)):
+        text = " ".join(words) if words else "(none)"
+        if text not in RIGHT.get(full, ()) and (said := answer([*base, *flag, *words], capsys)):
+            found[text[:40]] = said
+        if files(folder) != before:
+            found[f"{text[:40]} written"] = str(sorted(set(files(folder)) - set(before)))
+            break
+    assert found == {}
