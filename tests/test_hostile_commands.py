@@ -1,7 +1,7 @@
 """Hostile words for every option of every command: one clear line, or the right thing done.
 
-The rows are made from the fields of the commands, so that a new
-option is covered the day it is added. An option accepts a word on the list RIGHT only.
+The rows are made from the fields of the commands, so that a new option is covered the day it is
+added. An option accepts a word on the list RIGHT only.
 """
 
 import dataclasses

@@ -188,6 +188,7 @@ class Simulate:
     def _refuse_unused(self) -> None:
         """What was given and would change nothing is refused."""
         usual = {field.name: field.default for field in fields(self)}
+        unused: tuple[str, ...]
         if self.data is not None:
             unused, why = OF_INSTANCES, "is of random instances, and --data brings its own"
         elif self.model == "linear":
