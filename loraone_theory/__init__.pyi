@@ -31,6 +31,7 @@ from loraone_theory.predict.tuning import tune_step as tune_step
 from loraone_theory.problems.activation import sample_activation as sample_activation
 from loraone_theory.problems.autograd import LossProblem as LossProblem
 from loraone_theory.problems.from_loss import from_loss as from_loss
+from loraone_theory.problems.linear.lazy import sample_linear_lazy as sample_linear_lazy
 from loraone_theory.problems.linear.problem import LinearProblem as LinearProblem
 from loraone_theory.problems.linear.reduction import Reduction as Reduction
 from loraone_theory.problems.linear.reduction import reduce as reduce

@@ -168,3 +168,108 @@ def test_online_widths_without_a_matrix() -> None:
     assert run.risk[0, 0] == pytest.approx(1.0, rel=1e-6)
     with pytest.raises(ValueError, match=r"rank \+ true_rank must be at most d"):
         lt.simulate_online(d=4, k=4, rank=3, true_rank=2, batch=8, learning_rate=0.1, steps=3)
+
+
+# --- label noise, revealed along the directions that a run visits ------------------------------
+
+WIDE = {"d": 24, "k": 30, "true_rank": 2, "samples": 60, "noise_std": 0.3}
+
+
+def measures(run, problem) -> list:
+    """Risk, loss, σ₁ and σ₂ of AB, and ‖B off V‖ at the end."""
+    S = torch.linalg.svdvals(run.final.dense())
+    V = problem.shift.B.mT
+    off = run.final.B - run.final.B @ V @ V.mT
+    ends = [run["risk"][-1], run["loss"][-1], S[:, 0], S[:, 1]]
+    return [*ends, torch.linalg.matrix_norm(off), run["loss"][0]]
+
+
+@pytest.mark.parametrize("method", ["lora", "lora-one"])
+def test_lazy_noise_has_the_law_of_all_of_it(method: str) -> None:
+    """After 6 steps at r = 2, from LoRA-init and from Spectral-init."""
+    found = []
+    for lazy in (False, True):
+        seeds = range(10**6 * lazy, 10**6 * lazy + 250)
+        more = {"steps": 6, "rank": 2} if lazy else {}
+        sample = lt.sample_linear_lazy if lazy else lt.sample_linear_matrix_free
+        problem = sample(**WIDE, **more, seeds=seeds)
+        options = {"init_std": 0.3} if method == "lora" else {}
+        run = lt.simulate(
+            problem, method, rank=2, learning_rate=0.5, steps=6, seeds=seeds, every=6,
+            record=("loss", "risk"), **options,
+        )  # fmt: skip
+        found.append(measures(run, problem))
+    same_law(*found)
+
+
+@pytest.mark.parametrize("N", [60, 17])
+def test_lazy_noise_is_one_matrix(N: int) -> None:
+    """Asked for in full it is one Gaussian matrix, whose loss and gradients those before were."""
+    d, k, sigma = 20, 23, 0.4
+    problem = lt.sample_linear_lazy(
+        d=d, k=k, true_rank=2, samples=N, noise_std=sigma, steps=3, rank=2, seeds=(3, 4)
+    )
+    rng = np.random.default_rng(0)
+    F = Factors(*(torch.from_numpy(rng.standard_normal((2, *s))) for s in ((d, 2), (2, k))))
+    loss, gradients = problem.loss(F), problem.gradients(F)
+    assert problem.noise.left.directions.shape[-1] == 4  # CA and CΔ
+    assert problem.noise.right.directions.shape[-1] == 4
+    G = problem.one_step_gradient().dense()
+    Z = problem.noise.times(torch.eye(k).double().expand(2, k, k))
+    assert problem.noise.right.directions.shape[-1] == k
+    h = min(N, d)
+    assert not Z[:, h:].any()
+    # All of its norm is now in Z, of variance σ²/N: hk of them to six standard errors.
+    torch.testing.assert_close(Z.square().sum((-2, -1)), problem.noise.total, rtol=1e-12, atol=0)
+    assert (problem.noise.rest.abs() <= 1e-12 * problem.noise.total).all()
+    mean = float(Z[:, :h].square().mean()) * N / sigma**2
+    assert abs(mean - 1) <= 6 * (2 / (2 * h * k)) ** 0.5
+    C = problem.covariance.half(torch.eye(d).double().expand(2, d, d))
+    A, B = (M.clone().requires_grad_() for M in F)
+    miss = C @ (A @ B - problem.shift.dense()) - Z
+    explicit = 0.5 * miss.square().sum((-2, -1)) + problem.constant
+    torch.testing.assert_close(loss, explicit.detach(), rtol=1e-12, atol=0)
+    expected = torch.autograd.grad(explicit.sum(), (A, B))
+    for one, two in zip(gradients, expected, strict=True):
+        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-12)
+    torch.testing.assert_close(G, C.mT @ (C @ problem.shift.dense() + Z), rtol=1e-11, atol=1e-12)
+
+
+def test_completed_noise_is_gaussian() -> None:
+    """After a run of 6 steps the completed Z̃ has the law of a Gaussian matrix."""
+    found = []
+    for lazy in (False, True):
+        seeds = range(10**6 * lazy, 10**6 * lazy + 250)
+        if lazy:
+            problem = lt.sample_linear_lazy(**WIDE, steps=6, rank=2, seeds=seeds)
+            lt.simulate(
+                problem, "lora", rank=2, learning_rate=0.5, steps=6, seeds=seeds, init_std=0.3
+            )
+            problem.noise.most += 30
+            Z = problem.noise.times(torch.eye(30).double().expand(250, 30, 30))
+        else:
+            Z = lt.sample_linear_matrix_free(**WIDE, seeds=seeds).noise
+        S = torch.linalg.svdvals(Z)
+        entries = [Z[:, 0, 0], Z[:, 23, 29]]
+        found.append([Z.square().sum((-2, -1)), S[:, 0], S[:, -1], *entries])
+    same_law(*found)
+
+
+def test_lazy_noise_where_all_of_it_would_not_fit() -> None:
+    """d = k = 10⁵: the noise takes 80 GB, two steps of rank 1 a few megabytes."""
+    sizes = {"d": 10**5, "k": 10**5, "true_rank": 1, "samples": 2 * 10**5, "noise_std": 0.1}
+    problem = lt.sample_linear_lazy(**sizes, steps=2, rank=1)
+    run = lt.simulate(
+        problem, "lora", rank=1, learning_rate=0.5, steps=2, init_std=0.01, record=("loss", "risk")
+    )
+    sides = (problem.noise.left, problem.noise.right)
+    held = sum(s.directions.numel() + s.answers.numel() for s in sides)
+    assert 8 * held <= 30e6
+    # L₀ = ½⟨Δ, Σ̂Δ⟩ + σ²·(Nk dof)/2N: ½ and 500, to a relative √(2/Nk) = 1e-5.
+    assert float(run["loss"][0, 0]) == pytest.approx(0.5 * 0.01 * 10**5 + 0.5, abs=0.2)
+    with pytest.raises(ValueError, match="draw it with a larger steps or rank"):
+        lt.simulate(problem, "lora", rank=1, learning_rate=0.1, steps=9, init_std=0.01)
+    with pytest.raises(ValueError, match=r"pays for runs of fewer than k/2r steps"):
+        lt.sample_linear_lazy(**(sizes | {"k": 20}), steps=5, rank=2)
+    with pytest.raises(ValueError, match="noise_std must be finite and > 0"):
+        lt.sample_linear_lazy(**(sizes | {"noise_std": 0.0}), steps=2, rank=1)

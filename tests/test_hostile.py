@@ -91,6 +91,7 @@ GOOD: dict[str, Any] = {
     "lt.LinearProblem.from_data.shift": PAIR, "lt.rip.designed.d": 3, "lt.rip.designed.k": 2,
     "stats.mean_sequence.values": np.arange(5.0), "confidence": 0.9,
     "lt.SensingProblem.from_data.labels": SENSING.labels,
+    "lt.sample_linear_lazy.k": 30,
 }  # fmt: skip
 # Values that break a rule elsewhere and are right here.
 RIGHT: dict[str, tuple[str, ...]] = {

@@ -64,3 +64,19 @@ def concatenate(first: Factors, second: Factors) -> Factors:
         torch.cat([widen(first.A), widen(second.A)], dim=-1),
         torch.cat([widen(first.B), widen(second.B)], dim=-2),
     )
+
+
+def squared_norm(E: Factors) -> Tensor:
+    """‖AB‖_F², shape (...), without a d×k matrix unless that is smaller.
+
+    With A = QR it is ‖RB‖_F²: of a difference [A T]·[B; −C] as accurate as the difference itself.
+
+    >>> float(squared_norm(Factors(torch.ones(2, 1), torch.ones(1, 3))))
+    6.0
+    """
+    d, k = E.shape[-2:]
+    if 4 * E.rank > min(d, k):
+        M = E.dense()
+        return (M * M).sum((-2, -1))
+    C = torch.linalg.qr(E.A, mode="r").R @ E.B
+    return (C * C).sum((-2, -1))

@@ -7,6 +7,7 @@ from typing import Any
 
 from loraone_theory.problems.activation import sample_activation
 from loraone_theory.problems.base import Problem
+from loraone_theory.problems.linear.lazy import sample_linear_lazy
 from loraone_theory.problems.linear.sampling import (
     linear_population,
     sample_linear,
@@ -20,6 +21,7 @@ SAMPLERS: dict[str, Callable[..., Problem]] = {
     "sample_activation": sample_activation,
     "sample_linear": sample_linear,
     "sample_linear_matrix_free": sample_linear_matrix_free,
+    "sample_linear_lazy": sample_linear_lazy,
     "sample_relu": sample_relu,
     "sample_relu_population": sample_relu_population,
     "sample_sensing": sample_sensing,

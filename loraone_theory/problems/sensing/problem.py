@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.factors import Factors, concatenate, squared_norm
 from loraone_theory.core.implicit import Implicit
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
@@ -207,10 +207,8 @@ class SensingProblem(Described):
         target = self._known_target("the risk")
         E = concatenate(shift, Factors(target.A, -target.B))
         if 4 * E.rank > min(self.d, self.k):
-            E = Factors(self.residual(shift), torch.eye(self.k).to(self.like))
-            return 0.5 * (E.A * E.A).sum((-2, -1))
-        C = torch.linalg.qr(E.A, mode="r").R @ E.B
-        return 0.5 * (C * C).sum((-2, -1))
+            return 0.5 * (self.residual(shift) ** 2).sum((-2, -1))
+        return 0.5 * squared_norm(E)
 
     def with_offset(self, offset: Factors) -> SensingProblem:
         """The same problem with W_f = W − offset."""
