@@ -80,7 +80,9 @@ STYLE: Any = {
 # share a colour and differ in their dashes.
 BLACK, ORANGE, SKY, GREEN = "#000000", "#E69F00", "#56B4E9", "#009E73"
 BLUE, VERMILLION, PURPLE, GREY = "#0072B2", "#D55E00", "#CC79A7", "#7F7F7F"
+YELLOW = "#B8A800"  # theirs, darker: #F0E442 does not show on white
 SOLID, DASHDOT, SHORT = "-", (0, (5, 1.5, 1, 1.5)), (0, (2.5, 1))
+LONG, DOTTED = (0, (7, 1.5)), (0, (1, 2))
 
 METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
     "full": ("Full fine-tuning", BLACK, SOLID),
@@ -88,6 +90,10 @@ METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
     "flow": ("LoRA, gradient flow", VERMILLION, (0, (1, 1))),
     "lora+": ("LoRA+", VERMILLION, DASHDOT),
     "p-lora": ("P-LoRA", VERMILLION, SHORT),
+    "p-lora-alternating": ("P-LoRA, alternating", VERMILLION, LONG),
+    "nystrom": ("Nyström", VERMILLION, DOTTED),
+    "muon": ("Muon", YELLOW, SOLID),
+    "lora-muon": ("LoRA-Muon", YELLOW, DASHDOT),
     "rslora": ("rsLoRA", ORANGE, SHORT),
     "lora-pro": ("LoRA-Pro", ORANGE, SOLID),
     "adalora": ("AdaLoRA", ORANGE, DASHDOT),
@@ -95,6 +101,7 @@ METHOD_STYLES: dict[str, tuple[str, str, Any]] = {
     "lora-one-preconditioned": ("LoRA-One, preconditioned", SKY, SOLID),
     "lora-one-released": ("LoRA-One, released", BLUE, DASHDOT),
     "lora-one-early": ("LoRA-One, early", BLUE, SHORT),
+    "lora-one-whitened": ("LoRA-One, whitened", SKY, SHORT),
     "lora-ga": ("LoRA-GA", GREEN, SOLID),
     "lora-sb": ("LoRA-SB", PURPLE, SOLID),
     "lora-xs": ("LoRA-XS", PURPLE, DASHDOT),

@@ -262,6 +262,9 @@ RULES: dict[str, Callable[[], rules.Rule]] = {
 RULES["adalora"] = lambda: rules.adalora(rules.gd(0.01), target_rank=2, total_steps=12)
 RULES["lora-pro with betas"] = lambda: rules.lora_pro(0.01, betas=(0.9, 0.999))
 RULES["scaled-adamw of peft"] = lambda: rules.scaled_adamw(0.01, order="peft")
+RULES["whitened by a covariance"] = lambda: rules.whitened(
+    0.01, covariance=np.diag(1.0 + np.arange(D))
+)
 RULES["adaptive preconditioned"] = lambda: rules.preconditioned(0.01, adaptive=0.1)
 EQUIVARIANT = {
     "gd",
@@ -272,6 +275,7 @@ EQUIVARIANT = {
     "muon",
     "preconditioned",
     "adaptive preconditioned",
+    "whitened",
 }
 
 

@@ -31,6 +31,7 @@ DELTA = (
 )
 Y = X @ (W + DELTA)
 PROBLEM = lt.LinearProblem.from_data(X, shift=DELTA, pretrained=W)
+SIGMA = X.T @ X / N
 ADAM = {"betas": (0.8, 0.95), "eps": 1e-6, "weight_decay": 0.1}
 
 
@@ -133,6 +134,44 @@ def preconditioned(p, g, memory, eta, kw, s, damping):
         A - eta * g[0] @ invert(B @ B.T + lam * eye),
         B - eta * invert(A.T @ A + lam * eye) @ g[1],
     ]
+
+
+def alternating(p, g, memory, eta, kw, s, damping):
+    A, B = p
+    A = A - eta * memory["gradients"]([A, B])[0] @ pinv(B @ B.T)
+    return [A, B - eta * pinv(A.T @ A) @ memory["gradients"]([A, B])[1]]
+
+
+def whitened(p, g, memory, eta, kw, s, damping):
+    A, B = p
+    Sigma = SIGMA if "covariance" in kw else np.eye(D)
+    return [
+        A - eta * np.linalg.solve(Sigma, g[0]) @ pinv(B @ B.T),
+        B - eta * pinv(A.T @ Sigma @ A) @ g[1],
+    ]
+
+
+def msign(M: np.ndarray) -> np.ndarray:
+    U, S, Vh = np.linalg.svd(M, full_matrices=False)
+    kept = S > len(M) * 2.3e-16 * S[0]
+    return U[:, kept] @ Vh[kept]
+
+
+def muon(p, g, memory, eta, kw, s, damping):
+    old = memory.get("means", [np.zeros_like(G) for G in g])
+    memory["means"] = means = [kw["beta"] * M + G for M, G in zip(old, g, strict=True)]
+    keep = 1 - eta * kw["weight_decay"]
+    return [keep * P - eta * msign(M) for P, M in zip(p, means, strict=True)]
+
+
+def lora_muon(p, g, memory, eta, kw, s, damping):
+    def root(M: np.ndarray) -> np.ndarray:
+        values, vectors = np.linalg.eigh(pinv(M + damping * np.eye(RANK)))
+        return vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
+
+    A, B = p
+    left, right = root(A.T @ A), root(B @ B.T)
+    return [A - eta * msign(g[0] @ right) @ right, B - eta * left @ msign(left @ g[1])]
 
 
 def scaled_released(p, g, memory, eta, kw, s, damping):
@@ -257,6 +296,10 @@ CASES = [
         damping=1e-2,
         label="p-lora-adamw peft",
     ),
+    Case("p-lora-alternating", alternating, 0.3, STD),
+    Case("muon", muon, 0.02, {"beta": 0.7, "weight_decay": 0.1, **STD}),
+    Case("lora-muon", lora_muon, 0.02, STD, damping=1e-2),
+    Case("nystrom", preconditioned, 0.3, {"scale": 1.5}),
     Case("lora-pro", lora_pro, 0.3, STD),
     Case("lora-pro", lora_pro, 0.3, STD, damping=1e-2, label="lora-pro damped"),
     Case("lora-pro-adamw", lora_pro_adamw, 0.05, {**ADAM, **STD}),
@@ -272,6 +315,14 @@ CASES = [
     Case("lora-one-preconditioned", preconditioned, 0.3, {"scale": 1.5}),
     Case("lora-one-adamw", adamw, 0.02, {**ADAM, "scale": 1.5}),
     Case("lora-one-scaled-adamw", scaled_released, 0.02, {**ADAM, "scale": 1.5}, damping=1e-2),
+    Case("lora-one-whitened", whitened, 0.3, {"scale": 1.5}),
+    Case(
+        "lora-one-whitened",
+        whitened,
+        0.3,
+        {"covariance": SIGMA, "scale": 1.5},
+        label="lora-one-whitened by the samples",
+    ),
     Case("lora-one-released", gd, 0.3, {"scale": 1.5}),
     Case("lora-one-early", gd, 0.1, {"scale": 1.5}),
 ]

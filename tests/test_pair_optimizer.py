@@ -39,6 +39,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "damping": 1e-2,
         "order": "released",
     },
+    "whitened": {"lr": 0.3, "damping": 1e-2},
 }
 STEPS = 20
 # In units of rounding: the steps contract, so few of their roundings survive. 9.5e-7 in float32.

@@ -21,8 +21,13 @@ def both_ways(problem, name, rank, **options):
     record = tuple(name for name in names if name != "balance" or method.is_pair)
     # Undamped pseudo-inverses decide by a threshold which directions to drop.
     damping = 1e-3 if method.facts.inverts else 0.0
+    # Nystrom-init has rank r*, and the rounding in its other columns is magnified by 1/damping.
+    damping = 0.1 if name == "nystrom" else damping
     # Factors made from W are as large as it is, up to 8 here, and stable for small steps only.
-    eta = 0.01 if name in FROM_W else 0.1
+    # Orthogonal steps do not shrink: near the solution they turn around again and again and magnify
+    # rounding without bound. 40 of these, of size η and up to η/√damping, end before.
+    orthogonal = {"muon": 2e-3, "lora-muon": 1e-4}
+    eta = 0.01 if name in FROM_W else orthogonal.get(name, 0.1)
     options = {"learning_rate": eta, "steps": 40, "record": record, "damping": damping} | options
     return (
         lt.simulate(problem, method, rank=rank, reduce=how, **options) for how in ("auto", "never")

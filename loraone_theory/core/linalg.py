@@ -258,10 +258,14 @@ def inverse_psd(M: Tensor, damping: float | Tensor = 0.0) -> Inverse:
 
 
 def polar(M: Tensor) -> Tensor:
-    """UVᵀ from M = USVᵀ (..., n, p), over the singular values above rounding; NaN goes through."""
+    """UVᵀ from M = USVᵀ (..., n, p), over the singular values above rounding; NaN goes through.
+
+    M is a product of rank-short factors often enough: what the rounding of such products leaves in
+    place of zeros, below ε^{2/3} of the largest, is no direction.
+    """
     finite = torch.isfinite(M).flatten(-2).all(-1)[..., None, None]
     U, S, Vh = torch.linalg.svd(torch.where(finite, M, 0.0), full_matrices=False)
-    keep = S > max(M.shape[-2:]) * eps(M) * S[..., :1]
+    keep = S > eps(M) ** (2 / 3) * S[..., :1]
     return torch.where(finite, (U * keep[..., None, :]) @ Vh, torch.nan)
 
 

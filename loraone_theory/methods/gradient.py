@@ -6,6 +6,7 @@ from typing import Any
 
 from loraone_theory.core import validate
 from loraone_theory.core.linalg import EXACT, SVDOptions
+from loraone_theory.core.validate import Array
 from loraone_theory.methods.base import Method, Scale, init_part
 from loraone_theory.methods.inits.lora_ga import Direction, Size
 from loraone_theory.methods.parametrisations import core, pair
@@ -31,6 +32,19 @@ def lora_one_preconditioned(
     return lora_one(gamma=gamma, scale=scale, svd=svd).trained_by(
         "preconditioned", adaptive=adaptive
     )
+
+
+def lora_one_whitened(
+    *,
+    covariance: Array | None = None,
+    gamma: float | str | None = None,
+    scale: Scale = 1.0,
+    svd: SVDOptions = EXACT,
+) -> Method:
+    """LoRA-One: Spectral-init, preconditioned descent in the metric of the inputs' covariance."""
+    if covariance is not None:
+        covariance = validate.tensor("covariance", covariance, owned=True)
+    return lora_one(gamma=gamma, scale=scale, svd=svd).trained_by("whitened", covariance=covariance)
 
 
 def lora_one_adamw(

@@ -121,6 +121,36 @@ def p_lora_adamw(
     )
 
 
+def p_lora_alternating(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """P-LoRA with alternating steps (AltLoRA without momentum): B steps from where A has gone."""
+    return lora(init_std=init_std, scale=scale).trained_by("alternating", name="p-lora-alternating")
+
+
+def nystrom(*, adaptive: float = 0.0, scale: Scale = 1.0) -> Method:
+    """Nystrom initialisation (NoRA): A a sketch of the gradient, B zero, preconditioned descent."""
+    return Method("nystrom", init_part("nystrom"), pair, scaling=scale).trained_by(
+        "preconditioned", name="nystrom", adaptive=adaptive
+    )
+
+
+def muon(
+    *,
+    beta: float = 0.0,
+    weight_decay: float = 0.0,
+    init_std: Std = 1e-2,
+    scale: Scale = 1.0,
+) -> Method:
+    """LoRA by Muon: each factor steps along the orthogonal part of its averaged gradient."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "muon", name="muon", beta=beta, weight_decay=weight_decay
+    )
+
+
+def lora_muon(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA-Muon: orthogonal steps of each factor in the metric of the other one."""
+    return lora(init_std=init_std, scale=scale).trained_by("lora-muon", name="lora-muon")
+
+
 def lora_pro(*, ridge: float = 1e-8, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """LoRA-Pro: LoRA-init, the low-rank step nearest to the full gradient's."""
     return lora(init_std=init_std, scale=scale).trained_by("lora-pro", name="lora-pro", ridge=ridge)

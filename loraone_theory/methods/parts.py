@@ -143,5 +143,5 @@ def plain(value: Any) -> Any:
     if isinstance(value, (tuple, list)):
         return [plain(item) for item in value]
     if isinstance(value, Tensor):
-        return value.flatten().tolist()
+        return value.tolist() if value.ndim == 2 else value.flatten().tolist()
     return value

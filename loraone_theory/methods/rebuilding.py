@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any
 
+import torch
+
 from loraone_theory.core import validate
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.linalg import SVDOptions
@@ -93,5 +95,7 @@ def _arguments(held: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in held.items():
         if key == "svd":
             value = SVDOptions(**value)
+        elif key == "covariance" and value is not None:
+            value = torch.tensor(value, dtype=torch.float64)
         found[key] = tuple(value) if isinstance(value, list) else value
     return found

@@ -18,6 +18,7 @@ from loraone_theory.methods.rules.momentum import momentum
 from loraone_theory.methods.rules.muon import muon
 from loraone_theory.methods.rules.preconditioned import preconditioned
 from loraone_theory.methods.rules.scaled_adamw import scaled_adamw
+from loraone_theory.methods.rules.whitened import whitened
 
 RULES: dict[str, Callable[..., Rule]] = {
     "adamw": adamw,
@@ -31,6 +32,7 @@ RULES: dict[str, Callable[..., Rule]] = {
     "muon": muon,
     "preconditioned": preconditioned,
     "scaled-adamw": scaled_adamw,
+    "whitened": whitened,
 }
 
 AROUND: dict[str, Callable[..., Rule]] = {"adalora": adalora}
@@ -53,4 +55,5 @@ __all__ = [
     "muon",
     "preconditioned",
     "scaled_adamw",
+    "whitened",
 ]
