@@ -2,8 +2,10 @@
 
 import numpy as np
 import pytest
+import tolerance
 import torch
 from scipy.stats import ks_2samp
+from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory.core.factors import Factors
@@ -58,8 +60,10 @@ def test_lazy_dense_sensing_is_one_function() -> None:
             problem.loss(Factors(unit + problem.shift.dense(), torch.eye(4).double()))
     revealed = problem.rows.matrices.shape[-2]
     assert revealed == 1 + 20
-    torch.testing.assert_close(problem.loss(F), loss, rtol=1e-12, atol=0)
-    torch.testing.assert_close(problem.gradients(F).A, gradients.A, rtol=1e-11, atol=1e-12)
+    # Four products over the 20 entries; the last direction lies within 1/100 of those before it.
+    once = rounding(20, operations=4, condition=100)
+    torch.testing.assert_close(problem.loss(F), loss, rtol=once, atol=0)
+    tolerance.close(problem.gradients(F).A, gradients.A, once)
     # 𝒜 in the basis of R^m that was chosen: rows G_j, and labels 𝒜(Δ) + z with z along the first.
     a = problem.rows.matrices.unflatten(-1, (5, 4))
     y = torch.einsum("njdk,ndk->nj", a, problem.shift.dense())
@@ -67,12 +71,12 @@ def test_lazy_dense_sensing_is_one_function() -> None:
     A, B = (M.clone().requires_grad_() for M in F)
     miss = torch.einsum("njdk,ndk->nj", a, A @ B) - y
     explicit = (miss**2).sum(-1) / 180
-    torch.testing.assert_close(loss, explicit.detach(), rtol=1e-12, atol=0)
+    torch.testing.assert_close(loss, explicit.detach(), rtol=once, atol=0)
     expected = torch.autograd.grad(explicit.sum(), (A, B))
     for one, two in zip(gradients, expected, strict=True):
-        torch.testing.assert_close(one, two, rtol=1e-11, atol=1e-12)
+        tolerance.close(one, two, once)
     G = torch.einsum("njdk,nj->ndk", a, y) / 90
-    torch.testing.assert_close(problem.one_step_gradient(), G, rtol=1e-11, atol=1e-12)
+    tolerance.close(problem.one_step_gradient(), G, once)
     assert problem.rows.matrices.shape[-2] == revealed
 
 
@@ -102,9 +106,10 @@ def test_memory_of_a_lazy_run() -> None:
     held = problem.rows.matrices.numel() + problem.rows.directions.numel()
     assert 8 * held <= 30e6
     error = (2 * run["risk"]).sqrt()
-    # ‖E₀‖ = ‖Δ‖√((dof + 1)/m) = .89 to first order, dof = 4·396; then linear convergence.
+    # ‖E₀‖ = ‖Δ‖√((dof + 1)/m) = .89 to first order, dof = 4·396; then linear convergence, by what
+    # 𝒜*𝒜/m has at least on dof = m/5 directions (Marchenko and Pastur's edge).
     assert 0.8 < float(error[0]) < 1.1
-    assert float(error[-1]) < 1e-3
+    assert float(error[-1] / error[0]) < (1 - 0.5 * (1 - (4 * 396 / 7920) ** 0.5) ** 2) ** 40
 
 
 def test_lazy_horizons() -> None:
@@ -157,7 +162,7 @@ def test_bartlett_factors_are_wishart(p: int, b: int) -> None:
     # Entries of a Wishart have variance at most 2p.
     assert np.abs(gram - p * np.eye(b)).max() <= 6 * (2 * p / 2000) ** 0.5
     trace = (draws**2).sum((1, 2))
-    assert abs(trace.var() - 2 * p * b) <= 6 * (2 * p * b) * (4 / 2000) ** 0.5 + 1e-12
+    assert abs(trace.var() - 2 * p * b) <= 6 * (2 * p * b) * (4 / 2000) ** 0.5
 
 
 def test_online_widths_without_a_matrix() -> None:
@@ -165,7 +170,7 @@ def test_online_widths_without_a_matrix() -> None:
         d=10**9, k=10**9, rank=3, true_rank=2, batch=8, learning_rate=1e-9, steps=3, init_std=1e-9
     )
     assert run.risk.shape == (4, 1)
-    assert run.risk[0, 0] == pytest.approx(1.0, rel=1e-6)
+    assert run.risk[0, 0] == pytest.approx(1.0, rel=rounding(2))  # ½‖Δ‖², of two columns
     with pytest.raises(ValueError, match=r"rank \+ true_rank must be at most d"):
         lt.simulate_online(d=4, k=4, rank=3, true_rank=2, batch=8, learning_rate=0.1, steps=3)
 

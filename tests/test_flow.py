@@ -5,14 +5,18 @@ import itertools
 import numpy as np
 import pytest
 import torch
+from tolerance import eps, rounding
 
 import loraone_theory as lt
 
 LAMBDA = np.array([1.0, 0.7, 0.4, 0.1])
 D, K = 12, 10
-# What DOP853 may be off by in one step; errors of later steps contract with the flow, or grow by
-# less than e^{λ₁t} while it leaves LoRA-init.
+# What DOP853 may be off by in one step, relative and absolute: the rule's default. Errors of later
+# steps contract with the flow, or grow by less than e^{λ₁t} while it leaves LoRA-init.
 RTOL = 1e-10
+ATOL = RTOL / 1000
+# e^{λ₁t} of the largest eigenvalue 2.1 of Σ̂ at the time 2 that these runs end.
+GROWTH = 100
 
 
 def frame(rng: np.random.Generator, n: int, p: int) -> np.ndarray:
@@ -93,11 +97,13 @@ def test_from_lora_init_the_flow_solves_a_riccati_equation(rank: int, alpha: flo
         )
         E = error(run, problem)
         inside, across = riccati(eta * steps, A0, alpha**2, U)
-        # Absolute errors of 1e-13 in a start of size alpha grow with it to size one.
-        allowed = steps * RTOL * (1 + 1e-3 / alpha)
+        # Absolute errors in a start of size alpha grow with it to size one.
+        allowed = steps * (RTOL + ATOL / alpha)
         assert np.abs(U.T @ E @ V - inside).max() <= allowed
         assert np.abs(E @ V - U @ (U.T @ E @ V) - across).max() <= allowed
-        assert np.abs(E - E @ V @ V.T).max() <= 1e-12
+        # Rows outside row(Δ) are what products of length D and K round to: the projection's, and
+        # those of the slopes, over the time that they are integrated for.
+        assert np.abs(E - E @ V @ V.T).max() <= rounding(D, operations=2 + eta * steps)
 
 
 def test_gradient_descent_approaches_the_flow_at_first_order() -> None:
@@ -130,11 +136,11 @@ def test_time_is_rate_times_steps_and_balance_is_conserved() -> None:
     ]
     for other in runs[1:]:
         for ours, theirs in zip(runs[0].final, other.final, strict=True):
-            torch.testing.assert_close(ours, theirs, rtol=0, atol=100 * 40 * RTOL)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=GROWTH * 40 * RTOL)
     for run in runs:
         (A0, B0), (A, B) = run.initial, run.final
         before, after = (M.mT @ M - N @ N.mT for M, N in ((A0, B0), (A, B)))
-        assert (after - before).abs().max() <= 100 * 40 * RTOL
+        assert (after - before).abs().max() <= GROWTH * 40 * RTOL
 
 
 def test_a_run_of_a_batch_keeps_its_own_tolerance() -> None:
@@ -145,18 +151,18 @@ def test_a_run_of_a_batch_keeps_its_own_tolerance() -> None:
     for i, eta in enumerate((0.01, 1.0)):
         alone = lt.simulate(problem, method, learning_rate=eta, **options)
         gap = (swept.final.dense()[i] - alone.final.dense()).abs().max()
-        assert gap <= 100 * 20 * RTOL
+        assert gap <= GROWTH * 20 * RTOL
 
 
 def test_the_tolerance_is_kept_and_can_be_loosened() -> None:
     problem, _, _ = population()
     start = {"rank": 2, "learning_rate": 5.0, "steps": 2}
-    errors = []
-    for rtol in (1e-10, 1e-4):
+    errors, loose = [], 1e-4
+    for rtol in (RTOL, loose):
         run = lt.simulate(problem, lt.methods.full_flow(rtol=rtol), **start)
         exact = -np.exp(-10.0) * problem.shift.dense().numpy().reshape(D, K)
         errors.append(np.abs(error(run, problem) - exact).max())
-    assert errors[0] <= 2 * RTOL < errors[1] <= 2e-4
+    assert errors[0] <= 2 * RTOL < errors[1] <= 2 * loose  # in two steps
     with pytest.raises(ValueError, match="rtol of rule 'flow' must satisfy 1e-13 <= rtol < 1"):
         lt.methods.flow(rtol=1e-20)
 
@@ -166,7 +172,10 @@ def test_flows_on_other_problems_and_in_float32(dtype: str) -> None:
     problem = lt.sample_relu(d=6, k=3, true_rank=1, samples=40, relative_shift=0.3, dtype=dtype)
     run = lt.simulate(problem, "flow", rank=2, learning_rate=0.5, steps=20, record=("loss",))
     loss = run["loss"][:, 0].double()
-    noise = 1e-5 if dtype == "float32" else 20 * RTOL
+    # The factors, of the size of what they have learned, err by the integrator's tolerance, and
+    # the loss by twice that over what is left of the residual.
+    tight = 100 * eps(torch.float32) if dtype == "float32" else RTOL
+    noise = 2 * tight * float(loss[0] / loss[-1]) ** 0.5
     assert bool((loss[1:] <= loss[:-1] * (1 + noise)).all())
     assert loss[-1] < loss[0]
     assert run.final.A.dtype == getattr(torch, dtype)
@@ -193,7 +202,7 @@ def test_it_goes_on_from_a_saved_state_bit_for_bit() -> None:
         ends.append(now)
     assert all(torch.equal(a, b) for a, b in zip(*ends, strict=True))
     for ours, theirs in zip(ends[0], one.final, strict=True):  # which is reduced
-        torch.testing.assert_close(ours, theirs, rtol=0, atol=100 * 9 * RTOL)
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=GROWTH * 9 * RTOL)
 
 
 def test_where_a_flow_cannot_run() -> None:

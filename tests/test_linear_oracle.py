@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 import torch
 import xloop
+from tolerance import rounding, subspace
 
 import loraone_theory as lt
 
 STEPS = 1500
 ETA = 0.2
+# At most 100 samples, two products a step on either side, Gram matrices of condition 10.
+AGREE = rounding(100, operations=2 * STEPS, condition=10)
 
 
 def instance(d, k, true_rank, samples, seed):
@@ -68,7 +71,7 @@ def given_factors(case, rank, size=0.3):
     ],
 )
 def test_pair_methods_from_given_factors(name, options, case, reduce):
-    """AB after 1500 steps agrees to 1e-9 relative, from factors of full column rank."""
+    """AB after 1500 steps, from factors of full column rank."""
     rank = min(3, *case[:2])
     if name == "lora-ga":
         rank = min(rank, min(case[:2]) // 2)
@@ -85,16 +88,19 @@ def test_pair_methods_from_given_factors(name, options, case, reduce):
     *_, (A_T, B_T) = xloop.pair_loop(X, Y, W_f, A, B, eta=ETA, steps=STEPS, **options)
     assert not run.diverged[0]
     ours = (run.final.A @ run.final.B)[0].numpy()
-    assert relative(ours, A_T @ B_T) <= 1e-9
+    assert relative(ours, A_T @ B_T) <= AGREE
     # The records describe our own final factors, so they may differ by what these differ by.
-    gap = method.scale * np.linalg.norm(ours - A_T @ B_T) + 1e-14
+    # Sums of rank + 3 terms of the size of W.
+    formed = rounding(rank + 3) * np.linalg.norm(W)
+    gap = method.scale * np.linalg.norm(ours - A_T @ B_T) + formed
     E = W_f + method.scale * A_T @ B_T - W - shift
-    assert run["error"][-1, 0].item() == pytest.approx(np.linalg.norm(E), rel=1e-12, abs=gap)
+    norm = rounding(E.size + len(X))  # of E, or of XE
+    assert run["error"][-1, 0].item() == pytest.approx(np.linalg.norm(E), rel=norm, abs=gap)
     root = np.linalg.norm(X @ E) / np.sqrt(2 * len(X))
     slack = gap * np.linalg.norm(X, 2) / np.sqrt(2 * len(X))
-    assert run["loss"][-1, 0].sqrt().item() == pytest.approx(root, rel=1e-12, abs=slack)
+    assert run["loss"][-1, 0].sqrt().item() == pytest.approx(root, rel=norm, abs=slack)
     learned = run.learned_shift().dense()[0].numpy()
-    assert relative(W + learned, W_f + method.scale * A_T @ B_T) <= 1e-9
+    assert relative(W + learned, W_f + method.scale * A_T @ B_T) <= AGREE
 
 
 @pytest.mark.parametrize("case", CASES)
@@ -107,15 +113,15 @@ def test_own_initialisations(case):
     A = U[:, :rank] * np.sqrt(S[:rank])
     B = np.sqrt(S[:rank])[:, None] * Vt[:rank]
     *_, (A_T, B_T) = xloop.pair_loop(X, Y, W, A, B, eta=ETA, steps=STEPS)
-    assert relative(run.final.dense()[0].numpy(), A_T @ B_T) <= 1e-9
+    assert relative(run.final.dense()[0].numpy(), A_T @ B_T) <= AGREE
 
     X, W, shift, run = run_both(case, "lora-sb", rank)
     R = xloop.core_loop(X, Y, W, U[:, :rank], np.diag(S[:rank]), Vt[:rank], eta=ETA, steps=STEPS)
-    assert relative(run.final.dense()[0].numpy(), U[:, :rank] @ R @ Vt[:rank]) <= 1e-9
+    assert relative(run.final.dense()[0].numpy(), U[:, :rank] @ R @ Vt[:rank]) <= AGREE
 
     X, W, shift, run = run_both(case, "full", rank)
     weight = xloop.full_loop(X, Y, W, eta=ETA, steps=STEPS)
-    assert relative(run.learned_shift().dense()[0].numpy(), weight - W) <= 1e-9
+    assert relative(run.learned_shift().dense()[0].numpy(), weight - W) <= AGREE
 
 
 def test_records_of_alignment_against_full_svd():
@@ -127,18 +133,22 @@ def test_records_of_alignment_against_full_svd():
         problem, lt.methods.lora(init_std=0.05), rank=6, learning_rate=0.3, steps=60, record=names
     )
     Y = X @ (W + shift)
-    U, _, Vt = np.linalg.svd(-xloop.full_gradient(X, Y, W))
+    U, S, Vt = np.linalg.svd(-xloop.full_gradient(X, Y, W))
     A, B = (f[0].numpy() for f in run.initial)
     for t, (A_t, B_t) in enumerate(xloop.pair_loop(X, Y, W, A, B, eta=0.3, steps=60)):
+        # Two products of length N a step on either side, and Wedin's bound for G, A and B.
+        wrong = rounding(300, operations=4 * (t + 1))
+        known = [subspace(np.linalg.svd(M)[1], 3, wrong * np.linalg.norm(M)) for M in (A_t, B_t)]
+        of_G = subspace(S, 3, rounding(300) * S[0])
         left = np.linalg.norm(U[:, 3:].T @ np.linalg.svd(A_t)[0][:, :3], 2)
-        assert run["left_alignment"][t, 0].item() == pytest.approx(left, rel=1e-9, abs=1e-12)
-        balance = np.linalg.norm(A_t.T @ A_t - B_t @ B_t.T)
-        assert run["balance"][t, 0].item() == pytest.approx(balance, rel=1e-9)
+        assert run["left_alignment"][t, 0].item() == pytest.approx(left, abs=known[0] + of_G)
+        balance, size = (np.linalg.norm(A_t.T @ A_t + s * B_t @ B_t.T) for s in (-1, 1))
+        assert run["balance"][t, 0].item() == pytest.approx(balance, abs=wrong * size)
         if t == 0:
             assert bool(run["right_alignment"][0].isnan().all())
         else:
             right = np.linalg.norm(Vt[3:] @ np.linalg.svd(B_t)[2][:3].T, 2)
-            assert run["right_alignment"][t, 0].item() == pytest.approx(right, abs=1e-12)
+            assert run["right_alignment"][t, 0].item() == pytest.approx(right, abs=known[1] + of_G)
 
 
 def test_risk_keeps_its_digits_below_rounding_of_the_weights():
@@ -154,4 +164,5 @@ def test_risk_keeps_its_digits_below_rounding_of_the_weights():
     # U S has entries of size < 1, so its rounding moves E by less than 1e-16 an entry.
     assert run["risk"][0, 0].item() == pytest.approx(0.5e-26, rel=2e-2)
     done = lt.simulate(problem, "lora-one", rank=3, learning_rate=0.3, steps=800, record=("risk",))
-    assert float(done["risk"][-1, 0]) <= 1e-28
+    # Entries move until a step of η times the gradient is less than what sums of 30 terms round.
+    assert float(done["risk"][-1, 0]) <= 0.5 * rounding(30, operations=1 / 0.3) ** 2

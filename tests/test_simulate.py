@@ -2,7 +2,9 @@
 
 import numpy as np
 import pytest
+import tolerance
 import torch
+from tolerance import near, roots, rounding
 
 import loraone_theory as lt
 from loraone_theory.core import threads
@@ -43,9 +45,11 @@ def test_a_sweep_equals_its_values_one_by_one(name):
     for i, value in enumerate(values):
         alone = lt.simulate(problem(), "p-lora", **options, **(fixed | {name: value}))
         for record in lt.RECORDS:
-            torch.testing.assert_close(
-                swept[record][:, i], alone[record], rtol=1e-10, atol=1e-12, equal_nan=True
-            )
+            # 30 steps of four products and two inverses that damping holds to 1/0.01.
+            found, expected = swept[record][:, i], alone[record]
+            size = float(expected.nan_to_num().abs().max())
+            by_entry = near(12, operations=6 * 30, condition=1 / 0.01, scale=size)
+            torch.testing.assert_close(found, expected, **by_entry, equal_nan=True)
 
 
 def test_trials_on_a_single_problem_and_one_seed_for_all():
@@ -106,7 +110,7 @@ def test_divergence_is_dated_and_disturbs_nobody():
     assert run.diverged.tolist() == [[False] * 3, [True] * 3, [False] * 3]
     for i, rate in ((0, 0.2), (2, 0.1)):
         alone = lt.simulate(problem(), "lora-one", learning_rate=rate, **options)
-        torch.testing.assert_close(run["risk"][:, i], alone["risk"], rtol=1e-12, atol=1e-25)
+        roots(run["risk"][:, i], alone["risk"], rounding(12, operations=4 * 400))
     for j, status in enumerate(run.status[1]):
         assert status.outcome is lt.Outcome.DIVERGED
         assert "lower the learning rate" in str(status)
@@ -134,7 +138,9 @@ def test_truncation_is_visible():
     assert {(s.outcome, s.count, s.step) for s in once.status} == {(lt.Outcome.TRUNCATED, 1, 1)}
     A, B = once.initial
     first = lt.simulate(problem(), "p-lora", rank=2, learning_rate=0.3, steps=1)
-    assert torch.equal(first.final.A, A) or torch.allclose(first.final.A, A, rtol=1e-14)
+    # B₀ = 0, so A stays, up to two products with the basis that the run was reduced to.
+    by_entry = near(12, operations=2, scale=float(A.norm(dim=-2).max()))
+    torch.testing.assert_close(first.final.A, A, **by_entry)
     assert float(B.abs().max()) == 0.0
     excess = lt.simulate(problem(), "lora-one-preconditioned", rank=4, learning_rate=0.3, steps=9)
     assert {s.count for s in excess.status} == {9}
@@ -166,9 +172,10 @@ def test_saved_and_loaded(tmp_path, method):
 def test_offset_methods_start_where_the_function_is_unchanged():
     run = lt.simulate(problem(), "lora-ga", rank=2, learning_rate=0.1, steps=1, record=("error",))
     shift = problem().shift.dense()
-    torch.testing.assert_close(run["error"][0], torch.linalg.matrix_norm(shift))
+    expected = torch.linalg.matrix_norm(shift)
+    torch.testing.assert_close(run["error"][0], expected, rtol=rounding(12 * 10), atol=0)
     A, B = run.initial
-    torch.testing.assert_close(run.offset.dense(), A @ B)
+    tolerance.close(run.offset.dense(), A @ B, rounding(12, operations=2))  # lifted and multiplied
 
 
 def test_progress_reaches_the_end():
@@ -187,7 +194,10 @@ def test_the_randomised_svd_is_seeded_and_close():
         for svd in (options, options, lt.SVDOptions())
     ]
     assert torch.equal(runs[0].initial.A, runs[1].initial.A)
-    torch.testing.assert_close(runs[0].initial.dense(), runs[2].initial.dense())
+    # q is more than all there is, so the sketch is exact: a product and a QR in each of 8 rounds.
+    tolerance.close(
+        runs[0].initial.dense(), runs[2].initial.dense(), rounding(12, operations=2 * 8)
+    )
     assert torch.equal(before, torch.random.get_rng_state())
 
 
@@ -205,8 +215,9 @@ def test_dtype_and_device_are_those_of_the_problem(dtype, device):
     for tensor in (*run.records.values(), *run.final):
         assert tensor.dtype == getattr(torch, dtype)
         assert tensor.device.type == device
-    # ½‖E‖² bottoms out near (eps·‖Δ‖)².
-    assert float(run["risk"][-1].max()) < (1e-12 if dtype == "float32" else 1e-29)
+    # Entries move until η times a gradient is less than what sums of 12 terms round.
+    moved = rounding(12, operations=1 / 0.3, dtype=getattr(torch, dtype))
+    assert float(run["risk"][-1].max()) < 0.5 * moved**2
 
 
 def test_one_pair_of_factors_meets_many_instances():
@@ -221,7 +232,7 @@ def test_one_pair_of_factors_meets_many_instances():
     by_rows = gradients_by_rows(banded.covariance, banded.dense_target, one, 5)
     for part, other in zip(banded.gradients(whole), by_rows, strict=True):
         # Sums of at most 12 terms in another order.
-        torch.testing.assert_close(part, other, rtol=0, atol=12 * 2.3e-16 * float(part.abs().max()))
+        torch.testing.assert_close(part, other, rtol=0, atol=rounding(12) * float(part.abs().max()))
 
 
 def test_long_records_are_measured_in_pieces(monkeypatch):
@@ -241,7 +252,7 @@ def test_long_records_are_measured_in_pieces(monkeypatch):
     assert max(counts) == 4 * 3  # four snapshots of three runs
     for name in options["record"]:
         # Batched sums may run in another order: 120 terms.
-        torch.testing.assert_close(whole[name], pieces[name], rtol=120 * 2.3e-16, atol=0)
+        torch.testing.assert_close(whole[name], pieces[name], rtol=rounding(120), atol=0)
 
 
 def test_threads_follow_the_work_of_a_step(monkeypatch):

@@ -1,7 +1,9 @@
 """Steps in place against steps by gradient and rule, and measuring on several threads."""
 
 import pytest
+import tolerance
 import torch
+from tolerance import near, roots, rounding
 
 import loraone_theory as lt
 from loraone_theory.core import threads
@@ -59,15 +61,39 @@ def both(monkeypatch, problem, method, **options):
 MAKE = steppers.make
 
 
-def assert_agree(found, expected):
+# Where singular values of A cross, its leading subspace moves by rounding over their gap. Steps are
+# 1/40 of the way apart, so that one that comes within 1e-4 of a crossing is a coincidence.
+CROSSING = 1e4
+
+
+def terms(run, name):
+    """Size of what a record is computed from: sines are of unit vectors, balances of Gram matrices.
+
+    Both may be rounding themselves, in all steps.
+    """
+    if name.endswith("alignment"):
+        return 1.0
+    if name == "balance":
+        pairs = (run.initial, run.final)
+        return max(float((M * M).sum((-2, -1)).max()) for F in pairs for M in F)
+    return float(run[name].nan_to_num().abs().max())
+
+
+def assert_agree(found, expected, *, steps=40, damping=0.0):
+    """Four products of length d a step; Gram matrices are as badly conditioned as 1/damping."""
+    d = expected.final.A.shape[-2]
+    allowed = rounding(d, operations=4 * steps, condition=1 / damping if damping else 1.0)
     for name in expected.records:
-        # Where singular values of A cross, its leading subspace moves by rounding over their gap.
-        slack = 1e4 if name.endswith("alignment") else 1.0
+        slack = CROSSING if name.endswith("alignment") else 1.0
         torch.testing.assert_close(
-            found[name], expected[name], rtol=1e-9, atol=slack * 1e-11, equal_nan=True
+            found[name],
+            expected[name],
+            rtol=0,
+            atol=slack * allowed * terms(expected, name),
+            equal_nan=True,
         )
     for tensor, other in zip(found.final, expected.final, strict=True):
-        torch.testing.assert_close(tensor, other, rtol=1e-10, atol=1e-12)
+        tolerance.close(tensor, other, allowed)
 
 
 @pytest.mark.parametrize("covariance", ["tridiagonal", "diagonal", "identity"])
@@ -79,7 +105,7 @@ def test_in_place_equals_by_rule(monkeypatch, name, covariance):
         found, expected, _ = both(
             monkeypatch, problem, IN_PLACE[name], learning_rate=rate, damping=damping
         )
-        assert_agree(found, expected)
+        assert_agree(found, expected, damping=damping)
 
 
 def test_a_dense_covariance_is_stepped_in_place_too(monkeypatch):
@@ -103,13 +129,13 @@ def test_pieces_hand_on_what_they_share(monkeypatch, name, covariance):
     )
     assert torch.isfinite(found["risk"]).all()
     assert [piece.A.shape[-1] for piece in stepper._pieces] == [214, 214, 213]
-    assert_agree(found, expected)
+    assert_agree(found, expected, damping=damping)
 
 
 def test_long_inner_products_in_halves(monkeypatch):
     wide = lt.sample_linear_matrix_free(d=8192, k=9, true_rank=2, samples=100_000)
     found, expected, _ = both(monkeypatch, wide, "lora-one", seeds=(0,), steps=10)
-    assert_agree(found, expected)
+    assert_agree(found, expected, steps=10)
 
 
 def test_divergence_in_place_is_dated_as_by_rule(monkeypatch):
@@ -119,7 +145,7 @@ def test_divergence_in_place_is_dated_as_by_rule(monkeypatch):
     )
     assert found.status[1, 0].outcome is Outcome.DIVERGED
     assert [s.step for s in found.status.flat] == [s.step for s in expected.status.flat]
-    torch.testing.assert_close(found["risk"][:, 0], expected["risk"][:, 0], rtol=1e-8, atol=1e-20)
+    roots(found["risk"][:, 0], expected["risk"][:, 0], rounding(30, operations=4 * 300))
 
 
 def test_stepping_leaves_initial_factors_alone():
@@ -171,9 +197,10 @@ def test_records_do_not_depend_on_the_threads(monkeypatch):
         torch.set_num_threads(before)
     assert sorted((s.start, s.stop) for s in slices if s.stop > 1) == [(0, 20), (20, 40), (40, 61)]
     for name in RECORDED:
-        torch.testing.assert_close(
-            shared[name], alone[name], rtol=1e-12, atol=1e-14, equal_nan=True
-        )
+        # The same factors, measured: at most four products of length d.
+        slack = CROSSING if name.endswith("alignment") else 1.0
+        by_entry = near(30, operations=4 * slack, scale=1.0)
+        torch.testing.assert_close(shared[name], alone[name], **by_entry, equal_nan=True)
 
 
 def test_an_error_in_a_measuring_thread_is_raised(monkeypatch):

@@ -11,9 +11,11 @@ second side of the comparison. The bound holds whatever the order of summation i
 processor and for every number of threads.
 """
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
+import scipy.stats
 import torch
 
 DType = torch.dtype | np.dtype | type
@@ -64,7 +66,8 @@ def subspace(values: Sequence[float] | np.ndarray, rank: int, error: float) -> f
     """
     values = np.asarray(values, dtype=np.float64)
     below = values[rank] if rank < len(values) else 0.0
-    return 2 * error / (values[rank - 1] - below)
+    gap = values[rank - 1] - below
+    return 2 * error / gap if gap > 0 else math.inf
 
 
 def close(found: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
@@ -73,3 +76,44 @@ def close(found: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
     gap, size = (torch.linalg.matrix_norm(M) for M in (found - expected, expected))
     worst = float((gap / size).max())
     assert bool((gap <= relative * size).all()), f"{worst:.3g} apart, {relative:.3g} allowed"
+
+
+def near(
+    size: int,
+    *,
+    scale: float = 0.0,
+    operations: float = 1,
+    condition: float = 1.0,
+    dtype: DType = torch.float64,
+) -> dict[str, float]:
+    """rtol and atol of a comparison by entries, as keywords.
+
+    An entry is a sum of terms that may cancel, and errs relative to the terms, not to the sum.
+
+    Args:
+        size, operations, condition, dtype: as in `rounding`.
+        scale: sum of the absolute values of the terms, at most: ‖x‖‖y‖ for an inner product.
+    """
+    allowed = rounding(size, operations=operations, condition=condition, dtype=dtype)
+    return {"rtol": allowed, "atol": allowed * scale}
+
+
+def printed(decimals: int) -> float:
+    """Half a unit of the last place of a number that is given to so many decimals."""
+    return 0.5 * 10.0**-decimals
+
+
+def deviates(comparisons: int = 1, false_alarm: float = 1e-6) -> float:
+    """Standard deviations that any of `comparisons` normal means exceeds this rarely."""
+    return float(scipy.stats.norm.isf(false_alarm / (2 * comparisons)))
+
+
+def roots(found: torch.Tensor, expected: torch.Tensor, relative: float) -> None:
+    """Squared norms (T + 1, ...) of matrices that are `relative` times the first one apart.
+
+    |‖E‖ − ‖E'‖| <= ‖E − E'‖, so the roots differ by no more than that; the squares of small
+    norms may differ by much more, relative to themselves.
+    """
+    gap = (found.sqrt() - expected.sqrt()).abs()
+    worst = float((gap / expected[:1].sqrt()).max())
+    assert worst <= relative, f"{worst:.3g} apart, {relative:.3g} allowed"
