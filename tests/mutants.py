@@ -3,110 +3,124 @@
     python tests/mutants.py                       every mutant, going on where a run was stopped
     python tests/mutants.py --sample 40 --seed 1  as many, drawn at random
     python tests/mutants.py --only core/linalg    of the files whose path holds this
+    python tests/mutants.py --again               those that survived before, once more
     python tests/mutants.py --named               the hand-written ones of NAMED alone
+    python tests/mutants.py --record              what was tried so far, into records/mutants.json
 
 A mutant is the source with one node of its syntax tree replaced: signs, sums cut to one term,
 comparisons moved or made always true, constants off by one or times 0.9, 1.1 and 1e6, any for all,
 min for max. The tests of its file (TARGETS) run in a forked process on a copy of the repository
-that holds the mutant; it is killed when one fails. Survivors must stand in tests/mutants.json,
-each with the reason why no test can tell it from the original; otherwise the exit code is 1.
+that holds the mutant, first those that call the changed function, quick ones before slow ones; it
+is killed when one fails. Survivors must stand in tests/mutants.json, each with the reason why no
+test can tell it from the original; otherwise the exit code is 1.
 """
 
 from __future__ import annotations
 
 import argparse
 import ast
-import contextlib
-import importlib
 import json
-import os
 import random
-import resource
-import shutil
-import signal
-import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).resolve().parent.parent
-PACKAGE = "loraone_theory"
-ARGUED = Path(__file__).with_suffix(".json")
-RESULTS = ROOT / ".mutants.jsonl"  # ignored by git: what has been tried already
-MEMORY = 16 << 30  # bytes of address space: a mutant that allocates without bound dies
-SLOWER = 5.0  # a mutant may take this many times as long as the original ...
-STARTUP = 30.0  # ... and this many seconds
+import mutant_runs
+from mutant_runs import PACKAGE, ROOT
 
-# File of the core -> its tests, the quick and telling ones first.
-TARGETS: dict[str, tuple[str, ...]] = {
-    "core/linalg.py": ("test_linalg.py", "test_metrics.py", "test_laws.py", "test_inits.py"),
-    "dynamics/loop.py": ("test_simulate.py", "test_steppers.py", "test_linear_oracle.py"),
-    "dynamics/steppers.py": ("test_steppers.py", "test_linear_oracle.py"),
-    "methods/rules/adalora.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
-    "methods/rules/adamw.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
-    "methods/rules/base.py": (
+ARGUED = Path(__file__).with_suffix(".json")
+RESULTS = ROOT / ".mutants.jsonl"  # ignored by git: what has been tried already, one by one
+RECORD = ROOT / "records" / "mutants.json"  # the same, counted
+
+RULE_TESTS = ("test_rules.py", "test_methods_longhand.py", "test_contracts.py")
+PREDICT_TESTS = ("test_predict.py", "test_predict_methods.py", "test_predict_shapes.py")
+SENSING_TESTS = ("test_sensing_operators.py", "test_predict_sensing.py", "test_noise.py")
+# Files of the core -> their tests, the quick and telling ones first.
+GROUPS: dict[tuple[str, ...], tuple[str, ...]] = {
+    ("core/linalg.py",): ("test_linalg.py", "test_metrics.py", "test_laws.py", "test_inits.py"),
+    ("core/tall.py", "core/elementwise.py", "core/implicit.py"): (
+        "test_linalg.py",
+        "test_elementwise.py",
+        "test_steppers.py",
+    ),
+    ("dynamics/loop.py",): ("test_simulate.py", "test_steppers.py", "test_linear_oracle.py"),
+    ("dynamics/steppers.py",): ("test_steppers.py", "test_linear_oracle.py"),
+    ("dynamics/endings.py",): ("test_endings.py", "test_simulate.py"),
+    ("dynamics/batches.py",): ("test_minibatches.py",),
+    ("dynamics/continuation.py", "dynamics/until.py"): ("test_continuation.py", "test_simulate.py"),
+    tuple(
+        f"methods/rules/{name}.py"
+        for name in (
+            "adalora", "adamw", "alternating", "flow", "gd", "lora_muon", "lora_plus", "lora_pro",
+            "momentum", "muon", "preconditioned", "scaled_adamw",
+        )
+    ): RULE_TESTS,
+    ("methods/rules/base.py",): (
         "test_relative_damping.py",
-        "test_rules.py",
-        "test_methods_longhand.py",
-        "test_contracts.py",
-    ),
-    "methods/rules/gd.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
-    "methods/rules/lora_plus.py": (
-        "test_rules.py",
-        "test_methods_longhand.py",
-        "test_contracts.py",
-    ),
-    "methods/rules/lora_pro.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
-    "methods/rules/momentum.py": ("test_rules.py", "test_methods_longhand.py", "test_contracts.py"),
-    "methods/rules/preconditioned.py": (
-        "test_rules.py",
-        "test_methods_longhand.py",
-        "test_contracts.py",
-    ),
-    "methods/rules/scaled_adamw.py": (
-        "test_rules.py",
-        "test_methods_longhand.py",
-        "test_contracts.py",
-    ),
-    "predict/contraction.py": (
-        "test_predict.py",
+        *RULE_TESTS,
         "test_predict_methods.py",
-        "test_predict_shapes.py",
     ),
-    "predict/floors.py": ("test_predict.py", "test_predict_methods.py", "test_predict_shapes.py"),
-    "predict/linearised.py": ("test_predict.py",),
-    "predict/modes.py": ("test_predict.py", "test_predict_methods.py", "test_predict_shapes.py"),
-    "predict/rates.py": ("test_predict.py", "test_predict_methods.py", "test_predict_shapes.py"),
-    "predict/relu.py": ("test_theorems_relu.py", "test_relu_dynamics.py"),
-    "predict/tangent.py": ("test_predict.py", "test_predict_methods.py", "test_predict_shapes.py"),
-    "predict/tangent_map.py": (
-        "test_predict.py",
+    ("methods/schedules.py",): ("test_schedules.py",),
+    tuple(
+        f"predict/{name}.py"
+        for name in ("contraction", "floors", "modes", "rates", "tangent", "tangent_map")
+    ): (*PREDICT_TESTS, "test_predict_sensing.py"),
+    ("predict/linearised.py",): ("test_predict.py",),
+    ("predict/relu.py", "predict/relu_modes.py", "predict/relu_contraction.py"): (
+        "test_predict_sensing.py",
+        "test_theorems_relu.py",
+        "test_relu_dynamics.py",
+    ),
+    ("predict/flow.py",): ("test_flow.py", "test_predict_flow.py"),
+    ("predict/noise.py",): ("test_predict_noise.py", "test_predict_sensing.py"),
+    ("predict/stochastic.py",): ("test_stochastic.py",),
+    ("predict/tuning.py", "predict/curves.py", "predict/compare.py"): (
+        "test_compare.py",
         "test_predict_methods.py",
-        "test_predict_shapes.py",
     ),
-    "problems/linear/blocks.py": ("test_reduction.py", "test_linear_oracle.py"),
-    "problems/linear/covariance.py": ("test_sampling.py", "test_reduction.py"),
-    "problems/linear/problem.py": ("test_linear_oracle.py", "test_reduction.py"),
-    "problems/linear/reduction.py": ("test_reduction.py",),
-    "problems/relu/closed_forms.py": ("test_relu_math.py", "test_relu_problems.py"),
-    "problems/relu/population.py": ("test_relu_problems.py", "test_relu_dynamics.py"),
-    "problems/relu/problem.py": ("test_relu_problems.py",),
-    "claims/base.py": ("test_stats.py", "test_verify.py"),
-    "claims/judge.py": ("test_stats.py",),
-    "claims/stats.py": ("test_stats.py",),
-}
+    ("problems/linear/blocks.py", "problems/linear/problem.py"): (
+        "test_linear_oracle.py",
+        "test_reduction.py",
+        "test_input_laws.py",
+    ),
+    ("problems/linear/covariance.py",): ("test_sampling.py", "test_reduction.py"),
+    ("problems/linear/reduction.py",): ("test_reduction.py",),
+    ("problems/linear/noise.py", "problems/linear/laws.py"): (
+        "test_noise.py",
+        "test_input_laws.py",
+        "test_exact_laws.py",
+    ),
+    ("problems/relu/closed_forms.py", "problems/relu/population.py", "problems/relu/problem.py"): (
+        "test_relu_math.py",
+        "test_relu_problems.py",
+        "test_relu_dynamics.py",
+    ),
+    ("problems/sensing/problem.py", "problems/sensing/lazy.py", "problems/sensing/indices.py"): (
+        SENSING_TESTS
+    ),
+    tuple(
+        f"problems/sensing/operators/{name}.py"
+        for name in (
+            "completion", "dense", "multi_response", "rank_one", "single_response", "symmetric",
+        )
+    ): SENSING_TESTS,
+    ("problems/sensing/rip.py", "problems/sensing/search.py"): ("test_rip.py",),
+    ("claims/base.py",): ("test_stats.py", "test_verify.py"),
+    ("claims/judge.py", "claims/stats.py"): ("test_stats.py",),
+}  # fmt: skip
+TARGETS = {file: tests for files, tests in GROUPS.items() for file in files}
 
 
 class Mutant(NamedTuple):
-    """One change of one file; `name` says which, and outlives changes elsewhere in the file."""
+    """One change of one file, in the function `where`; `name` outlives changes elsewhere in it."""
 
     file: str
     name: str
     source: str
     tests: tuple[str, ...]
+    where: str = ""
 
 
 # Faults that a reader found and no test noticed: file, text, replacement.
@@ -231,7 +245,7 @@ def mutants_of(file: str, source: str, tests: tuple[str, ...]) -> list[Mutant]:
             name = f"{file}::{where}: {lines[node.lineno - 1].strip()}: {old} -> {new}"
             seen[name] = seen.get(name, 0) + 1
             suffix = f" #{seen[name]}" if seen[name] > 1 else ""
-            found.append(Mutant(file, name + suffix, changed, tests))
+            found.append(Mutant(file, name + suffix, changed, tests, where))
     return found
 
 
@@ -245,103 +259,56 @@ def every(only: str = "") -> list[Mutant]:
     return found
 
 
-class Shadow:
-    """A copy of the repository in which one file at a time is a mutant."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        listed = ["git", "ls-files", "-co", "--exclude-standard", "--", PACKAGE, "tests",
-                  "experiments", "docs", "records", "pyproject.toml", "README.md"]  # fmt: skip
-        names = subprocess.run(listed, cwd=ROOT, capture_output=True, text=True, check=True).stdout
-        for name in filter(None, names.splitlines()):
-            if (ROOT / name).is_file():
-                (folder / name).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(ROOT / name, folder / name)
-
-    def passes(self, tests: Iterable[str], limit: float) -> tuple[bool, float]:
-        """Whether the tests pass on the copy as it is, and in how many seconds."""
-        start = time.perf_counter()
-        child = os.fork()
-        if child == 0:
-            self._run([str(Path("tests") / test) for test in tests])
-        while time.perf_counter() - start < limit:
-            done, status = os.waitpid(child, os.WNOHANG)
-            if done:
-                return status == 0, time.perf_counter() - start
-            time.sleep(0.02)
-        os.kill(child, signal.SIGKILL)
-        os.waitpid(child, 0)
-        return False, time.perf_counter() - start
-
-    def _run(self, tests: list[str]) -> None:
-        code = 3
-        try:
-            os.setsid()
-            os.chdir(self.folder)
-            resource.setrlimit(resource.RLIMIT_AS, (MEMORY, MEMORY))
-            silent = os.open(os.devnull, os.O_WRONLY)
-            os.dup2(silent, 1)
-            os.dup2(silent, 2)
-            sys.path[:0] = [str(self.folder), str(self.folder / "tests")]
-            options = ["-x", "-q", "-n", "0", "-p", "no:cacheprovider", "--no-header"]
-            code = int(importlib.import_module("pytest").main([*options, *tests]))
-        finally:
-            os._exit(code)
-
-    @contextlib.contextmanager
-    def holding(self, mutant: Mutant) -> Iterator[None]:
-        """The mutant in place of its file."""
-        target = self.folder / PACKAGE / mutant.file
-        original = target.read_text(encoding="utf-8")
-        target.write_text(mutant.source, encoding="utf-8")
-        try:
-            yield
-        finally:
-            target.write_text(original, encoding="utf-8")
-
-
-def survivors(mutants: list[Mutant], results: Path | None) -> list[str]:
-    """Try them, those not yet in `results`, and name the ones that no test notices."""
-    known: dict[str, bool] = {}
-    if results is not None and results.is_file():
-        rows = (json.loads(line) for line in results.read_text(encoding="utf-8").splitlines())
-        known = {row["name"]: row["killed"] for row in rows}
-    sys.dont_write_bytecode = True  # a mutant of the same size and second would be taken for it
-    for module in (
-        "torch",
-        "numpy",
-        "scipy.linalg",
-        "scipy.stats",
-        "matplotlib.pyplot",
-        "pytest",
-        "mpmath",
-    ):
-        importlib.import_module(module)  # once, before the forks
-    usual: dict[tuple[str, ...], float] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        shadow = Shadow(Path(folder))
-        for i, mutant in enumerate(mutants):
-            if mutant.name in known:
-                continue
-            if mutant.tests not in usual:
-                passed, usual[mutant.tests] = shadow.passes(mutant.tests, 3600.0)
-                if not passed:
-                    raise RuntimeError(f"the tests must pass without a mutant: {mutant.tests}")
-            with shadow.holding(mutant):
-                passed, taken = shadow.passes(mutant.tests, STARTUP + SLOWER * usual[mutant.tests])
-            known[mutant.name] = not passed
-            outcome = "SURVIVED" if passed else "killed"
-            print(f"{i + 1}/{len(mutants)} {outcome} {taken:.1f} s  {mutant.name}", flush=True)
-            if results is not None:
-                with results.open("a", encoding="utf-8") as file:
-                    row = {"name": mutant.name, "killed": not passed}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
-    return [mutant.name for mutant in mutants if not known[mutant.name]]
-
-
 def argued() -> dict[str, str]:
     """Survivors that were looked at: how their names start -> why no test could see a fault."""
     return json.loads(ARGUED.read_text(encoding="utf-8")) if ARGUED.is_file() else {}
+
+
+def tried() -> dict[str, bool]:
+    """Mutants that were tried before, by name, and whether they were killed."""
+    if not RESULTS.is_file():
+        return {}
+    rows = (json.loads(line) for line in RESULTS.read_text(encoding="utf-8").splitlines())
+    return {row["name"]: row["killed"] for row in rows}
+
+
+def survivors(mutants: list[Mutant], known: dict[str, bool], keep: bool) -> list[str]:
+    """Try them, those that are not yet known, and name the ones that no test notices."""
+    new = [mutant for mutant in mutants if mutant.name not in known]
+    found = dict(known)
+    with tempfile.TemporaryDirectory() as folder:
+        if new:
+            mutant_runs.import_before()
+            tests = {test for mutant in new for test in mutant.tests}
+            suite = mutant_runs.Suite(mutant_runs.Shadow(Path(folder)), tests)
+        for i, mutant in enumerate(new):
+            killed, taken = suite.kills(mutant)
+            found[mutant.name] = killed
+            outcome = "killed" if killed else "SURVIVED"
+            print(f"{i + 1}/{len(new)} {outcome} {taken:.1f} s  {mutant.name}", flush=True)
+            if keep:
+                with RESULTS.open("a", encoding="utf-8") as file:
+                    row = {"name": mutant.name, "killed": killed}
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+    return [mutant.name for mutant in mutants if not found[mutant.name]]
+
+
+def record() -> None:
+    """What was tried so far of today's mutants, file by file, into records/mutants.json."""
+    known, reasons = tried(), tuple(argued())
+    rows = {}
+    for file in TARGETS:
+        names = [mutant.name for mutant in every() if mutant.file == file]
+        alive = [name for name in names if not known.get(name, True)]
+        rows[file] = {
+            "mutants": len(names),
+            "tried": sum(name in known for name in names),
+            "killed": sum(known.get(name, False) for name in names),
+            "argued": sum(name.startswith(reasons) for name in alive),
+            "open": [name for name in alive if not name.startswith(reasons)],
+        }
+    text = json.dumps(rows, indent=1, ensure_ascii=False)
+    RECORD.write_text(f"{text}\n", encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -350,14 +317,23 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of the draw")
     parser.add_argument("--only", default="", help="files whose path holds this")
     parser.add_argument("--named", action="store_true", help="the hand-written mutants alone")
+    parser.add_argument("--again", action="store_true", help="those that survived, once more")
     parser.add_argument("--fresh", action="store_true", help="forget what was tried before")
+    parser.add_argument("--record", action="store_true", help="write what was tried, try nothing")
     given = parser.parse_args(arguments)
-    mutants = named() if given.named else every(given.only)
-    if given.sample is not None:
-        mutants = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
+    if given.record:
+        record()
+        return 0
     if given.fresh:
         RESULTS.unlink(missing_ok=True)
-    found = survivors(mutants, None if given.named else RESULTS)
+    mutants, known = (named(), {}) if given.named else (every(given.only), tried())
+    if given.again:
+        alive = {name for name, killed in known.items() if not killed}
+        mutants = [m for m in mutants if m.name in alive and not m.name.startswith(tuple(argued()))]
+        known = {}
+    if given.sample is not None:
+        mutants = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
+    found = survivors(mutants, known, keep=not given.named)
     new = [name for name in found if not name.startswith(tuple(argued()))]
     killed = len(mutants) - len(found)
     print(f"{killed} of {len(mutants)} killed; {len(found) - len(new)} argued equivalent")

@@ -6,6 +6,7 @@
 import subprocess
 import sys
 
+import mutant_runs
 import mutants
 import pytest
 
@@ -47,6 +48,20 @@ def test_a_change_stands_where_it_says_behind_letters_of_two_bytes() -> None:
     (first, *_) = mutants.mutants_of("core/f.py", "λ = 'Σ' * (μ + ν)\n", ())
     assert first.source == "λ = (('Σ') / (μ + ν))\n"
     assert first.name == "core/f.py::: λ = 'Σ' * (μ + ν): 'Σ' * (μ + ν) -> (('Σ') / (μ + ν))"
+
+
+def test_the_tests_that_call_what_was_changed_run_alone_and_the_quick_ones_first() -> None:
+    suite = object.__new__(mutant_runs.Suite)
+    suite.known = {
+        "tests/test_f.py::slow": mutant_runs.Test(2.0, frozenset({"core/f.py::f.g"})),
+        "tests/test_f.py::quick": mutant_runs.Test(1.0, frozenset({"core/f.py::f"})),
+        "tests/test_f.py::another": mutant_runs.Test(0.1, frozenset({"core/f.py::fg"})),
+        "tests/test_e.py::other_file": mutant_runs.Test(0.1, frozenset({"core/f.py::f"})),
+    }
+    inside = mutants.Mutant("core/f.py", "", "", ("test_f.py",), "f")
+    assert suite.of(inside) == ["tests/test_f.py::quick", "tests/test_f.py::slow"]
+    assert len(suite.of(inside._replace(where="Unseen"))) == 3
+    assert len(suite.of(inside._replace(where=""))) == 3
 
 
 def test_every_target_and_its_tests_exist() -> None:
