@@ -17,7 +17,12 @@ import loraone_theory as lt
 from loraone_theory import storage
 
 KILLS = 60
-IDS = ["3.4", "3.4/balance", "3.9", "3.5/scale"]
+IDS = [
+    "lora-one/linear/one-step",
+    "lora-one/linear/one-step/balance",
+    "lora-one/linear/lora-pro",
+    "lora-one/linear/floors/scale",
+]
 
 pytestmark = [
     pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork"),

@@ -262,7 +262,7 @@ def test_wrong_verdicts_on_values_are_as_rare_as_promised():
     [
         n
         for n, claim in CLAIMS.items()
-        if n.startswith(("T4.2", "L-D.5"))
+        if n.startswith(("lora-one/theorem-4.2", "lora-one/lemma-d.5"))
         and (claim.kind, claim.expected) == ("probability", Finding.SUPPORTED)
     ],
 )

@@ -3,19 +3,19 @@
 import dataclasses
 import importlib
 import json
-import re
 
 import numpy as np
 import pytest
 
 import loraone_theory as lt
 from loraone_theory import storage
-from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, judge
-from loraone_theory.claims.verdict import Store
+from loraone_theory.claims import CLAIMS, PAPERS, Claim, Draws, Evidence, Finding, judge
+from loraone_theory.claims.registry import Registry
+from loraone_theory.claims.verdict import Store, load
 
 verify = importlib.import_module("loraone_theory.claims.run")
 
-# Every row of the paper's claims, of what is proved beyond them, and of the discrepancies.
+# Former ids: rows of the paper's claims, of what is proved beyond them, of the discrepancies.
 ROWS = (
     "T3.1", "T3.2", "T3.2-proof", "Eq. 8", "T3.3", "App. C.2", "App. C.3", "Sec. 2.3", "L-D.2",
     "L-D.5", "T4.2", "Fig. 3", "Fig. 4", "Alg. 1",
@@ -26,24 +26,37 @@ ROWS = (
 
 # Identities and bounds that take too long for twenty runs here; the claims' own tests run them.
 SLOW = {
-    "T3.1", "T3.2/smaller α", "T3.2-proof/bound", "T3.3", "Sec. 2.3/ReLU", "Fig. 4",
-    "3.1", "3.1/rotation", "3.2", "3.2/population", "3.3",
-    "3.5", "3.6", "3.6/dip", "3.7", "3.7/GD", "3.8/samples", "4.5", "4.5/stable", "4.6", "5.4",
-    "T3.2/risk", "App. C.3", "5.5/undamped", "5.6", "5.7", "5.8/operations", "T4.2",
+    "lora-one/theorem-3.1", "lora-one/theorem-3.2/smaller-alpha",
+    "lora-one/theorem-3.2/proof/bound", "lora-one/theorem-3.3", "lora-one/section-2.3/relu",
+    "lora-one/figure-4", "lora-one/linear/gauge", "lora-one/linear/rotation",
+    "lora-one/linear/reduction", "lora-one/linear/reduction/population",
+    "lora-one/linear/exact-law", "lora-one/linear/floors", "lora-one/linear/plateau",
+    "lora-one/linear/plateau/dip", "lora-one/linear/local-rates",
+    "lora-one/linear/local-rates/gd", "lora-one/linear/sample-size/needed",
+    "lora-one/discrepancies/step-condition", "lora-one/discrepancies/step-condition/stable",
+    "lora-one/discrepancies/rank-order", "lora-one/relu/rates", "lora-one/theorem-3.2/risk",
+    "lora-one/appendix-c.3", "lora-one/relu/excess-rank/undamped",
+    "lora-one/relu/deficient-rank", "lora-one/relu/choice-of-weight",
+    "lora-one/relu/gradient-cost/operations", "lora-one/theorem-4.2",
 }  # fmt: skip
 MASTER_SEEDS = range(20)
+FIRST, OUTSIDE = "lora-one/theorem-3.1", "lora-one/theorem-3.3/second/n-16d"
+STEP, PRO = "lora-one/linear/one-step", "lora-one/linear/lora-pro"
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_every_row_has_a_claim(row):
-    assert row in CLAIMS
+def test_every_row_has_a_claim_under_its_former_name(row):
+    claim = CLAIMS.find(row)
+    assert row in claim.aliases
+    assert claim.id in CLAIMS
+    assert CLAIMS[row] is CLAIMS[CLAIMS.current(row)] is claim
 
 
 @pytest.mark.parametrize("name", list(CLAIMS))
 def test_every_claim_is_complete(name):
     claim = CLAIMS[name]
     assert claim.id == name
-    assert re.split(r"/| at ", name)[0] in ROWS
+    assert claim.paper in {paper.id for paper in PAPERS}
     for text in (claim.title, claim.reference, claim.statement, claim.how, claim.mutant_statement):
         assert text.strip()
     assert all(text.strip() for text in claim.hypotheses)
@@ -73,13 +86,53 @@ def test_master_seeds_draw_different_instances():
 
 
 def test_verdicts_repeat_and_depend_on_the_master_seed():
-    first, again, other = (lt.verify("3.4", smoke=True, seed=seed) for seed in (0, 0, 1))
+    first, again, other = (lt.verify(STEP, smoke=True, seed=seed) for seed in (0, 0, 1))
     assert without_time(first) == without_time(again)
     assert first.numbers != other.numbers
 
 
+def test_papers_are_folders_and_ids_begin_with_them():
+    for paper in PAPERS:
+        assert paper.claims
+        assert {claim.paper for claim in paper.claims} == {paper.id}
+        folder = f"claims.{paper.id.replace('-', '_')}."
+        assert all(folder in file.__name__ for file in paper.files)
+        used = {paper.section(claim.id) for claim in paper.claims} - {""}
+        assert used == set(paper.sections.values())
+
+
+@pytest.mark.parametrize(
+    "name", ["T3.1", "a", "a/B", "a/", "/a", "a//b", "a/b c", "a/κ", "a/-b", "a/b-", "a/b..c", ""]
+)
+def test_ids_are_plain(name):
+    with pytest.raises(ValueError, match="must be 'paper/statement'"):
+        Registry([dataclasses.replace(CLAIMS[FIRST], id=name)])
+    assert list(Registry([dataclasses.replace(CLAIMS[FIRST], id="a-1/b.2/c")])) == ["a-1/b.2/c"]
+
+
+@pytest.mark.parametrize("changed", [{"id": "a/b"}, {"id": FIRST, "aliases": ("x",)}])
+def test_names_are_given_once(changed):
+    claim = CLAIMS[FIRST]
+    with pytest.raises(ValueError, match=r"is one of 'lora-one/theorem-3\.1' already"):
+        Registry([claim, dataclasses.replace(claim, **changed)])
+
+
+def test_former_names_are_accepted_everywhere(tmp_path):
+    assert lt.verify("T3.1", trials=3).id == FIRST
+    path = tmp_path / "verdicts.json"
+    (found,) = lt.verify_all(["T3.1", FIRST], trials=3, json=path)
+    assert found.id == FIRST
+    # A file of former ids: read under those of today, and merged with them.
+    records = json.loads(path.read_text())
+    storage.save_json(path, [records[0] | {"id": "T3.1"}])
+    assert lt.Verdict.from_record(json.loads(path.read_text())[0]).id == FIRST
+    assert [record["id"] for record in load(path)] == [FIRST]
+    lt.verify_all([STEP], smoke=True, json=path)
+    assert ids(path) == [FIRST, STEP]
+
+
 def test_arguments_are_passed_on():
-    verdict = lt.verify("3.4", trials=7, confidence=0.9, seed=5)
+    verdict = lt.verify(STEP, trials=7, confidence=0.9, seed=5)
     # Two step sizes for each of the seven instances.
     assert (verdict.requested, verdict.trials, verdict.inside) == (7, 14, 14)
     assert (verdict.confidence, verdict.seed, verdict.smoke) == (0.9, 5, False)
@@ -90,13 +143,13 @@ def test_arguments_are_passed_on():
     ("call", "error", "message"),
     [
         (lambda: lt.verify("T3.11"), ValueError, r"claim must be one of .*did you mean 'T3.1'\?"),
-        (lambda: lt.verify_all(["T3.1", "nothing"]), ValueError, "got 'nothing'"),
-        (lambda: lt.verify("T3.1", trials=0), ValueError, "trials must be >= 1"),
-        (lambda: lt.verify("T3.1", trials=2.5), TypeError, "trials must be an integer"),
-        (lambda: lt.verify("T3.1", seed=-1), ValueError, "seed must be >= 0"),
-        (lambda: lt.verify("T3.1", confidence=2), ValueError, "strictly between 0 and 1"),
-        (lambda: lt.verify_all(["T3.1"], confidence=True), TypeError, "confidence must be a num"),
-        (lambda: lt.verify("T3.1", smoke=1), TypeError, "smoke must be True or False"),
+        (lambda: lt.verify_all([FIRST, "nothing"]), ValueError, "got 'nothing'"),
+        (lambda: lt.verify(FIRST, trials=0), ValueError, "trials must be >= 1"),
+        (lambda: lt.verify(FIRST, trials=2.5), TypeError, "trials must be an integer"),
+        (lambda: lt.verify(FIRST, seed=-1), ValueError, "seed must be >= 0"),
+        (lambda: lt.verify(FIRST, confidence=2), ValueError, "strictly between 0 and 1"),
+        (lambda: lt.verify_all([FIRST], confidence=True), TypeError, "confidence must be a num"),
+        (lambda: lt.verify(FIRST, smoke=1), TypeError, "smoke must be True or False"),
     ],
 )
 def test_bad_arguments_are_named(call, error, message):
@@ -110,7 +163,7 @@ def test_unknown_ids_are_refused_before_anything_is_measured(monkeypatch):
 
     monkeypatch.setattr(verify, "verify", never)
     with pytest.raises(ValueError, match="claim must be one of"):
-        lt.verify_all(["3.4", "3.44444"])
+        lt.verify_all([STEP, "3.44444"])
 
 
 def made(lhs, *, mutant=2.0, expected=Finding.SUPPORTED, kind="bound", probability=None):
@@ -122,7 +175,8 @@ def made(lhs, *, mutant=2.0, expected=Finding.SUPPORTED, kind="bound", probabili
         )
 
     return Claim(
-        id="made", title="-", reference="-", statement="-", hypotheses=("-",), how="-", kind=kind,
+        id="made/up", title="-", reference="-", statement="-", hypotheses=("-",), how="-",
+        kind=kind,
         measure=measure(lhs), mutant_statement="-", mutant=measure(mutant), trials=1000,
         smoke_trials=10, expected=expected,
     )  # fmt: skip
@@ -152,7 +206,7 @@ def without_time(verdict):
 
 
 place = list(CLAIMS).index
-QUICK = ["3.4", "3.4/balance", "3.9", "T3.3/second at N = 16d", "3.5/scale"]
+QUICK = [STEP, "lora-one/linear/one-step/balance", PRO, OUTSIDE, "lora-one/linear/floors/scale"]
 
 
 def test_an_interrupted_run_continues_and_ends_with_the_same_records(tmp_path, monkeypatch):
@@ -161,7 +215,7 @@ def test_an_interrupted_run_continues_and_ends_with_the_same_records(tmp_path, m
     partial = tmp_path / "verdicts.partial.json"
 
     def counting(name, **options):
-        if name == "3.9" and name not in measured:
+        if name == PRO and name not in measured:
             measured.append(name)
             raise KeyboardInterrupt
         measured.append(name)
@@ -189,21 +243,21 @@ def test_progress_of_another_run_is_not_taken_over(tmp_path, changed, monkeypatc
     progress, real, stopped = tmp_path / "verdicts.json", verify.verify, []
 
     def stop_once(name, **options):
-        if name == "3.9" and not stopped:
+        if name == PRO and not stopped:
             stopped.append(name)
             raise KeyboardInterrupt
         return real(name, **options)
 
     monkeypatch.setattr(verify, "verify", stop_once)
     with pytest.raises(KeyboardInterrupt):
-        lt.verify_all(["3.4", "3.9"], smoke=True, json=progress)
+        lt.verify_all([STEP, PRO], smoke=True, json=progress)
     options = {"smoke": True} | changed
-    found = lt.verify_all(["3.4", "3.9"], json=progress, **options)
-    expected = [real(name, **options) for name in ("3.4", "3.9")]
+    found = lt.verify_all([STEP, PRO], json=progress, **options)
+    expected = [real(name, **options) for name in (STEP, PRO)]
     assert [without_time(v) for v in found] == [without_time(v) for v in expected]
 
 
-@pytest.mark.parametrize("name", ["3.4", "T3.3/second at N = 16d"])
+@pytest.mark.parametrize("name", [STEP, OUTSIDE])
 def test_records_and_verdicts_convert_both_ways(name):
     verdict = lt.verify(name, smoke=True)
     record = verdict.to_record()
@@ -218,41 +272,41 @@ def ids(path):
 
 
 def test_claims_that_take_long_are_judged_when_asked_for(monkeypatch):
-    slow = dataclasses.replace(CLAIMS["3.9"], long=True)
-    monkeypatch.setattr(verify, "CLAIMS", {"3.4": CLAIMS["3.4"], "3.9": slow})
-    assert [v.id for v in lt.verify_all(smoke=True)] == ["3.4"]
-    assert [v.id for v in lt.verify_all(smoke=True, long=True)] == ["3.9"]
-    assert [v.id for v in lt.verify_all(["3.9", "3.4"], smoke=True)] == ["3.9", "3.4"]
+    slow = dataclasses.replace(CLAIMS[PRO], long=True)
+    monkeypatch.setattr(verify, "CLAIMS", Registry([CLAIMS[STEP], slow]))
+    assert [v.id for v in lt.verify_all(smoke=True)] == [STEP]
+    assert [v.id for v in lt.verify_all(smoke=True, long=True)] == [PRO]
+    assert [v.id for v in lt.verify_all([PRO, STEP], smoke=True)] == [PRO, STEP]
 
 
 def test_records_of_other_claims_stay_in_the_file(tmp_path):
     path = tmp_path / "verdicts.json"
-    lt.verify_all(["3.4", "3.9"], smoke=True, json=path)
+    lt.verify_all([STEP, PRO], smoke=True, json=path)
     before = {record["id"]: record for record in json.loads(path.read_text())}
-    lt.verify_all(["3.9"], smoke=True, seed=1, json=path)
+    lt.verify_all([PRO], smoke=True, seed=1, json=path)
     after = {record["id"]: record for record in json.loads(path.read_text())}
-    assert ids(path) == ["3.4", "3.9"]
-    assert after["3.4"] == before["3.4"]
-    assert after["3.9"]["seed"] == 1
+    assert ids(path) == [STEP, PRO]
+    assert after[STEP] == before[STEP]
+    assert after[PRO]["seed"] == 1
 
 
 def test_progress_of_other_code_is_not_taken_over(tmp_path, monkeypatch):
     path = tmp_path / "verdicts.json"
     older = Store(path, {"trials": None, "confidence": 0.99, "seed": 0, "smoke": True})
     older.run["code"] = "older"
-    older.keep(dataclasses.replace(lt.verify("3.4", smoke=True), reason="of older code"))
-    (found,) = lt.verify_all(["3.4"], smoke=True, json=path)
+    older.keep(dataclasses.replace(lt.verify(STEP, smoke=True), reason="of older code"))
+    (found,) = lt.verify_all([STEP], smoke=True, json=path)
     assert found.reason != "of older code"
     assert sorted(p.name for p in tmp_path.iterdir()) == ["verdicts.json"]
 
 
 def test_finished_claims_of_an_unfinished_run_survive_a_shorter_one(tmp_path):
     path, asked = tmp_path / "verdicts.json", {"trials": None, "confidence": 0.99, "seed": 0}
-    Store(path, asked | {"smoke": True}).keep(lt.verify("3.9", smoke=True))
-    lt.verify_all(["3.4"], smoke=True, json=path)
-    lt.verify_all(["3.4"], trials=2, json=path)
-    assert ids(path) == ["3.4"]
-    assert list(Store(path, asked | {"smoke": True}).done) == ["3.9"]
+    Store(path, asked | {"smoke": True}).keep(lt.verify(PRO, smoke=True))
+    lt.verify_all([STEP], smoke=True, json=path)
+    lt.verify_all([STEP], trials=2, json=path)
+    assert ids(path) == [STEP]
+    assert list(Store(path, asked | {"smoke": True}).done) == [PRO]
 
 
 def test_progress_stays_until_the_file_is_there(tmp_path, monkeypatch):
@@ -265,10 +319,10 @@ def test_progress_stays_until_the_file_is_there(tmp_path, monkeypatch):
 
     monkeypatch.setattr(storage, "save_json", full)
     with pytest.raises(OSError, match="No space left"):
-        lt.verify_all(["3.4"], smoke=True, json=path)
+        lt.verify_all([STEP], smoke=True, json=path)
     monkeypatch.undo()
     monkeypatch.setattr(verify, "verify", None)  # nothing is measured again
-    assert [str(v) for v in lt.verify_all(["3.4"], smoke=True, json=path)] == ["SUPPORTED"]
+    assert [str(v) for v in lt.verify_all([STEP], smoke=True, json=path)] == ["SUPPORTED"]
 
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", '[{"id": "3.4"}]', '{"rows": []}', "null"])
@@ -277,4 +331,4 @@ def test_foreign_files_are_refused_before_anything_is_measured(tmp_path, monkeyp
     monkeypatch.setattr(verify, "verify", None)
     (tmp_path / name).write_text(text)
     with pytest.raises(storage.DamagedFile, match=name):
-        lt.verify_all(["3.4"], json=tmp_path / "verdicts.json")
+        lt.verify_all([STEP], json=tmp_path / "verdicts.json")

@@ -1,14 +1,23 @@
 """The claims: a folder for each paper, a file for each statement. `CLAIMS` maps ids to claims."""
 
 from loraone_theory.claims import lora_one
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Paper
 from loraone_theory.claims.judge import Judgement, judge
+from loraone_theory.claims.registry import Registry
 
 # In the order of the report.
-PAPERS = (lora_one,)
+PAPERS: tuple[Paper, ...] = (lora_one.PAPER,)
 
-CLAIMS: dict[str, Claim] = {
-    claim.id: claim for paper in PAPERS for file in paper.FILES for claim in file.CLAIMS
-}
+CLAIMS = Registry(claim for paper in PAPERS for claim in paper.claims)
 
-__all__ = ["CLAIMS", "Claim", "Draws", "Evidence", "Finding", "Judgement", "judge"]
+__all__ = [
+    "CLAIMS",
+    "PAPERS",
+    "Claim",
+    "Draws",
+    "Evidence",
+    "Finding",
+    "Judgement",
+    "Paper",
+    "judge",
+]

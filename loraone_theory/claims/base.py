@@ -8,10 +8,10 @@ outside are counted and never taken as support.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -87,7 +87,9 @@ class Claim:
     """A statement, how it is measured, and a broken version of it that must be found out.
 
     Args:
-        id: its name, by which it is run and reported, for example "T3.1".
+        id: its name, by which it is run and reported, for example "lora-one/theorem-3.1": first
+            the paper, then the statement and its parts, in small letters, digits, points and
+            hyphens.
         title: a few words.
         reference: theorem, equation or section of the paper, or of docs/derivations.md.
         statement: in the paper's notation.
@@ -104,6 +106,7 @@ class Claim:
         explanation: why, where that is not SUPPORTED, or what limits the support.
         derivation: anchor in docs/derivations.md, or "".
         figure: file name under figures/, "fig_alignment.png", or "".
+        aliases: other names that lead to it, such as former ids.
         long: takes minutes or more: left out unless named, or asked for with the other long ones.
     """
 
@@ -124,7 +127,13 @@ class Claim:
     derivation: str = ""
     figure: str = ""
     cap: int | None = None
+    aliases: tuple[str, ...] = ()
     long: bool = False
+
+    @property
+    def paper(self) -> str:
+        """The paper that it is of: what its id begins with, for example "lora-one"."""
+        return self.id.partition("/")[0]
 
     def rounds(self, *, smoke: bool) -> tuple[int, ...]:
         """Draws after which the judge looks: doubled until the cap; a smoke run looks once."""
@@ -135,3 +144,32 @@ class Claim:
         while 2 * counts[-1] <= cap:
             counts.append(2 * counts[-1])
         return tuple(counts)
+
+
+class Paper(NamedTuple):
+    """Where claims come from.
+
+    Args:
+        id: what the ids of its claims begin with: the name of its folder, with hyphens.
+        title: a few words, the heading of its part of the report.
+        reference: authors, year, where to read it.
+        files: modules or other things with `CLAIMS`, in the order of the report.
+        sections: second part of an id -> heading of the claims of that kind; the others are the
+            paper's own and come first.
+    """
+
+    id: str
+    title: str
+    reference: str
+    files: Sequence[Any]
+    sections: Mapping[str, str] = {}
+
+    @property
+    def claims(self) -> tuple[Claim, ...]:
+        """Those of its files, in their order."""
+        return tuple(claim for file in self.files for claim in file.CLAIMS)
+
+    def section(self, id: str) -> str:
+        """The heading that the claim of this id comes under; "" for the paper's own statements."""
+        _, _, rest = id.partition("/")
+        return self.sections.get(rest.partition("/")[0], "")

@@ -4,26 +4,20 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
 from typing import Any
+
+from loraone_theory.claims import PAPERS, Finding, Paper, stats
 
 Record = dict[str, Any]
 
 # What begins a tag, a comment or an address in Markdown.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
 
-# Heading -> how the ids under it start, tried in order.
-_GROUPS = (
-    ("Discrepancies between paper, code, notebook and README", ("4.",)),
-    ("The ReLU model: closed forms and laws", ("5.",)),
-    ("Results of our own on the linear model", ("3.",)),
-    ("The paper's claims", ("",)),
-)
-_ORDER = (3, 2, 1, 0)
-
 _INTRODUCTION = """\
-# Does the paper's theory hold numerically?
+# Do the papers' theorems hold numerically?
 
 Every claim below was measured, judged, and then broken on purpose: the broken version (the
 *mutant*) has to come out VIOLATED, or the check could not have failed. Draws that do not meet a
@@ -31,60 +25,152 @@ claim's hypotheses are counted apart and never taken as support.
 
 - **SUPPORTED**: holds on every draw inside its hypotheses (identities, bounds), with the promised
   probability (probabilities), or with a mean whose whole confidence interval lies within the stated
-  allowance of the promised value (values). Probabilities and values are decided so that none of a
-  whole run's verdicts is wrong by luck, except with one minus the stated confidence.
+  allowance of the promised value (values).
 - **VIOLATED**: does not. Some claims are expected to be violated; the section says why.
 - **OUTSIDE HYPOTHESES**: no draw met the hypotheses, so nothing was tested.
 - **INCONCLUSIVE**: too few draws to decide.
+"""
+
+_LEVEL = """\
+## What the level means
+
+Probabilities and values are decided by confidence sequences, which hold at every number of draws at
+once: easy claims stop early, hard ones go on to a cap. At the level {level:g} the chance that luck
+makes any verdict of a whole run wrong is at most {wrong:.2g}: each of up to {verdicts} verdicts, on
+claims and mutants alike, is decided at {each:.2g}. So a probability of 0.99 is supported by
+{needed} draws without a failure, not by fewer. Identities and bounds are decided by every draw, up
+to a tolerance derived from dtype, size and conditioning.
 
 This file is written by `loraone report` from `{source}`; `loraone verify` makes that file.
 Proofs of the results marked with a derivation are in [docs/derivations.md](docs/derivations.md).
 """
 
 
-def render(records: Sequence[Record], *, source: str) -> str:
-    """The whole of paper_checks.md.
+def render(records: Sequence[Record], *, source: str, papers: Sequence[Paper] = PAPERS) -> str:
+    """The whole of paper_checks.md: a page for a reader in a hurry, then each paper's claims.
 
     Args:
         records: the objects of a verdict file, in the order wanted.
         source: the name of that file, as the text shall give it.
+        papers: whose titles and sections are known; others go by the first part of their ids.
     """
     records = [_escaped(record) for record in records]
-    parts = [_INTRODUCTION.format(source=source), "## Summary\n", _summary(records)]
-    groups = _grouped(records)
-    for index in _ORDER:
-        if groups[index]:
-            parts.append(f"## {_GROUPS[index][0]}\n")
-            parts.extend(_section(record) for record in groups[index])
+    groups = _grouped(records, papers)
+    parts = [_INTRODUCTION, "## Papers\n", _counts(groups), *_surprises(records)]
+    violated = [r for r in records if r["verdict"] == Finding.VIOLATED]
+    dropped = [r for r in violated if r["about"]["reference"].startswith("ours")]
+    parts += ["## Discrepancies found\n", _listed([r for r in violated if r not in dropped])]
+    parts += ["## What fails once a hypothesis is dropped\n", _listed(dropped)]
+    parts.append(_level(records, source))
+    for paper, sections in groups:
+        parts.append(f"## {_paper_heading(paper)}\n")
+        if paper.reference:
+            parts.append(f"{_escaped(paper.reference)}.\n")
+        parts.append(_summary([record for group in sections.values() for record in group]))
+        for heading, group in sections.items():
+            if heading:
+                parts.append(f"### {_escaped(heading)}\n")
+            parts.extend(_section(record) for record in group)
     return "\n".join(parts).rstrip() + "\n"
 
 
-def _grouped(records: Iterable[Record]) -> list[list[Record]]:
-    groups: list[list[Record]] = [[] for _ in _GROUPS]
+Groups = list[tuple[Paper, dict[str, list[Record]]]]
+
+
+def _grouped(records: Iterable[Record], papers: Sequence[Paper]) -> Groups:
+    """The records by paper and by section, papers and sections in the order that is stated."""
+    known = {paper.id: paper for paper in papers}
+    by_paper: dict[str, list[Record]] = {name: [] for name in known}
     for record in records:
-        index = next(i for i, (_, starts) in enumerate(_GROUPS) if record["id"].startswith(starts))
-        groups[index].append(record)
+        by_paper.setdefault(record["id"].partition("/")[0], []).append(record)
+    groups: Groups = []
+    for name, own in by_paper.items():
+        paper = known.get(name) or Paper(name, name, "", ())
+        sections: dict[str, list[Record]] = {h: [] for h in ("", *paper.sections.values())}
+        for record in own:
+            sections[paper.section(record["id"])].append(record)
+        if own:
+            groups.append((paper, {heading: rows for heading, rows in sections.items() if rows}))
     return groups
 
 
+def _paper_heading(paper: Paper) -> str:
+    return str(_escaped(f"{paper.title} (`{paper.id}`)"))
+
+
+def _counts(groups: Groups) -> str:
+    """Papers against verdicts; a zero is left blank."""
+    rows = [
+        f"| paper | claims | {' | '.join(Finding)} |",
+        "| --- |" + " ---: |" * (len(Finding) + 1),
+    ]
+    total: Counter[str] = Counter()
+    for paper, sections in groups:
+        count = Counter(record["verdict"] for group in sections.values() for record in group)
+        total += count
+        heading = _paper_heading(paper)
+        rows.append(_count_row(f"[{_cell(heading)}](#{_anchor(heading)})", count))
+    return "\n".join([*rows, _count_row("all", total)]) + "\n"
+
+
+def _count_row(first: str, count: Mapping[str, int]) -> str:
+    cells = (str(count.get(finding, "")) for finding in Finding)
+    return f"| {first} | {sum(count.values())} | {' | '.join(cells)} |"
+
+
+def _surprises(records: Iterable[Record]) -> list[str]:
+    found = [
+        _link(record)
+        for record in records
+        if record["verdict"] != record["expected"] or record["mutant_verdict"] != Finding.VIOLATED
+    ]
+    if not found:
+        return ["Every verdict is the expected one, and every mutant was found out.\n"]
+    return [f"**Against expectation** (claim or mutant): {', '.join(found)}.\n"]
+
+
+def _listed(records: Sequence[Record]) -> str:
+    """A line for each, with the first sentence of its reading."""
+    return "\n".join(map(_line, records)) + "\n" if records else "None.\n"
+
+
+def _line(record: Record) -> str:
+    about = record["about"]
+    first = re.split(r"(?<=[.:;])\s", about["explanation"], maxsplit=1)[0].rstrip(".:;")
+    return f"- {_link(record)}: {about['title']}{f' — {first}' if first else ''}."
+
+
+def _level(records: Sequence[Record], source: str) -> str:
+    level = min((record["confidence"] for record in records), default=0.99)
+    return _LEVEL.format(
+        level=level,
+        wrong=1 - level,
+        verdicts=stats.VERDICTS,
+        each=1 - stats.each(level),
+        needed=stats.draws_needed(0.99, level),
+        source=source,
+    )
+
+
+def _link(record: Record) -> str:
+    return f"[{record['id']}](#{_anchor(_heading(record))})"
+
+
 def _summary(records: Sequence[Record]) -> str:
-    rows = ["| claim | what | verdict | expected | draws | confidence | mutant |"]
-    rows.append("| --- | --- | --- | --- | ---: | ---: | --- |")
-    for group in (_grouped(records)[i] for i in _ORDER):
-        for record in group:
-            link = f"[{record['id']}](#{_anchor(_heading(record))})"
-            flag = "" if record["verdict"] == record["expected"] else " (!)"
-            rows.append(
-                f"| {link} | {_cell(record['about']['title'])} | {record['verdict']}{flag} "
-                f"| {record['expected']} | {record['trials']} | {record['confidence']:g} "
-                f"| {record['mutant_verdict']} |"
-            )
+    rows = ["| claim | what | verdict | expected | draws | mutant |"]
+    rows.append("| --- | --- | --- | --- | ---: | --- |")
+    for record in records:
+        flag = "" if record["verdict"] == record["expected"] else " (!)"
+        rows.append(
+            f"| {_link(record)} | {_cell(record['about']['title'])} | {record['verdict']}{flag} "
+            f"| {record['expected']} | {record['trials']} | {record['mutant_verdict']} |"
+        )
     return "\n".join(rows) + "\n"
 
 
 def _section(record: Record) -> str:
     about = record["about"]
-    lines = [f"### {_heading(record)}\n", f"**{record['verdict']}** — {record['reason']}.\n"]
+    lines = [f"#### {_heading(record)}\n", f"**{record['verdict']}** — {record['reason']}.\n"]
     lines.append(f"- *Claim* ({about['reference']}): {about['statement']}")
     lines.append(f"- *Hypotheses*: {'; '.join(about['hypotheses']) or 'none'}.")
     lines.append(f"- *How tested* ({about['kind']}): {about['how']}")
@@ -115,8 +201,8 @@ def _section(record: Record) -> str:
 
 def _command(record: Record) -> str:
     smoke = " --smoke" if record["smoke"] else ""
-    name = f'"{record["id"]}"'
-    return f"loraone verify {name} --trials {record['requested']} --seed {record['seed']}{smoke}"
+    drawn = f"--trials {record['requested']} --seed {record['seed']}{smoke}"
+    return f"loraone verify {record['id']} {drawn}"
 
 
 def _heading(record: Record) -> str:

@@ -43,7 +43,7 @@ def verify(
     """Measure one claim and its mutant, and judge both.
 
     Args:
-        claim: an id of `CLAIMS`, or a Claim.
+        claim: an id or alias of `CLAIMS`, or a Claim.
         trials: draws; by default the claim's own number, doubled until it is decided or capped.
         confidence: that no verdict of a whole run is wrong by luck (`stats.each`); a smoke run
             decides each verdict at this level.
@@ -53,11 +53,11 @@ def verify(
     Raises:
         ValueError: an unknown id, or a number out of range.
 
-    >>> str(verify("T3.1", trials=5))
+    >>> str(verify("lora-one/theorem-3.1", trials=5))
     'SUPPORTED'
     """
     if not isinstance(claim, Claim):
-        claim = CLAIMS[validate.choice("claim", claim, CLAIMS)]
+        claim = CLAIMS.find(claim)
     _check(trials, confidence, seed, smoke)
     rounds = claim.rounds(smoke=smoke) if trials is None else (trials,)
     level = confidence if smoke else stats.each(confidence)
@@ -111,9 +111,25 @@ def _about(claim: Claim) -> dict[str, Any]:
     return {name: getattr(claim, name) for name in DESCRIBED}
 
 
-def chosen(names: Sequence[str] = (), *, long: bool = False) -> list[str]:
-    """The names, each once; without any, all claims that take long or all that do not."""
-    return list(dict.fromkeys(names)) or [i for i, claim in CLAIMS.items() if claim.long == long]
+def chosen(names: Sequence[str] = (), *, paper: str | None = None, long: bool = False) -> list[str]:
+    """The ids of the names, each once; without names those of all claims that qualify.
+
+    Args:
+        names: ids or aliases.
+        paper: without names, the claims of this paper alone.
+        long: without names, the claims that take long, in place of those that do not.
+
+    Raises:
+        ValueError: an unknown name or paper, or names together with `paper` or `long`.
+    """
+    validate.flag("long", long)
+    if names and (paper is not None or long):
+        raise ValueError("claims must not be named together with paper or long; leave one out")
+    if names:
+        return list(dict.fromkeys(CLAIMS.find(name).id for name in names))
+    if paper is not None:
+        validate.choice("paper", paper, dict.fromkeys(c.paper for c in CLAIMS.values()))
+    return [i for i, c in CLAIMS.items() if c.long == long and paper in (None, c.paper)]
 
 
 def verify_all(
@@ -123,38 +139,39 @@ def verify_all(
     confidence: float = 0.99,
     seed: int = 0,
     smoke: bool = False,
+    paper: str | None = None,
     long: bool = False,
     json: str | Path | None = None,
     report: Callable[[Verdict], object] | None = None,
 ) -> list[Verdict]:
     """Several claims, each reported as it is decided.
 
-    Without names these are all that do not take long, or with `long` all that do.
+    Without names these are all that do not take long, or with `long` all that do; with `paper`
+    only those of that paper.
 
     With `json`, their records go to that file, where they replace those of the same ids; others in
     it stay. Finished claims are kept in the .partial.json beside it as they come: a later call with
     the same arguments and the same code takes them over, and they are dropped there once they are
     in the file.
     """
-    for name in validate.sequence("names", names, "ids of claims"):
-        validate.choice("claim", name, CLAIMS)
+    names = validate.sequence("names", names, "ids of claims")
     if report is not None:
         validate.function("report", report)
     _check(trials, confidence, seed, smoke)
     validate.flag("long", long)
-    wanted = chosen(names, long=long)
+    wanted = chosen(names, paper=paper, long=long)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
     store = None if json is None else Store(storage.as_path(json), asked)
     verdicts = []
     for name in wanted:
-        found = None if store is None else store.done.get(name)
-        if found is None:
-            found = verify(name, trials=trials, confidence=confidence, seed=seed, smoke=smoke)
+        verdict = None if store is None else store.done.get(name)
+        if verdict is None:
+            verdict = verify(name, trials=trials, confidence=confidence, seed=seed, smoke=smoke)
             if store is not None:
-                store.keep(found)
-        verdicts.append(found)
+                store.keep(verdict)
+        verdicts.append(verdict)
         if report is not None:
-            report(found)
+            report(verdict)
     if store is not None:
         store.finish(verdicts)
     return verdicts

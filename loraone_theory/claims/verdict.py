@@ -63,8 +63,9 @@ class Verdict:
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Verdict:
-        """The inverse of `to_record`."""
+        """The inverse of `to_record`; a claim that had another id then gets that of today."""
         values = dict(record)
+        values["id"] = CLAIMS.current(values["id"])
         values["finding"] = Finding(values.pop("verdict"))
         values["mutant"] = Finding(values.pop("mutant_verdict"))
         values["expected"] = Finding(values["expected"])
@@ -72,16 +73,15 @@ class Verdict:
 
 
 def load(path: str | Path) -> list[dict[str, Any]]:
-    """The records of a verdict file.
+    """The records of a verdict file, under the ids of today.
 
     Raises:
         storage.DamagedFile: another kind of file, or a damaged one.
     """
     records = storage.load_json(path)
     with storage.reading(path, "a list of verdicts that `loraone verify --json` wrote"):
-        for record in validate.sequence("the file", records, "records"):
-            Verdict.from_record(record)
-        return list(records)
+        found = validate.sequence("the file", records, "records")
+        return [{**record, "id": Verdict.from_record(record).id} for record in found]
 
 
 class Store:

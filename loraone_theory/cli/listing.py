@@ -8,6 +8,7 @@ from pathlib import Path
 from rich.table import Table
 
 from loraone_theory import experiment
+from loraone_theory.claims import CLAIMS
 from loraone_theory.cli.common import console
 from loraone_theory.cli.guard import DONE
 from loraone_theory.cli.registries import REGISTRIES, Entry
@@ -19,10 +20,15 @@ class List:
 
     experiments: Path | None = None
     """A folder of experiment scripts, in place of the repository's."""
+    claims: bool = False
+    """Only the claims, with their papers."""
 
     def run(self) -> int:
         """Print a table for each kind; outside the repository, why there are no experiments."""
         out = console()
+        if self.claims:
+            out.print(_claims())
+            return DONE
         tables = {
             title: {
                 name: Entry(name, registry, thing).line for name, thing in registry.table.items()
@@ -45,3 +51,13 @@ class List:
                 "package (--experiments names a folder of them)"
             )
         return DONE
+
+
+def _claims() -> Table:
+    table = Table(box=None, pad_edge=False)
+    for heading in ("claim", "kind", "expected", "what"):
+        table.add_column(heading, no_wrap=heading == "claim")
+    for claim in CLAIMS.values():
+        long = " (takes long)" if claim.long else ""
+        table.add_row(claim.id, claim.kind, claim.expected, f"{claim.title}{long}")
+    return table

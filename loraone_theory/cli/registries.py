@@ -151,7 +151,7 @@ def entries(name: str) -> list[Entry]:
         for registry in REGISTRIES.values()
         for key, thing in registry.table.items()
     ]
-    found = [entry for entry in everything if entry.name == name]
+    found = [entry for entry in everything if entry.name == CLAIMS.current(name)]
     if found:
         return found
     names = {entry.name.casefold(): entry for entry in everything}

@@ -36,8 +36,10 @@ class Verify:
     """
 
     claims: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which claims, by id as in paper_checks.md, for example T3.1; without any, all of them
-    that do not take long."""
+    """Which claims, by id as `loraone list --claims` shows them, for example
+    lora-one/theorem-3.1; without any, all of them that do not take long."""
+    paper: str | None = None
+    """Without names: the claims of one paper, for example lora-one."""
     smoke: bool = False
     """The smallest sizes."""
     long: bool = False
@@ -60,7 +62,7 @@ class Verify:
             raise ValueError(f"{self.json} is named like the progress of a run; name another file")
         check_target(self.json, ".json")
         screen = console()
-        wanted = chosen(self.claims, long=self.long)
+        wanted = chosen(self.claims, paper=self.paper, long=self.long)
         verdicts: list[Verdict] = []
         with _bar(screen, len(wanted)) as advance:
 

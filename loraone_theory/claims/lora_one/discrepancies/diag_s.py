@@ -42,7 +42,8 @@ _HOW = f"Gaussian −∇L, d = {D}, k = {K}, r = {RANK}, s = α/√r, α = {ALPH
 
 CLAIMS = (
     Claim(
-        id="4.1",
+        id="lora-one/discrepancies/diag-s",
+        aliases=("4.1",),
         title="Diag(S) in both factors is a gradient step",
         reference="an early README of the authors, against Algorithm 1",
         statement=(
@@ -64,7 +65,8 @@ CLAIMS = (
         ),
     ),
     Claim(
-        id="4.1/Diag(√S)",
+        id="lora-one/discrepancies/diag-s/root",
+        aliases=("4.1/Diag(√S)",),
         title="Diag(√S) in both factors is one",
         reference="an early README of the authors, corrected",
         statement=(

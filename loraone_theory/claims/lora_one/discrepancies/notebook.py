@@ -73,7 +73,8 @@ _NOTEBOOK = "Reference notebook"
 
 CLAIMS = (
     Claim(
-        id="4.4",
+        id="lora-one/discrepancies/notebook",
+        aliases=("4.4",),
         title="The notebook's spectral start is a gradient",
         reference=f"{_NOTEBOOK}, trajectory cell",
         statement="g = ¼Σ yᵢ²xᵢ is −∇L at zero.",
@@ -89,7 +90,8 @@ CLAIMS = (
         explanation="One y too many: −∇L(0) = ¼Σ yᵢxᵢ, which the next claim confirms.",
     ),
     Claim(
-        id="4.4/gradient",
+        id="lora-one/discrepancies/notebook/gradient",
+        aliases=("4.4/gradient",),
         title="The gradient at zero",
         reference=f"{_NOTEBOOK}, trajectory cell, corrected",
         statement="¼Σ yᵢxᵢ is −∇L at zero.",
@@ -103,7 +105,8 @@ CLAIMS = (
         smoke_trials=20,
     ),
     Claim(
-        id="4.4/instances",
+        id="lora-one/discrepancies/notebook/instances",
+        aliases=("4.4/instances",),
         title="The notebook's curves are of one instance",
         reference=f"{_NOTEBOOK}, comparison cell",
         statement="Two methods that leave the function unchanged at t = 0 start at one loss.",
@@ -119,7 +122,8 @@ CLAIMS = (
         explanation="Each curve is of another instance; with X and W kept the losses are equal.",
     ),
     Claim(
-        id="4.4/log",
+        id="lora-one/discrepancies/notebook/log",
+        aliases=("4.4/log",),
         title="The notebook's risk and loss are of the same weights",
         reference=f"{_NOTEBOOK}, comparison cell",
         statement="Logged risk and loss agree where Σ̂ = I, risk at t and loss at t + 1.",

@@ -62,7 +62,8 @@ def _products(draws: Draws, *, any_scale: bool) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="4.8",
+        id="lora-one/discrepancies/peft-lora-ga",
+        aliases=("4.8",),
         title="PEFT's LoRA-GA starts where the official one does",
         reference="LoRA-GA in PEFT, against its released code",
         statement="PEFT's A₀B₀ is that of LoRA-GA: ζ²U_{1:r}V_{r+1:2r}ᵀ with ζ = k^{1/4}/√γ.",

@@ -60,7 +60,8 @@ _HOW = (
 
 CLAIMS = (
     Claim(
-        id="4.6",
+        id="lora-one/discrepancies/rank-order",
+        aliases=("4.6",),
         title="Fig. 4's order holds for every r < r* and every scale",
         reference="Section 5, Figure 4",
         statement="For r < r* the least loss of LoRA-One is below that of LoRA-GA.",
@@ -82,7 +83,8 @@ CLAIMS = (
         figure="fig_rank_regimes.png",
     ),
     Claim(
-        id="4.6/scale",
+        id="lora-one/discrepancies/rank-order/scale",
+        aliases=("4.6/scale",),
         title="LoRA-GA's floor depends on its scale",
         reference="derivations 3.5",
         statement="At r = r*/2 the floor at √k/γ = 10 is less than half of that at √k/γ = 0.1.",

@@ -50,7 +50,8 @@ def _remainder(draws: Draws, *, shrinkage: float) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="4.7",
+        id="lora-one/discrepancies/relu-shortfall",
+        aliases=("4.7",),
         title="The ReLU one-step gradient is shrunk across w_m",
         reference="Lemma D.2; derivations 5.3",
         statement=(

@@ -53,7 +53,8 @@ def _limited(draws: Draws, share: float) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="4.5",
+        id="lora-one/discrepancies/step-condition",
+        aliases=("4.5",),
         title="Preconditioned GD converges for every η below 1",
         reference="Theorem 4.2 and Appendix C.3, the range of η, at the sample size of Eq. 8's use",
         statement=f"From Spectral-init preconditioned GD converges for η ∈ (c, 1): here η = {ETA}.",
@@ -73,7 +74,8 @@ CLAIMS = (
         derivation="3.7",
     ),
     Claim(
-        id="4.5/stable",
+        id="lora-one/discrepancies/step-condition/stable",
+        aliases=("4.5/stable",),
         title="It converges below 2/λ_max((I + P_A)Σ̂)",
         reference="Appendix C.3; derivations 3.7",
         statement="From Spectral-init preconditioned GD converges for η < 2/λ_max((I + P_A)Σ̂).",

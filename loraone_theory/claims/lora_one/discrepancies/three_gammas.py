@@ -46,7 +46,8 @@ def _exponents(draws: Draws, promised: dict[str, tuple[float, float]]) -> Eviden
 
 CLAIMS = (
     Claim(
-        id="4.2",
+        id="lora-one/discrepancies/three-gammas",
+        aliases=("4.2",),
         title="γ multiplies, divides, or divides with √k",
         reference="Spectral-init, Algorithm 1 and LoRA-GA",
         statement=(

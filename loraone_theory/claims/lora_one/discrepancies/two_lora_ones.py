@@ -46,7 +46,8 @@ EARLY, TODAY = methods.lora_one_early(gamma=4.0), methods.lora_one()
 
 CLAIMS = (
     Claim(
-        id="4.3",
+        id="lora-one/discrepancies/two-lora-ones",
+        aliases=("4.3",),
         title="LoRA-One named two methods",
         reference="First notebook, against Algorithm 1 and Spectral-init",
         statement=(

@@ -77,7 +77,8 @@ def _same_law(draws: Draws, *, wrong: bool) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="3.3",
+        id="lora-one/linear/exact-law",
+        aliases=("3.3",),
         title="Exact-law sampling",
         reference="derivations 3.3",
         statement=(

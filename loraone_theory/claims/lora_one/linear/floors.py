@@ -146,7 +146,8 @@ def _scale(draws: Draws, *, rank: int) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="3.5",
+        id="lora-one/linear/floors",
+        aliases=("3.5",),
         title="Runs land on the predicted floors",
         reference="derivations 3.5",
         statement=(
@@ -168,7 +169,8 @@ CLAIMS = (
         derivation="3.5",
     ),
     Claim(
-        id="3.5/bound",
+        id="lora-one/linear/floors/bound",
+        aliases=("3.5/bound",),
         title="No factors of rank r lie below the floor",
         reference="derivations 3.5",
         statement="½ Σ_{i>r} σ_i²(Σ̂^{1/2}Δ) ≤ L(AB) for all A, B of rank r, with equality at one.",
@@ -183,12 +185,13 @@ CLAIMS = (
         derivation="3.5",
     ),
     Claim(
-        id="3.5/scale",
+        id="lora-one/linear/floors/scale",
+        aliases=("3.5/scale",),
         title="Below the true rank an offset can act as extra rank",
         reference="derivations 3.5; Sec. 5, Fig. 4",
         statement="At r = r*/2 and γ = 4 LoRA-GA's floor lies below LoRA-One's.",
         hypotheses=("linear model", "r < r*", "a large offset"),
-        how=f"Floors at r = 4, r* = {TRUE_RANK}, over γ; sizes as for 3.5.",
+        how=f"Floors at r = 4, r* = {TRUE_RANK}, over γ; sizes as for lora-one/linear/floors.",
         kind="bound",
         measure=lambda draws: _scale(draws, rank=4),
         mutant_statement="the same at r = r*",

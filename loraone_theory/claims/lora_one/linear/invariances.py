@@ -185,7 +185,8 @@ _GA_SIZES = f"d = {D}, k = {K}, 2r = r* = {2 * GA_RANK}, N = 8d, κ = 2, {STEPS}
 
 CLAIMS = (
     Claim(
-        id="3.1",
+        id="lora-one/linear/gauge",
+        aliases=("3.1",),
         title="Preconditioned gradient descent does not see the gauge",
         reference="derivations 3.1(a)",
         statement=(
@@ -202,7 +203,8 @@ CLAIMS = (
         derivation="3.1",
     ),
     Claim(
-        id="3.1/GD",
+        id="lora-one/linear/gauge/gd",
+        aliases=("3.1/GD",),
         title="Gradient descent does not see an orthogonal gauge",
         reference="derivations 3.1(a)",
         statement="GD from (A₀Q, QᵀB₀) has the same A_tB_t for every orthogonal Q.",
@@ -217,7 +219,8 @@ CLAIMS = (
         derivation="3.1",
     ),
     Claim(
-        id="3.1/rotation",
+        id="lora-one/linear/rotation",
+        aliases=("3.1/rotation",),
         title="Rotations of both spaces rotate the run",
         reference="derivations 3.1(b)",
         statement=(
@@ -237,7 +240,8 @@ CLAIMS = (
         derivation="3.1",
     ),
     Claim(
-        id="3.1/LoRA-GA",
+        id="lora-one/linear/rotation/lora-ga",
+        aliases=("3.1/LoRA-GA",),
         title="LoRA-GA's own start rotates up to its signs, and not without them",
         reference="derivations 3.1(b)",
         statement=(

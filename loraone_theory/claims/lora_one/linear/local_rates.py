@@ -181,9 +181,10 @@ _OPERATOR = {
 }
 
 
-def _mode_claim(id: str, rule: RuleName, title: str) -> Claim:
+def _mode_claim(id: str, alias: str, rule: RuleName, title: str) -> Claim:
     return Claim(
         id=id,
+        aliases=(alias,),
         title=title,
         reference="derivations 3.7; App. C.2, C.3",
         statement=(
@@ -205,9 +206,12 @@ def _mode_claim(id: str, rule: RuleName, title: str) -> Claim:
     )
 
 
-def _tail_claim(id: str, rule: RuleName, kappa: float, rate: float, broken: str) -> Claim:
+def _tail_claim(
+    id: str, alias: str, rule: RuleName, kappa: float, rate: float, broken: str
+) -> Claim:
     return Claim(
         id=id,
+        aliases=(alias,),
         title=f"Tail slope of a run from Spectral-init, {_RULE[rule]}, κ = {kappa:g}",
         reference="derivations 3.7; App. C.2, C.3",
         statement="‖E_{t+1}‖_F/‖E_t‖_F → max |1 − ημ| as t → ∞.",
@@ -224,15 +228,24 @@ def _tail_claim(id: str, rule: RuleName, kappa: float, rate: float, broken: str)
 
 
 CLAIMS = (
-    _mode_claim("3.7", "preconditioned", "Local rate of preconditioned gradient descent"),
-    _mode_claim("3.7/GD", "gd", "Local rate of gradient descent"),
+    _mode_claim(
+        "lora-one/linear/local-rates",
+        "3.7",
+        "preconditioned",
+        "Local rate of preconditioned gradient descent",
+    ),
+    _mode_claim("lora-one/linear/local-rates/gd", "3.7/GD", "gd", "Local rate of gradient descent"),
     Claim(
-        id="3.7/kappa",
+        id="lora-one/linear/local-rates/kappa",
+        aliases=("3.7/kappa",),
         title="Preconditioning takes κ out of the rate",
         reference="derivations 3.7; App. C.3",
         statement="The local rate of preconditioned GD does not depend on S.",
         hypotheses=_HYPOTHESES,
-        how="The slowest mode at κ = 3, 10, 30 against κ = 1; sizes as for 3.7, η = 0.2.",
+        how=(
+            "The slowest mode at κ = 3, 10, 30 against κ = 1, η = 0.2; sizes as for "
+            "lora-one/linear/local-rates."
+        ),
         kind="identity",
         measure=lambda draws: _spread(draws, "preconditioned"),
         mutant_statement="the same of gradient descent",
@@ -241,6 +254,15 @@ CLAIMS = (
         smoke_trials=5,
         derivation="3.7",
     ),
-    _tail_claim("3.7/tail", "preconditioned", 10.0, 0.2, "the rate at η/2"),
-    _tail_claim("3.7/tail GD", "gd", 3.0, 0.25, "the rate at 10κ"),
+    _tail_claim(
+        "lora-one/linear/local-rates/tail",
+        "3.7/tail",
+        "preconditioned",
+        10.0,
+        0.2,
+        "the rate at η/2",
+    ),
+    _tail_claim(
+        "lora-one/linear/local-rates/tail-gd", "3.7/tail GD", "gd", 3.0, 0.25, "the rate at 10κ"
+    ),
 )

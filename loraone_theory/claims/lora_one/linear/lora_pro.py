@@ -178,7 +178,8 @@ _SIZES = f"d = {D}, k = {K}, r* = {TRUE_RANK}, r = {RANK}, s = {SCALE}, N = 4d"
 
 CLAIMS = (
     Claim(
-        id="3.9",
+        id="lora-one/linear/lora-pro",
+        aliases=("3.9",),
         title="The equivalent full gradient of LoRA-Pro",
         reference="derivations 3.9",
         statement="s(A g^B + g^A B) = P_A𝒢 + (I − P_A)𝒢P_B for any free matrix Z.",
@@ -193,7 +194,8 @@ CLAIMS = (
         derivation="3.9",
     ),
     Claim(
-        id="3.9/optimum",
+        id="lora-one/linear/lora-pro/optimum",
+        aliases=("3.9/optimum",),
         title="LoRA-Pro is the least-squares optimum",
         reference="derivations 3.9",
         statement="‖s(A g^B + g^A B) − 𝒢‖_F = min over X, Y of ‖s(AY + XB) − 𝒢‖_F.",
@@ -208,7 +210,8 @@ CLAIMS = (
         derivation="3.9",
     ),
     Claim(
-        id="3.9/preconditioned",
+        id="lora-one/linear/lora-pro/preconditioned",
+        aliases=("3.9/preconditioned",),
         title="Preconditioned GD counts the overlap twice",
         reference="derivations 3.9",
         statement="To first order in η preconditioned GD moves W by −ηs²(P_A𝒢 + 𝒢P_B).",
@@ -223,7 +226,8 @@ CLAIMS = (
         derivation="3.9",
     ),
     Claim(
-        id="3.9/LoRA-GA",
+        id="lora-one/linear/lora-pro/lora-ga",
+        aliases=("3.9/LoRA-GA",),
         title="The first step of LoRA-GA is a rank-2r gradient step",
         reference="derivations 3.9",
         statement="It moves W by −ηs²(√k/γ) × (best rank-2r part of 𝒢), to first order in η.",

@@ -139,7 +139,8 @@ _HOW = f"One unreduced step at d = {D}, k = {K}, r = r* = {RANK}, N = 3d, η ∈
 
 CLAIMS = (
     Claim(
-        id="3.4",
+        id="lora-one/linear/one-step",
+        aliases=("3.4",),
         title="One step of gradient descent",
         reference="derivations 3.4",
         statement="E⁺ = E − η(M BᵀB + AAᵀM) + η² M(AB)ᵀM with M = Σ̂E.",
@@ -154,7 +155,8 @@ CLAIMS = (
         derivation="3.4",
     ),
     Claim(
-        id="3.4/preconditioned",
+        id="lora-one/linear/one-step/preconditioned",
+        aliases=("3.4/preconditioned",),
         title="One step of preconditioned gradient descent",
         reference="derivations 3.4",
         statement="E⁺ = E − η(M P_B + P_A M) + η² M(AB)†M with M = Σ̂E.",
@@ -169,7 +171,8 @@ CLAIMS = (
         derivation="3.4",
     ),
     Claim(
-        id="3.4/balance",
+        id="lora-one/linear/one-step/balance",
+        aliases=("3.4/balance",),
         title="The balance moves at second order only",
         reference="derivations 3.4",
         statement="D = AᵀA − BBᵀ obeys D⁺ = D + η²(∇_Aᵀ∇_A − ∇_B∇_Bᵀ) under GD.",
@@ -184,7 +187,8 @@ CLAIMS = (
         derivation="3.4",
     ),
     Claim(
-        id="3.4/spectral",
+        id="lora-one/linear/one-step/spectral",
+        aliases=("3.4/spectral",),
         title="Spectral-init is balanced",
         reference="derivations 3.4",
         statement="A₀ᵀA₀ = B₀B₀ᵀ at Spectral-init.",

@@ -83,7 +83,8 @@ _HYPOTHESES = ("linear model", "LoRA-init, α small", "GD, r > r*")
 
 CLAIMS = (
     Claim(
-        id="3.6",
+        id="lora-one/linear/plateau",
+        aliases=("3.6",),
         title="The alignment settles at the angle between U(Δ) and U(G)",
         reference="derivations 3.6",
         statement=(
@@ -103,7 +104,8 @@ CLAIMS = (
         derivation="3.6",
     ),
     Claim(
-        id="3.6/dip",
+        id="lora-one/linear/plateau/dip",
+        aliases=("3.6/dip",),
         title="Before that it comes closer to the gradient",
         reference="derivations 3.6",
         statement="min_t ‖U_{r*,⊥}(G)ᵀU_{r*}(A_t)‖_op is below half of the plateau.",

@@ -130,7 +130,8 @@ _HOW = (
 
 CLAIMS = (
     Claim(
-        id="3.2",
+        id="lora-one/linear/reduction",
+        aliases=("3.2",),
         title="The linear problem reduces exactly",
         reference="derivations 3.2",
         statement=(
@@ -149,7 +150,8 @@ CLAIMS = (
         derivation="3.2",
     ),
     Claim(
-        id="3.2/population",
+        id="lora-one/linear/reduction/population",
+        aliases=("3.2/population",),
         title="The population problem reduces on both sides",
         reference="derivations 3.2",
         statement="For Σ̂ = I also d becomes dim span(U, A₀) ≤ r* + r.",

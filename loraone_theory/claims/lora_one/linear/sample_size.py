@@ -73,7 +73,8 @@ _ALLOWED = "three times twice the Tracy–Widom width: mean, fluctuation and its
 
 CLAIMS = (
     Claim(
-        id="3.8",
+        id="lora-one/linear/sample-size",
+        aliases=("3.8",),
         title="‖Σ̂ − I‖_op concentrates at the Marchenko–Pastur edge",
         reference="derivations 3.8; Eq. 8",
         statement="‖Σ̂ − I‖_op = (1 + √(d/N))² − 1 + O(d^{−2/3}); 0.5625 at N = 16d.",
@@ -88,7 +89,8 @@ CLAIMS = (
         derivation="3.8",
     ),
     Claim(
-        id="3.8/samples",
+        id="lora-one/linear/sample-size/needed",
+        aliases=("3.8/samples",),
         title="ε ≤ 1/(2κ) takes N of order κ²d",
         reference="derivations 3.8; Eq. 8",
         statement=(

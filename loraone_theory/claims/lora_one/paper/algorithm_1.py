@@ -46,7 +46,8 @@ def _step(draws: Draws, *, normalised: bool) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="Alg. 1",
+        id="lora-one/algorithm-1",
+        aliases=("Alg. 1",),
         title="The released initialisation is a full-gradient step of length s/(γσ₁)",
         reference="Algorithm 1",
         statement=(

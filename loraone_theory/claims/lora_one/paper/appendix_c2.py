@@ -74,7 +74,8 @@ _SIZES = f"d = {D}, k = {K}, N = {SAMPLES}, r* = {TRUE_RANK}, η = {ETA}, κ = 1
 
 CLAIMS = (
     Claim(
-        id="App. C.2",
+        id="lora-one/appendix-c.2",
+        aliases=("App. C.2",),
         title="Linear convergence, with a rate that degrades with κ",
         reference="Appendix C.2",
         statement="‖E_t‖_F ∝ rateᵗ with 1 − rate ∝ 1/κ.",
@@ -90,7 +91,8 @@ CLAIMS = (
         figure="fig_condition_number.png",
     ),
     Claim(
-        id="App. C.2/local rate",
+        id="lora-one/appendix-c.2/local-rate",
+        aliases=("App. C.2/local rate",),
         title="The rate is that of the tangent space",
         reference="Appendix C.2; derivations 3.7",
         statement=(

@@ -92,7 +92,8 @@ _HYPOTHESES = ("linear model", "Spectral-init, r = r*", "preconditioned GD, unda
 
 CLAIMS = (
     Claim(
-        id="App. C.3",
+        id="lora-one/appendix-c.3",
+        aliases=("App. C.3",),
         title="The whole path is independent of κ",
         reference="Appendix C.3; derivations 3.7",
         statement=(
@@ -115,7 +116,8 @@ CLAIMS = (
         figure="fig_condition_number.png",
     ),
     Claim(
-        id="App. C.3/rate",
+        id="lora-one/appendix-c.3/rate",
+        aliases=("App. C.3/rate",),
         title="Linear convergence at a rate without κ",
         reference="Appendix C.3",
         statement="‖E_t‖_F ∝ rateᵗ with 1 − rate ∝ κ⁰.",

@@ -33,10 +33,13 @@ def _tail(draws: Draws, ratio: int, widths: tuple[int, ...], *, enough: bool = T
     )
 
 
-def _claim(id: str, ratio: int, expected: Finding, explanation: str, trials: int) -> Claim:
+def _claim(
+    id: str, alias: str, ratio: int, expected: Finding, explanation: str, trials: int
+) -> Claim:
     widths = (100, 1000, 10_000)
     return Claim(
         id=id,
+        aliases=(alias,),
         title=f"‖Σ̂ − I‖_op ≤ 1/(2κ) at N = {ratio}d",
         reference="Eq. 8",
         statement=(
@@ -62,6 +65,7 @@ def _claim(id: str, ratio: int, expected: Finding, explanation: str, trials: int
 
 CLAIMS = (
     _claim(
+        "lora-one/equation-8",
         "Eq. 8",
         40,
         Finding.SUPPORTED,
@@ -70,6 +74,7 @@ CLAIMS = (
         400,
     ),
     _claim(
+        "lora-one/equation-8/n-16d",
         "Eq. 8 at N = 16d",
         16,
         Finding.OUTSIDE_HYPOTHESES,

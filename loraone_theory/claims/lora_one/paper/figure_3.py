@@ -108,7 +108,8 @@ def _significantly_fewer(draws: Draws, *, factor: float) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="Fig. 3/half the steps",
+        id="lora-one/figure-3/half-the-steps",
+        aliases=("Fig. 3/half the steps",),
         title="Spectral-init saves a factor of 2 in steps on most draws",
         reference="Figure 3, whose text says significantly fewer steps; the factor is ours",
         statement="GD from Spectral-init takes at most half the steps, on at least half the draws.",
@@ -129,7 +130,8 @@ CLAIMS = (
         figure="fig_trajectories.png",
     ),
     Claim(
-        id="Fig. 3",
+        id="lora-one/figure-3",
+        aliases=("Fig. 3",),
         title="Spectral-init starts nearer and arrives sooner",
         reference="Figure 3",
         statement=(

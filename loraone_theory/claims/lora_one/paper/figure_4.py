@@ -69,10 +69,17 @@ _SIZES = f"d = k = {D}, N = {SAMPLES}, λ* from 1 to 0.25, r* = {TRUE_RANK}"
 
 
 def _deficient(
-    id: str, rank: int, mutant_rank: int, trials: int, expected: Finding, explanation: str
+    id: str,
+    alias: str,
+    rank: int,
+    mutant_rank: int,
+    trials: int,
+    expected: Finding,
+    explanation: str,
 ) -> Claim:
     return Claim(
         id=id,
+        aliases=(alias,),
         title="Below r* LoRA-One ends lower than LoRA-GA",
         reference="Section 5, Figure 4, rank-deficient panel",
         statement=(
@@ -96,7 +103,8 @@ def _deficient(
 
 CLAIMS = (
     Claim(
-        id="Fig. 4",
+        id="lora-one/figure-4",
+        aliases=("Fig. 4",),
         title="For r ≥ r* LoRA-One reaches a global minimiser, LoRA-GA and LoRA-SB do not",
         reference="Section 5, Figure 4",
         statement="For r ≥ r* the loss of LoRA-One goes to 0, those of LoRA-GA and LoRA-SB do not.",
@@ -116,6 +124,7 @@ CLAIMS = (
         figure="fig_rank_regimes.png",
     ),
     _deficient(
+        "lora-one/figure-4/half-rank",
         "Fig. 4/r = r*/2",
         TRUE_RANK // 2,
         1,
@@ -125,6 +134,7 @@ CLAIMS = (
         "Eckart–Young one, and the more so the larger its scale. The figure's order is reversed.",
     ),
     _deficient(
+        "lora-one/figure-4/one-rank-short",
         "Fig. 4/r = r* − 1",
         TRUE_RANK - 1,
         TRUE_RANK // 2,

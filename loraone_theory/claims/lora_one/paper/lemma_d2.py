@@ -77,7 +77,8 @@ def _mean(draws: Draws, *, shrunk: bool) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="L-D.2",
+        id="lora-one/lemma-d.2",
+        aliases=("L-D.2",),
         title="E[J] is ½(Δ − AB) to leading order",
         reference="Lemma D.2",
         statement=(
@@ -103,7 +104,8 @@ CLAIMS = (
         derivation="5.2",
     ),
     Claim(
-        id="L-D.2/mean",
+        id="lora-one/lemma-d.2/mean",
+        aliases=("L-D.2/mean",),
         title="Sampled gradients average to the closed form",
         reference="Lemma D.2",
         statement=(

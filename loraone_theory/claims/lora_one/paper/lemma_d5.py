@@ -56,7 +56,8 @@ BASE = ("Gaussian inputs", "Spectral-init, γ = 2, r = r*", "small relative shif
 
 CLAIMS = (
     Claim(
-        id="L-D.5",
+        id="lora-one/lemma-d.5",
+        aliases=("L-D.5",),
         title="Spectral-init starts within 1/20 of the smallest singular value, N large",
         reference="Lemma D.5, Assumption 4.1",
         statement=STATEMENT,
@@ -79,7 +80,8 @@ CLAIMS = (
         derivation="5.3",
     ),
     Claim(
-        id="L-D.5/N = 256d",
+        id="lora-one/lemma-d.5/n-256d",
+        aliases=("L-D.5/N = 256d",),
         title="Without the condition on N: 1/20 is reached at N = 256d",
         reference="ours: Lemma D.5 with its condition on N dropped",
         statement=STATEMENT,
@@ -100,7 +102,8 @@ CLAIMS = (
         derivation="5.3",
     ),
     Claim(
-        id="L-D.5/c = 1",
+        id="lora-one/lemma-d.5/c-1",
+        aliases=("L-D.5/c = 1",),
         title="Without a small shift: 1/20 is reached at a relative shift of 1",
         reference="ours: Lemma D.5 with Assumption 4.1 dropped",
         statement=STATEMENT,

@@ -96,7 +96,8 @@ def _relu(draws: Draws, *, factor: float) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="Sec. 2.3",
+        id="lora-one/section-2.3",
+        aliases=("Sec. 2.3",),
         title="The generalisation error is ‖E‖_F² in the linear model",
         reference="Section 2.3",
         statement="E‖y − ŷ‖² = ‖AB − Δ‖_F² for a fresh isotropic x.",
@@ -114,7 +115,8 @@ CLAIMS = (
         explanation="Only E xxᵀ = I matters, which is why three different laws agree.",
     ),
     Claim(
-        id="Sec. 2.3/ReLU",
+        id="lora-one/section-2.3/relu",
+        aliases=("Sec. 2.3/ReLU",),
         title="The generalisation error is at most ‖E‖_F² for ReLU",
         reference="Section 2.3",
         statement="E‖relu(x(W+Δ)) − relu(x(W+AB))‖² ≤ ‖AB − Δ‖_F² for x ~ N(0, I).",

@@ -52,7 +52,8 @@ def simulate_from(problem: LinearProblem, seeds: tuple[int, ...], leak: float) -
 
 CLAIMS = (
     Claim(
-        id="T3.1",
+        id="lora-one/theorem-3.1",
+        aliases=("T3.1",),
         title="Right alignment is exact from the first step",
         reference="Theorem 3.1",
         statement="LoRA-init, GD: ‖V_{r*,⊥}(G)ᵀ V_{r*}(B_t)‖_op = 0 for every t ≥ 1.",

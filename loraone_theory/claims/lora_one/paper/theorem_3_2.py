@@ -98,15 +98,18 @@ _ALPHA = "α = θ^{3κ♮/2} d^{−3κ♮/4 − 1/2} ‖G‖_op^{1/2}"
 _EXACT = f"Exact-law instances at N = {RATIO}d"
 
 
-def _rate_claim(id: str, grid: list[tuple[float, float]], text: str, allowance: float) -> Claim:
+def _rate_claim(
+    id: str, alias: str, grid: list[tuple[float, float]], text: str, allowance: float
+) -> Claim:
     def measure(draws: Draws, promised: float) -> Evidence:
         return _time_against_rate(draws, grid, promised=promised, allowance=allowance)
 
     return Claim(
         id=id,
+        aliases=(alias,),
         title="The time to align grows like 1/ln(1 + ηλ_{r*}(G))",
         reference="Theorem 3.2",
-        statement=f"T(θ) is proportional to 1/ln(1 + ηλ_{{r*}}(G)), varied through {id[-1]}.",
+        statement=f"T(θ) is proportional to 1/ln(1 + ηλ_{{r*}}(G)), varied through {alias[-1]}.",
         hypotheses=(*_HYPOTHESES, "r ≥ 2r*", _ALPHA),
         how=f"{_EXACT}, d = 100, r = 8, {text}; slope in log–log, per instance.",
         kind="value",
@@ -121,7 +124,8 @@ def _rate_claim(id: str, grid: list[tuple[float, float]], text: str, allowance: 
 
 CLAIMS = (
     Claim(
-        id="T3.2",
+        id="lora-one/theorem-3.2",
+        aliases=("T3.2",),
         title="Small LoRA-init aligns with the gradient in logarithmic time",
         reference="Theorem 3.2",
         statement=(
@@ -141,13 +145,15 @@ CLAIMS = (
         smoke_trials=60,
         explanation=(
             "The time constant that the draws ask for falls towards 1 as d grows, so it does not "
-            "hide a power of d. Below r = 2r* it has a tail, see T3.2/r < 2r*."
+            "hide a power of d. Below r = 2r* it has a tail, see "
+            "lora-one/theorem-3.2/rank-below-twice."
         ),
         derivation="3.6",
         figure="fig_dimension_scaling.png",
     ),
     Claim(
-        id="T3.2/time in d",
+        id="lora-one/theorem-3.2/time-in-d",
+        aliases=("T3.2/time in d",),
         title="The time to align grows like ln √d",
         reference="Theorem 3.2",
         statement="T(θ)·ln(1 + ηλ_{r*}(G)) grows with slope 1 in ln √d.",
@@ -162,6 +168,7 @@ CLAIMS = (
         derivation="3.6",
     ),
     _rate_claim(
+        "lora-one/theorem-3.2/time-in-kappa",
         "T3.2/time in κ",
         [(kappa, ETA) for kappa in (2.0, 3.0, 4.0, 5.0)],
         "κ = 2, 3, 4, 5; below, r* directions compete for the slowest, and beyond, the growing "
@@ -172,6 +179,7 @@ CLAIMS = (
         0.03,
     ),
     _rate_claim(
+        "lora-one/theorem-3.2/time-in-eta",
         "T3.2/time in η",
         [(1.0, 0.5**i) for i in range(1, 7)],
         "η = 1/2, 1/4, …, 1/64",

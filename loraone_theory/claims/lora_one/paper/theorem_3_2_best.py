@@ -153,10 +153,11 @@ def _late_risks(draws: Draws, *, smaller: bool) -> Evidence:
 _HYPOTHESES = ("linear model", "LoRA-init, GD", "r ≥ 2r*")
 
 
-def _alpha_claim(id: str, kappa: float) -> Claim:
+def _alpha_claim(id: str, alias: str, kappa: float) -> Claim:
     a = ALPHAS[kappa]
     return Claim(
         id=id,
+        aliases=(alias,),
         title=f"The best alignment is a power of α, κ = {kappa:g}",
         reference="Theorem 3.2; the exponent is ours",
         statement=(
@@ -187,11 +188,16 @@ def _alpha_claim(id: str, kappa: float) -> Claim:
 
 CLAIMS = (
     *(
-        _alpha_claim("T3.2/alpha" if kappa == 1 else f"T3.2/alpha at κ = {kappa:g}", kappa)
+        _alpha_claim("lora-one/theorem-3.2/alpha", "T3.2/alpha", kappa)
+        if kappa == 1
+        else _alpha_claim(
+            f"lora-one/theorem-3.2/alpha/kappa-{kappa:g}", f"T3.2/alpha at κ = {kappa:g}", kappa
+        )
         for kappa in ALPHAS
     ),
     Claim(
-        id="T3.2/alignment in d",
+        id="lora-one/theorem-3.2/alignment-in-d",
+        aliases=("T3.2/alignment in d",),
         title="The best alignment worsens like d^{1/3}",
         reference="Theorem 3.2 and its figure; the exponent is ours",
         statement="At fixed α, N/d and κ♮ = 1, min_t ‖U_{r*,⊥}(G)ᵀU_{r*}(A_t)‖_op ∝ d^{1/3}.",
@@ -211,7 +217,8 @@ CLAIMS = (
         figure="fig_dimension_scaling.png",
     ),
     Claim(
-        id="T3.2/smaller α",
+        id="lora-one/theorem-3.2/smaller-alpha",
+        aliases=("T3.2/smaller α",),
         title="Smaller α aligns better",
         reference="Figure of Theorem 3.2",
         statement="min_t ‖U_{r*,⊥}(G)ᵀU_{r*}(A_t)‖_op decreases with α.",
@@ -227,7 +234,8 @@ CLAIMS = (
         figure="fig_alignment_scaling.png",
     ),
     Claim(
-        id="T3.2/risk",
+        id="lora-one/theorem-3.2/risk",
+        aliases=("T3.2/risk",),
         title="Smaller α gives lower risk, on the figure's range",
         reference="Figure of Theorem 3.2",
         statement=(
@@ -247,13 +255,15 @@ CLAIMS = (
         smoke_trials=48,
         explanation=(
             "The last pair decides: at α² = 1e-4 the run starts late enough to be overtaken on "
-            "about one draw in eight. Beyond the figure the order turns, T3.2/risk beyond."
+            "about one draw in eight. Beyond the figure the order turns, see "
+            "lora-one/theorem-3.2/risk/beyond."
         ),
         derivation="3.6",
         figure="fig_alignment.png",
     ),
     Claim(
-        id="T3.2/risk beyond",
+        id="lora-one/theorem-3.2/risk/beyond",
+        aliases=("T3.2/risk beyond",),
         title="Beyond the figure smaller α gives higher risk at a given time",
         reference="derivations 3.6; the text on Figure 1 calls small α a double-edged sword",
         statement="For α → 0 the risk after the same number of steps increases as α decreases.",

@@ -124,7 +124,8 @@ _LINEAR = ("linear model", "LoRA-init, GD")
 
 CLAIMS = (
     Claim(
-        id="T3.2-proof",
+        id="lora-one/theorem-3.2/proof",
+        aliases=("T3.2-proof",),
         title="The linearised dynamics in closed form",
         reference="Proof of Theorem 3.2",
         statement=(
@@ -142,7 +143,8 @@ CLAIMS = (
         derivation="3.6",
     ),
     Claim(
-        id="T3.2-proof/bound",
+        id="lora-one/theorem-3.2/proof/bound",
+        aliases=("T3.2-proof/bound",),
         title="The run stays within ‖A₀‖ of its linearisation until t*",
         reference="Proof of Theorem 3.2",
         statement="‖Z_t − HᵗZ₀‖_op ≤ ‖A₀‖_op for t ≤ t* = ln(√d/θ)/ln(1 + ηλ_{r*}(G)).",
@@ -162,7 +164,8 @@ CLAIMS = (
         derivation="3.6",
     ),
     Claim(
-        id="T3.2-proof/first failure",
+        id="lora-one/theorem-3.2/proof/first-failure",
+        aliases=("T3.2-proof/first failure",),
         title="The bound fails two thirds of the way to saturation",
         reference="Proof of Theorem 3.2; the constant is ours",
         statement=(

@@ -74,7 +74,8 @@ def _tail(draws: Draws, *, lift: float = 1.0) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="T3.2/r < 2r*",
+        id="lora-one/theorem-3.2/rank-below-twice",
+        aliases=("T3.2/r < 2r*",),
         title="Below 2r* the time has an exponential tail",
         reference="Theorem 3.2, the case r* ≤ r < 2r*",
         statement=(

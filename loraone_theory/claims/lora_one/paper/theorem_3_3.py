@@ -71,9 +71,12 @@ _HYPOTHESES = ("linear model", "isotropic inputs", "Spectral-init, r ≥ r*")
 _SECOND = "‖A₀B₀ − Δ‖_op ≤ λ*_{r*}/2, from ε = ‖Σ̂ − I‖_op ≤ 1/(2κ)."
 
 
-def _second_claim(id: str, title: str, ratio: int, expected: Finding, explanation: str) -> Claim:
+def _second_claim(
+    id: str, alias: str, title: str, ratio: int, expected: Finding, explanation: str
+) -> Claim:
     return Claim(
         id=id,
+        aliases=(alias,),
         title=title,
         reference="Theorem 3.3, second inequality",
         statement=_SECOND,
@@ -93,7 +96,8 @@ def _second_claim(id: str, title: str, ratio: int, expected: Finding, explanatio
 
 CLAIMS = (
     Claim(
-        id="T3.3",
+        id="lora-one/theorem-3.3",
+        aliases=("T3.3",),
         title="Spectral-init starts within ε‖Δ‖ of the target",
         reference="Theorem 3.3, first inequality",
         statement="‖A₀B₀ − Δ‖_op ≤ ε‖Δ‖_op with ε = ‖Σ̂ − I‖_op.",
@@ -107,6 +111,7 @@ CLAIMS = (
         smoke_trials=20,
     ),
     _second_claim(
+        "lora-one/theorem-3.3/second",
         "T3.3/second",
         "Within half the smallest singular value, where ε is small",
         40,
@@ -114,6 +119,7 @@ CLAIMS = (
         "Holds where its hypothesis does; N = 40d is enough at κ = 1.",
     ),
     _second_claim(
+        "lora-one/theorem-3.3/second/n-16d",
         "T3.3/second at N = 16d",
         "The same at the reference sample size",
         16,

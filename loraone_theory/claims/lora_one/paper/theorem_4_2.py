@@ -108,6 +108,7 @@ def _words(regimes: Sequence[Regime]) -> str:
 
 
 def _part(
+    id: str,
     name: str,
     regime: Regime | tuple[Regime, ...],
     *,
@@ -130,7 +131,8 @@ def _part(
         asked, broken, exponent = f"the same at N = {worse.ratio}d", (worse,), 0.25
     rest: dict[str, Any] = {"small": smaller if worse is None else (), "strength": exponent}
     return Claim(
-        id=f"T4.2/{name}",
+        id=f"lora-one/theorem-4.2/{id}",
+        aliases=(f"T4.2/{name}",),
         title=f"Without ρ ≤ 1/20, at {name}",
         reference="ours: the bound of Theorem 4.2 without its condition on ρ",
         statement=STATEMENT,
@@ -174,7 +176,8 @@ def _inside(draws: Draws, *, strength: float) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="T4.2",
+        id="lora-one/theorem-4.2",
+        aliases=("T4.2",),
         title="(1 − η/4)ᵗ bounds the error, where ρ ≤ 1/20 holds",
         reference="Theorem 4.2",
         statement=STATEMENT,
@@ -196,13 +199,14 @@ CLAIMS = (
         explanation=(
             "Supported with room: at N = ∞ the rate is max(1 − η/2, |1 − η|), twice the exponent "
             "that is promised. ρ₀ ≤ 1/20 takes N/d of order 500 F², F = ‖Δ‖_F/λ*_{r*}. Here κ = 1; "
-            "for κ up to 100 see T4.2/every κ."
+            "for κ up to 100 see lora-one/theorem-4.2/every-kappa."
         ),
         derivation="5.4",
         figure="fig_t42_map.png",
     ),
     Claim(
-        id="T4.2/every κ",
+        id="lora-one/theorem-4.2/every-kappa",
+        aliases=("T4.2/every κ",),
         title="Inside its hypotheses the bound holds whatever κ",
         reference="Theorem 4.2",
         statement=STATEMENT,
@@ -227,7 +231,7 @@ CLAIMS = (
         figure="fig_t42_map.png",
     ),
     _part(
-        "N = ∞",
+        "n-infinite", "N = ∞",
         tuple(
             Regime(12, 10, 2, None, shift=c, kappa=kappa, etas=(0.2, 0.5, 0.9), steps=210)
             for kappa in (1.0, 30.0)
@@ -236,65 +240,59 @@ CLAIMS = (
         small=Regime(10, 8, 2, None, kappa=30.0, etas=(0.5,), steps=90),
         strength=0.75,
     ),
-    _part("N = 64d", replace(GENERIC, d=16, k=12, ratio=64, steps=110)),
+    _part("n-64d", "N = 64d", replace(GENERIC, d=16, k=12, ratio=64, steps=110)),
     _part(
-        "N = 16d",
+        "n-16d", "N = 16d",
         GENERIC,
         explanation="At the edge of the map: 0.859 against 0.875 in predicted and promised rate.",
         trials=2400,
     ),
-    _part("κ = 30, N = 16d", replace(GENERIC, kappa=30.0), trials=2400),
+    _part("kappa-30-n-16d", "κ = 30, N = 16d", replace(GENERIC, kappa=30.0), trials=2400),
     _part(
-        "r = 8, N = 32d",
+        "rank-8-n-32d", "r = 8, N = 32d",
         replace(GENERIC, true_rank=8, ratio=32),
         explanation="With r a third of d the change on the map is nearer to N/d = 14 than to 12.",
     ),
     _part(
-        "c = 1, N = 32d",
+        "c-1-n-32d", "c = 1, N = 32d",
         replace(GENERIC, shift=1.0, ratio=32),
         explanation="At moderate κ the rate does not ask for a small relative shift.",
     ),
     _part(
-        "c = 5, N = ∞",
+        "c-5-n-infinite", "c = 5, N = ∞",
         Regime(12, 10, 2, None, shift=5.0, kappa=30.0, etas=(0.9,), steps=82),
         expected=Finding.VIOLATED,
         explanation=(
             "A few runs in a hundred start with the second direction so far off that ‖E_t‖ makes "
             "an excursion before it settles: some condition on the relative shift is needed."
         ),
-        trials=24_000,
-        smoke=1200,
+        trials=24_000, smoke=1200,
         strength=0.75,
     ),
     _part(
-        "N = 8d",
+        "n-8d", "N = 8d",
         replace(GENERIC, ratio=8, steps=200),
-        expected=Finding.VIOLATED,
-        explanation=LOW,
-        trials=60,
-        smoke=6,
+        expected=Finding.VIOLATED, explanation=LOW,
+        trials=60, smoke=6,
         worse=replace(GENERIC, ratio=4, etas=(0.9,), steps=100),
     ),
     _part(
-        "N = 4d",
+        "n-4d", "N = 4d",
         replace(GENERIC, ratio=4, etas=(0.5,), steps=150),
-        expected=Finding.VIOLATED,
-        explanation=LOW,
-        trials=100,
-        smoke=6,
+        expected=Finding.VIOLATED, explanation=LOW,
+        trials=100, smoke=6,
         worse=replace(GENERIC, ratio=2, etas=(0.9,), steps=100),
     ),
     _part(
-        "one column, N = 16d",
+        "one-column-n-16d", "one column, N = 16d",
         Regime(100, 2, 1, 16, one_column=True, steps=200),
         expected=Finding.VIOLATED,
         explanation=(
             "One mask lets half of the samples through, so the edge is that of N/2 of them: the "
             "bound needs N/d above 2 (1 − 1/√2)⁻² = 23.3."
         ),
-        trials=100,
-        smoke=16,
+        trials=100, smoke=16,
         worse=Regime(20, 2, 1, 8, one_column=True, etas=(0.9,), steps=100),
     ),
-    _part("one column, N = 64d", Regime(20, 8, 1, 64, one_column=True)),
+    _part("one-column-n-64d", "one column, N = 64d", Regime(20, 8, 1, 64, one_column=True)),
 )  # fmt: skip

@@ -94,7 +94,8 @@ def _operator_norm(draws: Draws, *, unit: bool) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="5.7",
+        id="lora-one/relu/choice-of-weight",
+        aliases=("5.7",),
         title="Only ratios of Δ to W matter",
         reference="derivations 5.7",
         statement="(W, Δ) → σ(W, Δ) multiplies every E_t by σ, under undamped preconditioned GD.",
@@ -112,7 +113,8 @@ CLAIMS = (
         derivation="5.7",
     ),
     Claim(
-        id="5.7/‖W‖",
+        id="lora-one/relu/choice-of-weight/norm",
+        aliases=("5.7/‖W‖",),
         title="Unit columns keep ‖W‖_op bounded",
         reference="derivations 5.7",
         statement=(
@@ -130,7 +132,8 @@ CLAIMS = (
         derivation="5.7",
     ),
     Claim(
-        id="5.7/recommended",
+        id="lora-one/relu/choice-of-weight/recommended",
+        aliases=("5.7/recommended",),
         title="A relative shift of π/(20F) starts within 1/20",
         reference="derivations 5.7",
         statement="N = ∞ and c ≤ π/(20F): ρ₀ ≤ 1/20, with F = ‖Δ‖_F/λ*_{r*}.",

@@ -119,7 +119,8 @@ def _arc_cosine(E: np.ndarray, weight: np.ndarray) -> float:
 
 CLAIMS = (
     Claim(
-        id="5.1",
+        id="lora-one/relu/closed-forms",
+        aliases=("5.1",),
         title="Closed forms of the population gradient and risk",
         reference="derivations 5.1",
         statement=(

@@ -104,7 +104,8 @@ SIZES = f"r = {RANK}, r* = {TRUE_RANK}, κ = {KAPPA:g}, c = {SHIFT:g}, η = {ETA
 
 CLAIMS = (
     Claim(
-        id="5.6",
+        id="lora-one/relu/deficient-rank",
+        aliases=("5.6",),
         title="Too small a rank ends at the Eckart–Young floor, N = ∞",
         reference="derivations 5.6",
         statement=(
@@ -122,7 +123,8 @@ CLAIMS = (
         derivation="5.6",
     ),
     Claim(
-        id="5.6/finite N",
+        id="lora-one/relu/deficient-rank/finite-n",
+        aliases=("5.6/finite N",),
         title="The excess over the floor falls like d/N",
         reference="derivations 5.6",
         statement="δ at finite N is of order d/N: the exponent of δ in N/d is −1.",
@@ -140,7 +142,8 @@ CLAIMS = (
         derivation="5.6",
     ),
     Claim(
-        id="5.6/rate",
+        id="lora-one/relu/deficient-rank/rate",
+        aliases=("5.6/rate",),
         title="The rate of the approach to the floor",
         reference="derivations 5.6",
         statement=(

@@ -102,7 +102,8 @@ LAW = "‖E_t‖_F ≈ √(r − r*) λ/(ηt) at fixed damping λ > 0."
 
 CLAIMS = (
     Claim(
-        id="5.5",
+        id="lora-one/relu/excess-rank",
+        aliases=("5.5",),
         title="Fixed damping makes the convergence sublinear",
         reference="derivations 5.5",
         statement=LAW,
@@ -124,7 +125,8 @@ CLAIMS = (
         derivation="5.5",
     ),
     Claim(
-        id="5.5/adaptive",
+        id="lora-one/relu/excess-rank/adaptive",
+        aliases=("5.5/adaptive",),
         title="Damping proportional to the residual restores the linear rate",
         reference="derivations 5.5",
         statement=(
@@ -142,7 +144,8 @@ CLAIMS = (
         derivation="5.5",
     ),
     Claim(
-        id="5.5/undamped",
+        id="lora-one/relu/excess-rank/undamped",
+        aliases=("5.5/undamped",),
         title="Undamped, the Gram matrices become singular",
         reference="derivations 5.5",
         statement=(

@@ -106,7 +106,8 @@ def _thin(draws: Draws, *, broken: bool = False) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="5.8",
+        id="lora-one/relu/gradient-cost",
+        aliases=("5.8",),
         title="Gradients in blocks of rows, J never formed",
         reference="derivations 5.8",
         statement=(
@@ -124,7 +125,8 @@ CLAIMS = (
         derivation="5.8",
     ),
     Claim(
-        id="5.8/operations",
+        id="lora-one/relu/gradient-cost/operations",
+        aliases=("5.8/operations",),
         title="4Ndr + 6Nrk operations",
         reference="derivations 5.8",
         statement="One gradient takes 4Ndr + 6Nrk operations in products, once XW and Y are known.",
@@ -139,7 +141,8 @@ CLAIMS = (
         derivation="5.8",
     ),
     Claim(
-        id="5.8/population",
+        id="lora-one/relu/gradient-cost/population",
+        aliases=("5.8/population",),
         title="Population gradients from thin factors",
         reference="derivations 5.8",
         statement=(

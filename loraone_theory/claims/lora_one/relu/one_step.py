@@ -114,7 +114,8 @@ def _finite(draws: Draws, *, noise: bool) -> Evidence:
 
 CLAIMS = (
     Claim(
-        id="5.3",
+        id="lora-one/relu/one-step",
+        aliases=("5.3",),
         title="The one-step gradient shrinks the orthogonal part of the shift",
         reference="derivations 5.3",
         statement="2E[G]_m = Δ_m − (‖Δ_⊥‖/(π‖w_m‖)) Δ_⊥ + O(c²‖Δ_m‖), c = ‖Δ_m‖/‖w_m‖ → 0.",
@@ -132,7 +133,8 @@ CLAIMS = (
         derivation="5.3",
     ),
     Claim(
-        id="5.3/bound",
+        id="lora-one/relu/one-step/bound",
+        aliases=("5.3/bound",),
         title="The first error is at most 2(c/π)F at N = ∞",
         reference="derivations 5.3",
         statement="ρ₀ = ‖A₀B₀ − Δ‖_F/λ*_{r*} ≤ 2(c/π)F with F = ‖Δ‖_F/λ*_{r*}, for every c.",
@@ -151,7 +153,8 @@ CLAIMS = (
         derivation="5.3",
     ),
     Claim(
-        id="5.3/finite N",
+        id="lora-one/relu/one-step/finite-n",
+        aliases=("5.3/finite N",),
         title="The first error at finite N",
         reference="derivations 5.3",
         statement="ρ₀ ≈ F√((1.1)²d/N + b²) with b ≤ c/π, hence ρ₀ ≤ 1/20 takes N/d ≈ 500 F².",

@@ -116,7 +116,8 @@ def _descent(draws: Draws, *, knows: bool) -> Evidence:
 HYPOTHESES = ("Gaussian inputs", "r = r*", "Spectral-init with γ = 2")
 CLAIMS = (
     Claim(
-        id="5.4",
+        id="lora-one/relu/rates",
+        aliases=("5.4",),
         title="Preconditioned rate at N = ∞, whatever κ",
         reference="derivations 5.4",
         statement="‖E_t‖_F contracts by max(1 − η/2, |1 − η|) a step near Δ, for every κ.",
@@ -137,7 +138,8 @@ CLAIMS = (
         derivation="5.4",
     ),
     Claim(
-        id="5.4/finite N",
+        id="lora-one/relu/rates/finite-n",
+        aliases=("5.4/finite N",),
         title="Preconditioned rate at finite N",
         reference="derivations 5.4",
         statement=(
@@ -159,7 +161,8 @@ CLAIMS = (
         figure="fig_t42_map.png",
     ),
     Claim(
-        id="5.4/GD",
+        id="lora-one/relu/rates/gd",
+        aliases=("5.4/GD",),
         title="Gradient descent pays the condition number",
         reference="derivations 5.4",
         statement="GD with step η/λ₁* contracts by 1 − η/(2κ).",

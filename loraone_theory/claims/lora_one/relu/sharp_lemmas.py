@@ -78,7 +78,8 @@ HOW = (
 )
 CLAIMS = (
     Claim(
-        id="5.2",
+        id="lora-one/relu/lemma-a",
+        aliases=("5.2",),
         title="The gradient is half the residual, up to its square",
         reference="derivations 5.2, Lemma A",
         statement="‖2J_m − E_m‖ ≤ ‖E_m‖²/(π‖w'_m‖), for every E_m and every w'_m ≠ 0.",
@@ -94,7 +95,8 @@ CLAIMS = (
         derivation="5.2",
     ),
     Claim(
-        id="5.2/B",
+        id="lora-one/relu/lemma-b",
+        aliases=("5.2/B",),
         title="The risk lies between ¼‖E‖² and ½‖E‖²",
         reference="derivations 5.2, Lemma B",
         statement="¼‖AB − Δ‖_F² ≤ E‖y − ŷ‖² ≤ ½‖AB − Δ‖_F².",
