@@ -37,7 +37,8 @@ RECORDS = {
     "lt.claims.Draws", "lt.claims.Evidence", "lt.claims.Finding", "lt.claims.Judgement",
     "lt.methods.Method", "lt.predict.Contraction", "lt.predict.Summary", "lt.testing.Shape",
     "lt.linalg.SVD", "lt.linalg.Inverse", "stats.Interval", "lt.rip.Isometry", "lt.Record",
-    "lt.Tuned", "rules.Descent", "rules.Local", "rules.Rule", "lt.predict.RuleName",
+    "lt.Tuned", "lt.claims.Paper", "rules.Descent", "rules.Local", "rules.Rule",
+    "lt.predict.RuleName",
 }  # fmt: skip
 # The inner loops work on tensors that the gates above them have seen; operators are made by the
 # samplers.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from loraone_theory import bench
+from loraone_theory.claims import CLAIMS
 from loraone_theory.claims.run import verify_all
 from loraone_theory.cli import commands, main
 
@@ -27,7 +28,7 @@ BASE: dict[str, list[str]] = {
     "list": ["list"],
     "report": ["report", "--json", "verdicts.json", "--out", "made.md"],
     "reproduce": ["reproduce", "fig_good", "--experiments", "experiments", "--out", "made"],
-    "verify": ["verify", "3.4", "--smoke"],
+    "verify": ["verify", "lora-one/linear/one-step", "--smoke"],
 }
 # Options that go with others, or that another one of the base excludes.
 WITH: dict[str, list[str]] = {
@@ -45,6 +46,8 @@ WITH: dict[str, list[str]] = {
     "compare methods": ["compare", *SMALL],
     "bench names": ["bench"],
     "verify claims": ["verify", "--smoke"],
+    "verify paper": ["verify", "--smoke"],
+    "verify long": ["verify", "--smoke", "--paper", "quick"],
     "reproduce names": ["reproduce", "--experiments", "experiments", "--out", "made"],
 }
 
@@ -93,7 +96,8 @@ GOOD_WORDS: dict[str, str] = {
     "weights": "W.npy", "save": "a.npz", "plot": "a.png", "tune": "", "tiny": "", "smoke": "",
     "names": "nothing", "reproduce names": "fig_good", "json": "rows.json", "page": "a.md",
     "pairs": "1", "name": "lora", "experiments": "experiments", "report json": "verdicts.json",
-    "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "3.5",
+    "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "T3.3",
+    "list claims": "", "paper": "quick", "long": "",
     "confidence": "0.9", "seed": "3",
 }  # fmt: skip
 
@@ -148,7 +152,7 @@ def plot(data, config):
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("verdicts") / "verdicts.json"
-    verify_all(["3.4"], smoke=True, json=path)
+    verify_all(["lora-one/linear/one-step"], smoke=True, json=path)
     return path.read_bytes()
 
 
@@ -156,6 +160,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(bench.BENCHMARKS, "nothing", lambda setting: iter(()))
+    quick = dataclasses.replace(CLAIMS["lora-one/linear/one-step"], id="quick/one-step")
+    monkeypatch.setitem(CLAIMS, quick.id, quick)
     (tmp_path / "folder").mkdir()
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "fig_good.py").write_text(GOOD)
