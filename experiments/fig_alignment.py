@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 
 import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
 
@@ -158,7 +163,3 @@ def _scaling(data: Data, config: Config) -> plotting.Figure:
     handles.append(plotting.key("plateau", color=plotting.THEORY, linestyle="--", linewidth=0.8))
     figure.legend(handles=handles, loc="outside lower center", ncols=5)
     return figure
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +17,6 @@ import torch
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
 METHOD = "lora-one-preconditioned"
@@ -203,7 +208,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
 
 def _clipped(error: np.ndarray) -> np.ndarray:
     return np.clip(error, 1e-17, None)
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

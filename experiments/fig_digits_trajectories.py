@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +16,6 @@ import torch
 from torch import Tensor
 
 from loraone_theory import METHODS, agreement, experiment, plotting
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.methods import Method
 from loraone_theory.nets import digits, networks
@@ -173,7 +178,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     plotting.label_panels((left, right), ("loss", "learned shift, ○ start, ■ end"))
     figure.legend(loc="outside lower center", ncols=1)
     return {"fig_digits_trajectories": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
@@ -13,7 +19,6 @@ from torch import Tensor, nn
 from transformers import ViTConfig, ViTForImageClassification
 
 from loraone_theory import agreement, experiment, plotting
-from loraone_theory.cli.reproduce import script
 from loraone_theory.core.randomness import generator, torch_seed
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.integrations.alignment import AlignmentTracker
@@ -236,7 +241,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return {"fig_layer_alignment": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 
 import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.predict.compare import compare
 
@@ -201,7 +206,3 @@ def _panel(ax: plotting.Axes, data: Data, config: Config, j: int, strength: floa
             ax.plot([0, steps[-1]], [floor] * 2, linestyle=":", **grey)
         t, tail = predicted_tail(steps, excess, data["rate"][i, j, 0])
         ax.plot(t, np.clip(tail, LEAST / 100, None), linestyle="--", **grey)
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +18,6 @@ import torch
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 
 LAWS = ("tangent", "gaussian", "orthonormal")
@@ -189,7 +194,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     left.legend(loc="upper center", bbox_to_anchor=(0.5, -0.2))
     right.legend(handles=handles, loc="upper center", bbox_to_anchor=(0.5, -0.2))
     return {"fig_one_step_relu": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +16,6 @@ import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
 
@@ -233,7 +238,3 @@ def _floors(ax: plotting.Axes, data: Data, config: Config) -> None:
     ax.legend(
         title=title, title_fontsize=8, loc="lower right", frameon=True, framealpha=1, edgecolor="w"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

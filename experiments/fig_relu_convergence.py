@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
+import math
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,7 +17,6 @@ import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 
 METHODS = ("lora-one", "lora-one-preconditioned")
@@ -221,7 +226,3 @@ def _contraction(ax: plotting.Axes, data: Data, config: Config, shades: list) ->
         plotting.key(r"black: $N=\infty$", linestyle="none"),
     ]
     ax.legend(handles=handles, loc="lower left")
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

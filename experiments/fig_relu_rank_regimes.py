@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -11,7 +17,6 @@ import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
 
@@ -164,7 +169,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     axes[1, 1].axis("off")
     axes[1, 1].legend(handles=handles, loc="center")
     return {"fig_relu_rank_regimes": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

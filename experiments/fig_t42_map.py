@@ -2,8 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -12,7 +18,6 @@ import numpy as np
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting
 from loraone_theory.claims import stats
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.predict import relu as predict_relu
 
@@ -210,7 +215,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return {"fig_t42_map": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

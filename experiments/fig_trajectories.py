@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +16,6 @@ import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 
 METHODS = ("lora", "lora-one")
@@ -186,7 +191,3 @@ def _space(ax: Any, paths: list[np.ndarray], delta: np.ndarray, colours: tuple[s
     ax.tick_params(pad=-2, labelsize=8)
     ax.view_init(elev=22, azim=-58)
     ax.set_box_aspect((1, 1, 1), zoom=1.15)
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 import time
 from dataclasses import dataclass
 from typing import Any
@@ -12,7 +18,6 @@ import torch
 from torch import Tensor
 
 from loraone_theory import METHODS, agreement, experiment, plotting
-from loraone_theory.cli.reproduce import script
 from loraone_theory.core import linalg
 from loraone_theory.core.randomness import generator
 from loraone_theory.experiment import Data, Progress, part
@@ -257,7 +262,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     ax.set_yticks(places, names)
     ax.set(xlabel="test accuracy on even digits (mean ± deviation)")
     return {"table_one_step": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -56,13 +56,40 @@ def test_every_kind_of_idx_file_is_read(kind: str, tmp_path: Path) -> None:
         (lambda raw: b"PK" + raw[2:], "starts with 50 4b"),
         (lambda raw: raw[:2] + b"\x07" + raw[3:], "a known type"),
         (lambda raw: b"", "starts with two zero bytes"),
+        (lambda raw: raw[:3] + b"\xff" + b"\0" * 1020, "at most 32 axes"),
+        (lambda raw: gzip.compress(raw)[:-9], "must be a whole gzip file; it is damaged"),
+        (lambda raw: gzip.compress(raw)[:5], "must be a whole gzip file; it is damaged"),
+        (lambda raw: gzip.compress(raw)[:10] + b"\xff" * 20, "must be a whole gzip file"),
+        (lambda raw: gzip.compress(raw)[:-8] + b"\0" * 8, "must be a whole gzip file"),
+        (lambda raw: gzip.compress(raw[:-1]), "must hold 24 bytes; got 23"),
     ],
 )
 def test_damaged_idx_files_are_refused(change: object, message: str, tmp_path: Path) -> None:
     path = tmp_path / "a"
     path.write_bytes(change(idx(np.zeros((4, 3), np.uint8))))  # type: ignore[operator]
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(storage.DamagedFile, match=message) as info:
         read_idx(path)
+    assert str(path) in str(info.value)
+    assert str(info.value).endswith("download it again")
+
+
+@pytest.mark.parametrize("zipped", [False, True])
+def test_no_damage_of_one_byte_is_read_as_something_else(zipped: bool, tmp_path: Path) -> None:
+    """Of a plain file only the entries can change unseen, of a gzipped one nothing that matters."""
+    array, path = np.arange(12, dtype=np.uint8).reshape(4, 3), tmp_path / "a"
+    raw = gzip.compress(idx(array), mtime=0) if zipped else idx(array)
+    for place in range(len(raw)):
+        for flipped in (1, 0x80):
+            path.write_bytes(raw[:place] + bytes([raw[place] ^ flipped]) + raw[place + 1 :])
+            try:
+                found = read_idx(path)
+            except storage.DamagedFile:
+                continue
+            if zipped:
+                assert np.array_equal(found, array)
+            else:
+                assert place >= len(raw) - array.size or found.dtype != array.dtype
+                assert found.shape == array.shape
 
 
 def test_mnist_folders(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from scipy.optimize import minimize_scalar
 
 import loraone_theory as lt
 from loraone_theory import experiment, plotting, storage
-from loraone_theory.cli.reproduce import script
+from loraone_theory.cli import script
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 SCRIPTS = sorted(FOLDER.glob("fig_*.py"))
@@ -102,6 +103,26 @@ def test_a_script_runs_alone(tmp_path: Path) -> None:
     assert done.stderr == ""
     about = json.loads((tmp_path / "here" / "fig_condition_number.json").read_text())
     assert (about["seeds"], about["config"]["d"]) == ([0], 20)
+
+
+# In place of NumPy: whoever imports it is interrupted.
+INTERRUPTS = "import os, signal\nos.kill(os.getpid(), signal.SIGINT)\n"
+
+
+@pytest.mark.parametrize("path", sorted(experiment.find(FOLDER).values()), ids=lambda p: p.stem)
+def test_a_script_can_be_interrupted_while_it_imports(path: Path, tmp_path: Path) -> None:
+    (tmp_path / "numpy.py").write_text(INTERRUPTS)
+    places = os.pathsep.join([str(tmp_path), str(FOLDER.parent)])
+    done = subprocess.run(
+        [sys.executable, str(path), "--smoke", "--out", str(tmp_path / "out")],
+        capture_output=True,
+        text=True,
+        check=False,
+        env=os.environ | {"PYTHONPATH": places},
+    )
+    assert done.returncode == 130
+    assert done.stderr == "error: interrupted\n"
+    assert [p.name for p in tmp_path.iterdir() if p.suffix != ""] == ["numpy.py"]
 
 
 def test_plot_only_needs_data_that_fits(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

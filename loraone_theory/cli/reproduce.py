@@ -26,7 +26,7 @@ from rich.table import Table
 from loraone_theory import experiment
 from loraone_theory.agreement import Agreement
 from loraone_theory.cli.common import check_folder, console
-from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained, guarded
+from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained
 from loraone_theory.core import validate
 from loraone_theory.experiment import Config, Experiment
 
@@ -142,13 +142,9 @@ def _one(
     return experiment.produce(found, config, out, progress)
 
 
-def script(path: str | Path, arguments: Sequence[str] | None = None) -> int:
-    """The command line of one experiment: every field of its Config is an option."""
-    return guarded(lambda: _script(path, arguments))
-
-
-def _script(path: str | Path, arguments: Sequence[str] | None) -> int:
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def script(path: str | Path, arguments: Sequence[str]) -> int:
+    """What `cli.script` does, where errors are let through."""
+    given = list(arguments)
     found = experiment.load(path)
     start = found.smoke if "--smoke" in given else found.config()
     if "--preset" in given[:-1]:

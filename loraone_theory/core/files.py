@@ -6,6 +6,7 @@ import os
 import secrets
 import shutil
 import stat
+import tokenize
 import zipfile
 import zlib
 from collections.abc import Iterator
@@ -62,6 +63,7 @@ def reading(path: str | Path, wanted: str) -> Iterator[None]:
         SyntaxError,
         TypeError,
         ValueError,
+        tokenize.TokenError,  # of a header that NumPy reads
         zipfile.BadZipFile,
         zlib.error,
     ) as error:
