@@ -53,3 +53,18 @@ def haar_frame(rng: np.random.Generator, n: int, p: int) -> np.ndarray:
     """
     Q, R = np.linalg.qr(rng.standard_normal((n, p)))
     return Q * np.where(np.diagonal(R) < 0, -1.0, 1.0)
+
+
+def bartlett(rng: np.random.Generator, p: int, b: int) -> np.ndarray:
+    """R (min(p, b), b) with RᵀR of the law of GᵀG for a Gaussian G (p, b).
+
+    Upper triangular with diagonal χ_p, χ_{p−1}, … and N(0, 1) above; G itself where p < b.
+
+    >>> bartlett(np.random.default_rng(0), 10**9, 3).shape
+    (3, 3)
+    """
+    if p < b:
+        return rng.standard_normal((max(p, 0), b))
+    R = np.triu(rng.standard_normal((b, b)), 1)
+    R[np.diag_indices(b)] = np.sqrt(rng.chisquare(p - np.arange(b)))
+    return R

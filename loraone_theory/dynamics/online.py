@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 
 from loraone_theory.core import validate
-from loraone_theory.core.randomness import generator
+from loraone_theory.core.randomness import bartlett, generator
 from loraone_theory.problems.linear.sampling import spectrum_values
 
 
@@ -142,21 +142,6 @@ def _run(
         if t % every == 0:
             found.append(_measures(A1, A2, B1, B2, S))
     return np.array(found).T
-
-
-def bartlett(rng: np.random.Generator, p: int, b: int) -> np.ndarray:
-    """R (min(p, b), b) with RᵀR of the law of GᵀG for a Gaussian G (p, b).
-
-    Upper triangular with diagonal χ_p, χ_{p−1}, … and N(0, 1) above; G itself where p < b.
-
-    >>> bartlett(np.random.default_rng(0), 10**9, 3).shape
-    (3, 3)
-    """
-    if p < b:
-        return rng.standard_normal((max(p, 0), b))
-    R = np.triu(rng.standard_normal((b, b)), 1)
-    R[np.diag_indices(b)] = np.sqrt(rng.chisquare(p - np.arange(b)))
-    return R
 
 
 def _upper(M: np.ndarray) -> np.ndarray:

@@ -16,7 +16,7 @@ from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.given import separable
-from loraone_theory.problems.linear.covariance import Dense, Tridiagonal
+from loraone_theory.problems.linear.covariance import Covariance, Dense, Tridiagonal
 from loraone_theory.problems.linear.laws import (
     LAWS,
     Draw,
@@ -26,6 +26,7 @@ from loraone_theory.problems.linear.laws import (
 )
 from loraone_theory.problems.linear.noise import project
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.linear.spiked import sample_spiked, spike_values
 
 
 @drawn
@@ -135,6 +136,7 @@ def sample_linear_matrix_free(
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
     noise_std: float = 0.0,
+    spikes: Sequence[float] | None = None,
     seeds: Sequence[int] = (0,),
     dtype: torch.dtype | str = torch.float64,
     device: torch.device | str = "cpu",
@@ -152,10 +154,16 @@ def sample_linear_matrix_free(
     Label noise is Z̃ = PᵀZ/√N, i.i.d. N(0, σ²/N) and independent of all else, and the constant
     σ²χ²_{(N−d)k}/2N: d·k numbers, and a step then costs O(dkr).
 
+    With `spikes` the inputs have Σ = diag(spikes, 1, …, 1), as those of `sample_linear` with that
+    covariance, and the factor is banded (`spiked`).
+
     The law is exact for Gaussian inputs only. Coordinates are those of the rotated spaces, so W is
     not known and methods that are not rotation-equivariant are refused.
 
-    Args and errors are those of `sample_linear`.
+    Args:
+        spikes: the eigenvalues of Σ that are not one, fewer than d positive numbers.
+
+    Other args and errors are those of `sample_linear`.
 
     >>> problem = sample_linear_matrix_free(d=1000, k=1000, true_rank=2, samples=16_000)
     >>> bool(problem.covariance_deviation() < 0.75)
@@ -165,6 +173,7 @@ def sample_linear_matrix_free(
         d, k, true_rank, samples, spectrum, condition_number, seeds, dtype, device
     )
     sigma = validate.number("noise_std", noise_std)
+    tall = None if spikes is None else spike_values(spikes, d)
     memory.refuse_beyond_memory(
         f"the frames of {len(seeds)} instances, d = {d}, k = {k}, r* = {true_rank},",
         8 * (len(seeds) * d + k) * (true_rank + 2),
@@ -176,17 +185,22 @@ def sample_linear_matrix_free(
             8 * len(seeds) * d * k,
             "lower k or the number of seeds, or use noise that a short run reveals as it goes",
         )
-    on, off = _freedoms(samples, d)
-    c = per_seed(lambda rng: np.sqrt(rng.chisquare(on)), seeds, "diagonal", like)
-    f = per_seed(lambda rng: np.sqrt(rng.chisquare(off)), seeds, "superdiagonal", like)
+    covariance: Covariance
+    if tall is None:
+        law, (covariance, U) = None, _white(d, true_rank, samples, seeds, like)
+    else:
+        covariance, U, law = sample_spiked(tall, d, true_rank, samples, seeds, like)
     padding = (0, max(d - samples, 0))
-    c, f = (torch.nn.functional.pad(part, padding) for part in (c, f))
-    U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = torch.eye(k, true_rank, dtype=like.dtype, device=like.device)
-    covariance = Tridiagonal.from_bidiagonal(c / samples**0.5, f / samples**0.5)
     shift = Factors(U * values, V.mT)
     problem = LinearProblem(
-        covariance, shift, samples=samples, matrix_free=True, seeds=seeds, input_law="gaussian"
+        covariance,
+        shift,
+        samples=samples,
+        matrix_free=True,
+        seeds=seeds,
+        input_law="gaussian",
+        population_covariance=law,
     )
     if sigma == 0:
         return problem
@@ -202,6 +216,19 @@ def sample_linear_matrix_free(
         constant=sigma**2 * squares / (2 * samples),
         noise_std=sigma,
     )
+
+
+def _white(
+    d: int, true_rank: int, samples: int, seeds: Sequence[int], like: Tensor
+) -> tuple[Tridiagonal, Tensor]:
+    """Σ̂ and the frame U at Σ = I."""
+    on, off = _freedoms(samples, d)
+    c = per_seed(lambda rng: np.sqrt(rng.chisquare(on)), seeds, "diagonal", like)
+    f = per_seed(lambda rng: np.sqrt(rng.chisquare(off)), seeds, "superdiagonal", like)
+    padding = (0, max(d - samples, 0))
+    c, f = (torch.nn.functional.pad(part, padding) for part in (c, f))
+    U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
+    return Tridiagonal.from_bidiagonal(c / samples**0.5, f / samples**0.5), U
 
 
 def _freedoms(samples: int, d: int) -> tuple[np.ndarray, np.ndarray]:
