@@ -18,17 +18,19 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import those of its own and of lower levels. The first match of a name counts.
 LEVELS = [
     (r"core(\..*)?", 0),
-    (r"storage|agreement", 1),
+    (r"storage|agreement|plotting", 1),
     (r"problems(\..*)?", 2),
     (r"methods\.parametrisations", 3),
     (r"methods\.(inits|rules)(\..*)?", 4),
     (r"methods(\..*)?", 5),
     (r"metrics", 5),
-    (r"dynamics(\..*)?", 6),
-    (r"(predict|testing|plotting|overview|experiment)(\..*)?", 7),
-    (r"(claims|theorems)(\..*)?", 8),
-    (r"(bench|integrations|nets)(\..*)?", 9),
-    (r"cli(\..*)?", 10),
+    (r"predict\.(compare|tuning)", 8),  # these two simulate; the others are closed forms
+    (r"predict(\..*)?", 6),
+    (r"dynamics(\..*)?", 7),
+    (r"(testing|experiment)(\..*)?", 8),
+    (r"(claims|theorems)(\..*)?", 9),
+    (r"(bench|integrations|nets)(\..*)?", 10),
+    (r"cli(\..*)?", 11),
 ]
 # Folders whose files stand side by side and share only base.py.
 SIBLINGS = re.compile(r"methods\.(inits|rules)|claims\.\w+(\.\w+)?")

@@ -78,3 +78,31 @@ def test_the_figure_shows_records_floor_and_plateau():
     bare = lt.simulate(problem, "lora", rank=1, learning_rate=0.05, steps=2, record=("error",))
     with pytest.raises(ValueError, match="none was recorded; got error"):
         bare.plot()
+    assert bare.plot("error").axes[0].get_ylabel() == "error"
+
+
+def test_records_of_ones_own_keep_their_unit_and_are_drawn(tmp_path):
+    def halves(view):
+        """Norms of both factors."""
+        return torch.stack([torch.linalg.matrix_norm(M) for M in view.trainable], -1)
+
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=80, seeds=(3, 4))
+    mine = lt.Record("halves", halves, invariant=True, axis="factor", unit="m")
+    record = ("loss", "left_angles", mine)
+    made = lt.simulate(problem, "lora", rank=3, learning_rate=0.1, steps=5, record=record)
+    made.save(tmp_path / "run.npz")
+    for run in (made, lt.Trajectory.load(tmp_path / "run.npz"), made.extend(2)):
+        assert run.units == {"loss": "1", "left_angles": "rad", "halves": "m"}
+        assert run.docs["halves"] == "Norms of both factors."
+        own, angles = run.plot("halves", "left_angles").axes[:2]
+        assert own.get_ylabel() == "halves [m]"
+        assert angles.get_ylabel() == "left_angles [rad]"
+        texts = [text.get_text() for text in own.get_legend().get_texts()]
+        assert texts == ["factor 0", "factor 1"]
+        for entry, line in enumerate(own.lines):
+            mean = run["halves"][..., entry].mean(-1).numpy()
+            np.testing.assert_allclose(line.get_ydata(), mean, rtol=1e-12)
+    with pytest.raises(ValueError, match="record must be"):
+        made.plot("halve")
+    with pytest.raises(TypeError, match="unit of record 'halves'"):
+        lt.Record("halves", halves, unit=1)

@@ -97,6 +97,7 @@ class Entry(NamedTuple):
                 "needs": ", ".join(sorted(thing.needs)) or "nothing",
                 "invariant under rotations": "yes" if thing.invariant else "no",
                 "values": "one a run" if thing.axis is None else f"a vector, axis {thing.axis!r}",
+                "unit": "none" if thing.unit == "1" else thing.unit,
             }
         if isinstance(thing, Claim):
             return {

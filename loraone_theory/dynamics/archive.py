@@ -14,6 +14,7 @@ from loraone_theory import storage
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.status import Outcome, RunStatus
 from loraone_theory.dynamics.continuation import Leaf, Resume, Stored, leaves_of
+from loraone_theory.dynamics.records import RECORDS
 
 if TYPE_CHECKING:
     from loraone_theory.dynamics.trajectory import Trajectory
@@ -49,6 +50,8 @@ def save(run: Trajectory, path: str | Path) -> None:
         "config": dict(run.config),
         "record_axes": dict(run.record_axes),
         "reasons": dict(run.reasons),
+        "units": dict(run.units),
+        "docs": dict(run.docs),
         "resume": None if stored is None else _pack(stored, arrays),
     }
     arrays["meta"] = np.array(json.dumps(meta))
@@ -107,13 +110,19 @@ def load(path: str | Path) -> dict[str, Any]:
 def _fields(arrays: dict[str, np.ndarray], meta: dict[str, Any]) -> dict[str, Any]:
     held = {name: _factors(arrays, name) for name in FACTORS}
     resume = None if meta.get("resume") is None else _unpack(arrays, meta, held["given"])
+    records = {
+        name.removeprefix("record."): torch.from_numpy(value)
+        for name, value in arrays.items()
+        if name.startswith("record.")
+    }
+    # Files of a version that kept neither held few records of one's own.
+    known = {name: RECORDS[name] for name in records if name in RECORDS}
+    units = dict.fromkeys(records, "1") | {name: row.unit for name, row in known.items()}
     return {
         "steps": arrays["steps"],
-        "records": {
-            name.removeprefix("record."): torch.from_numpy(value)
-            for name, value in arrays.items()
-            if name.startswith("record.")
-        },
+        "records": records,
+        "units": meta.get("units", units),
+        "docs": meta.get("docs", {name: row.doc for name, row in known.items()}),
         "axes": tuple(meta["axes"]),
         "coordinates": {name: tuple(values) for name, values in meta["coordinates"].items()},
         "initial": held["initial"] or _missing("factors.initial.A"),

@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from loraone_theory.dynamics.records import RECORDS
-
 if TYPE_CHECKING:
     from loraone_theory.dynamics.trajectory import Trajectory
 
@@ -40,9 +38,9 @@ def dataset(run: Trajectory) -> Any:
         if name == "steps":
             continue
         trailing = _trailing(run, name, value)
-        attrs = {"units": "rad" if name.endswith("_angles") else "1"}
-        if name in RECORDS:
-            attrs["long_name"] = RECORDS[name].doc
+        attrs = {"units": run.units[name]}
+        if run.docs.get(name):
+            attrs["long_name"] = run.docs[name]
         if name in run.reasons:
             attrs["missing"] = run.reasons[name]
         variables[name] = (("step", *run.axes, *trailing), value, attrs)

@@ -37,6 +37,7 @@ class Record:
             does not know one, the record is NaN and `run.reasons[name]` says why; "pair" is for
             methods that train A and B.
         axis: the name of the trailing axis of a vector.
+        unit: of its values, as axes and tables write it; "1" for plain numbers.
         doc: one line on what it is; by default the first line of `measure`'s docstring.
 
     >>> largest = Record("largest", lambda view: view.shift.dense().abs().amax((-2, -1)))
@@ -54,11 +55,13 @@ class Record:
     needs: frozenset[str] = frozenset()
     axis: str | None = None
     doc: str = ""
+    unit: str = "1"
 
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"the name of a record must be a word; got {self.name!r}")
         validate.function(f"measure of record {self.name!r}", self.measure)
+        validate.instance(f"unit of record {self.name!r}", self.unit, str, 'such as "rad"')
         object.__setattr__(self, "needs", frozenset(self.needs))
         for need in self.needs:
             validate.choice(f"need of record {self.name!r}", need, NEEDS)
@@ -165,8 +168,9 @@ def _row(
     *needs: str,
     invariant: bool = True,
     axis: str | None = None,
+    unit: str = "1",
 ) -> Record:
-    return Record(name, measure, invariant, frozenset(needs), axis)
+    return Record(name, measure, invariant, frozenset(needs), axis, unit=unit)
 
 
 _ROWS = (
@@ -175,8 +179,8 @@ _ROWS = (
     _row("error", _error, "residual"),
     _row("left_alignment", _left_alignment, "reference"),
     _row("right_alignment", _right_alignment, "reference"),
-    _row("left_angles", _left_angles, "reference", axis="angle"),
-    _row("right_angles", _right_angles, "reference", axis="angle"),
+    _row("left_angles", _left_angles, "reference", axis="angle", unit="rad"),
+    _row("right_angles", _right_angles, "reference", axis="angle", unit="rad"),
     _row("balance", _balance, "pair"),
     _row("singular_values", _singular_values, axis="value"),
     _row("nuclear_norm", _nuclear_norm),

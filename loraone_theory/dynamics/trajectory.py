@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -15,7 +14,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.status import Outcome
-from loraone_theory.dynamics import archive, continuation, labelled, provenance
+from loraone_theory.dynamics import archive, continuation, labelled, overview, provenance
 from loraone_theory.dynamics.continuation import Resume
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.run import Run
@@ -42,6 +41,8 @@ class Trajectory:
         scale: s in W_eff = W_f + sAB.
         status: (*batch) array of RunStatus.
         record_axes: name of a vector record -> the name of its trailing axis.
+        units: name of a record -> the unit of its values, "1" for plain numbers.
+        docs: name of a record -> a line on what it is.
         reasons: name of a record that is NaN -> why.
         factors: (times, *batch, ...) where `keep_factors` asked for them, else None.
         factor_steps: their steps.
@@ -59,6 +60,8 @@ class Trajectory:
     scale: float
     status: np.ndarray
     record_axes: Mapping[str, str] = field(default_factory=dict)
+    units: Mapping[str, str] = field(default_factory=dict)
+    docs: Mapping[str, str] = field(default_factory=dict)
     reasons: Mapping[str, str] = field(default_factory=dict)
     factors: Factors | None = None
     factor_steps: tuple[int, ...] = ()
@@ -81,6 +84,8 @@ class Trajectory:
             scale=plan.method.scale if plan.method.is_pair else 1.0,
             status=run.statuses(),
             record_axes={n: row.axis for n, row in records.items() if row.axis is not None},
+            units={name: row.unit for name, row in records.items()},
+            docs={name: row.doc for name, row in records.items()},
             reasons=run.reasons,
             factors=run.kept.factors(),
             factor_steps=tuple(run.kept.steps),
@@ -192,17 +197,17 @@ class Trajectory:
         """
         return labelled.table(self)
 
-    def plot(self) -> Any:
+    def plot(self, *names: str) -> Any:
         """A matplotlib figure of risk, loss and alignments over steps, as far as recorded.
 
+        With names of records, of those, a panel each; a vector has a line for each entry.
         Means over the seeds with their 10th to 90th percentiles; dashed, means of the predicted
         floor and plateau, where the problem is linear without noise and the run was not loaded.
 
         Raises:
-            ValueError: none of them was recorded.
+            ValueError: none of them, or not the one named, was recorded.
         """
-        # Predictions and matplotlib stand above this module and are loaded when a figure is drawn.
-        return importlib.import_module("loraone_theory.overview").draw(self)
+        return overview.draw(self, names)
 
     def save(self, path: str | Path) -> None:
         """Write everything to one npz file, whole or not at all."""
