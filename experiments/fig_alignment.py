@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
     sys.exit(script(__file__))
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -38,6 +39,8 @@ class Config(experiment.Config):
     """Singular values λ* of the shift, in place of r* ones."""
     learning_rate: float = 1 / 64
     """η."""
+    quantity: Literal["risk", "loss", "error"] = "risk"
+    """What is drawn beside the alignment."""
     steps: int = 1500
     """How many steps."""
     variances: tuple[float, ...] = (1.0, 1e-1, 1e-2, 1e-3, 1e-4, 1e-6)
@@ -55,6 +58,13 @@ TOLERANCE = agreement.tolerance(size=400, growth=1e2)
 PRESETS = {"notebook": Config(spectrum=(19.0,) * 4, learning_rate=1 / (16 * 19.0))}
 
 SMOKE = Config(trials=2, d=30, steps=200, variances=(1e-1, 1e-4), widths=(20, 30))
+
+
+LABELS = {
+    "risk": r"risk $\frac{1}{2}\Vert A_tB_t-\Delta\Vert_F^2$",
+    "loss": "training loss",
+    "error": r"$\Vert A_tB_t-\Delta\Vert_F$",
+}
 
 
 def run(config: Config, progress: Progress) -> Data:
@@ -82,7 +92,7 @@ def run(config: Config, progress: Progress) -> Data:
             steps=config.steps,
             seeds=range(config.trials),
             init_std=[variance**0.5 for variance in config.variances],
-            record=("risk", "left_alignment") if d == config.d else ("left_alignment",),
+            record=(config.quantity, "left_alignment") if d == config.d else ("left_alignment",),
             progress=part(progress, i, len(widths), config.steps),
         )
         alignment = run["left_alignment"].cpu().numpy()
@@ -100,7 +110,7 @@ def run(config: Config, progress: Progress) -> Data:
             )
             data = {
                 "steps": kept,
-                "risk": run["risk"].cpu().numpy()[kept],
+                config.quantity: run[config.quantity].cpu().numpy()[kept],
                 "left_alignment": alignment[kept],
                 "plateau": predict.plateau(problem).cpu().numpy(),
                 "linearised_alignment": linear.cpu().numpy(),
@@ -120,7 +130,7 @@ def _curves(data: Data, config: Config) -> plotting.Figure:
     for i, colour in enumerate(plotting.sequence(len(config.variances))):
         label = rf"$\alpha^2 = {plotting.power_of_ten(config.variances[i])}$"
         plotting.band(left, steps, data["left_alignment"][:, i], color=colour, label=label)
-        plotting.band(right, steps, data["risk"][:, i], color=colour)
+        plotting.band(right, steps, data[config.quantity][:, i], color=colour)
     linear = data["linearised_alignment"].mean(-1)
     left.plot(steps, linear, color=plotting.THEORY, linestyle=":", label="linearised (any α)")
     plateau = data["plateau"].mean()
@@ -135,10 +145,10 @@ def _curves(data: Data, config: Config) -> plotting.Figure:
     )
     right.set(
         xlabel="step $t$",
-        ylabel=r"risk $\frac{1}{2}\Vert A_tB_t-\Delta\Vert_F^2$",
+        ylabel=LABELS[config.quantity],
         yscale="log",
     )
-    plotting.label_panels((left, right), ("alignment", "risk"))
+    plotting.label_panels((left, right), ("alignment", config.quantity))
     figure.legend(loc="outside lower center", ncols=4)
     return figure
 

@@ -10,7 +10,7 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
     sys.exit(script(__file__))
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -45,6 +45,8 @@ class Config(experiment.Config):
     """λ of preconditioned gradient descent."""
     methods: tuple[str, ...] = ()
     """Names of methods, all trained by preconditioned gradient descent, in place of the usual."""
+    quantity: Literal["loss", "risk", "error"] = "loss"
+    """What is drawn against the steps; floors are predicted of the loss."""
     steps: int = 2000
     """How many steps."""
     init_std: float = 1e-2
@@ -109,7 +111,7 @@ def contestants(config: Config) -> dict[str, tuple[Method, float]]:
 
 
 def run(config: Config, progress: Progress) -> Data:
-    """Loss curves (ranks, methods, t, seeds), their floors, and LoRA-GA's floor against γ."""
+    """Curves (ranks, methods, t, seeds), their floors, and LoRA-GA's floor against γ."""
     seeds = range(config.trials)
     problem = lt.sample_linear(
         d=config.d,
@@ -123,7 +125,7 @@ def run(config: Config, progress: Progress) -> Data:
     methods = contestants(config)
     stages = len(config.ranks) * len(methods)
     steps = plotting.thinned(config.steps + 1, config.records)
-    losses, floors, one, swept = [], [], [], []
+    curves, floors, one, swept = [], [], [], []
     for i, rank in enumerate(config.ranks):
         for j, (method, learning_rate) in enumerate(methods.values()):
             run = lt.simulate(
@@ -134,10 +136,10 @@ def run(config: Config, progress: Progress) -> Data:
                 damping=config.damping if method.facts.inverts else 0.0,
                 steps=config.steps,
                 seeds=seeds,
-                record=("loss",),
+                record=(config.quantity,),
                 progress=part(progress, i * len(methods) + j, stages, config.steps),
             )
-            losses.append(run["loss"].cpu().numpy()[steps])
+            curves.append(run[config.quantity].cpu().numpy()[steps])
             floors.append(predict.floor(problem, method, rank=rank, seeds=seeds).cpu().numpy())
         one.append(predict.floor(problem, "lora-one", rank=rank, seeds=seeds).cpu().numpy())
         for gamma in config.gamma_grid:
@@ -146,13 +148,14 @@ def run(config: Config, progress: Progress) -> Data:
     by_rank = (len(config.ranks), -1)
     return {
         "steps": steps,
-        "loss": np.stack(losses).reshape(*by_rank, len(steps), config.trials),
+        config.quantity: np.stack(curves).reshape(*by_rank, len(steps), config.trials),
         "floor": np.stack(floors).reshape(*by_rank, config.trials),
         "lora_one_floor": np.stack(one),
         "lora_ga_floor": np.stack(swept).reshape(*by_rank, config.trials),
     }
 
 
+LABELS = {"loss": "training loss", "risk": "risk", "error": r"$\Vert E_t\Vert_F$"}
 LEAST = 1e-20  # nothing below this is drawn
 DASHES = ("-", "--", ":")
 
@@ -180,24 +183,29 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     titles = [f"$r={r}{s}r^*$" for r, s in zip(config.ranks, relation, strict=True)]
     plotting.label_panels(list(axes.flat), [*titles, "floors against LoRA-GA's scale"])
     handles = [plotting.key(**_style(label, config)) for label in contestants(config)]
-    handles.append(plotting.key("floor", color=plotting.THEORY, linestyle="--", linewidth=0.8))
+    if config.quantity == "loss":
+        handles.append(plotting.key("floor", color=plotting.THEORY, linestyle="--", linewidth=0.8))
     figure.legend(handles=handles, loc="outside lower center", ncols=3)
     return {"fig_rank_regimes": figure}
 
 
 def _regime(ax: plotting.Axes, data: Data, config: Config, i: int) -> None:
-    positive = []
+    positive, of_loss = [], config.quantity == "loss"
     for j, label in enumerate(contestants(config)):
         style = _style(label, config)
-        curve = np.clip(data["loss"][i, j], LEAST / 100, None)
+        curve = np.clip(data[config.quantity][i, j], LEAST / 100, None)
         plotting.band(ax, data["steps"], curve, **{**style, "label": None})
         floor = data["floor"][i, j].mean()
-        if floor > LEAST:
+        if of_loss and floor > LEAST:
             positive.append(floor)
             ax.axhline(floor, color=style["color"], linestyle="--", linewidth=0.8)
     trained = [j for j, label in enumerate(contestants(config)) if label != "full"]
-    stuck = bool((data["floor"][i, trained].mean(-1) > LEAST).all())
-    ax.set(ylabel="training loss", yscale="log", ylim=(min(positive) / 2 if stuck else LEAST, 10))
+    stuck = of_loss and bool((data["floor"][i, trained].mean(-1) > LEAST).all())
+    ax.set(
+        ylabel=LABELS[config.quantity],
+        yscale="log",
+        ylim=(min(positive) / 2 if stuck else LEAST, 10),
+    )
     plotting.log_time(ax)
 
 

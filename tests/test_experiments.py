@@ -10,6 +10,7 @@ from pathlib import Path
 import matplotlib
 import numpy as np
 import pytest
+import tolerance
 from scipy.optimize import minimize_scalar
 
 import loraone_theory as lt
@@ -259,6 +260,25 @@ def test_presets_of_the_reference_notebook() -> None:
         problem, method, rank=2, learning_rate=0.5, damping=1e-3, steps=20, record=["loss"]
     )
     np.testing.assert_array_equal(data["loss"][0, 1, -1], again["loss"][-1].numpy())
+
+
+@pytest.mark.parametrize("name", ["fig_alignment", "fig_rank_regimes"])
+def test_another_quantity_is_recorded_and_drawn(name: str) -> None:
+    """‖E‖_F in place of the usual, which is the root of twice the risk of isotropic inputs."""
+    found = experiment.load(FOLDER / f"{name}.py")
+    small = dataclasses.replace(found.smoke, trials=1, steps=12)
+    made = {
+        quantity: found.run(dataclasses.replace(small, quantity=quantity), lambda share: None)
+        for quantity in ("error", "risk")
+    }
+    # Two sums of d² squares each, and a root.
+    np.testing.assert_allclose(
+        made["error"]["error"] ** 2 / 2, made["risk"]["risk"], rtol=tolerance.rounding(30**2)
+    )
+    with plotting.style():
+        figure = found.plot(made["error"], dataclasses.replace(small, quantity="error"))[name]
+    labels = [ax.get_ylabel() for ax in figure.axes]
+    assert any("Vert_F" in label and "frac" not in label for label in labels)
 
 
 def test_data_without_a_later_knob_are_drawn_at_its_default(smoke: Path, tmp_path: Path) -> None:

@@ -291,8 +291,10 @@ def draw(trajectory: Trajectory) -> plotting.Figure:
         lines = np.moveaxis(values, -1, 0) if name in trajectory.record_axes else values[None]
         for line, colour in zip(lines, plotting.sequence(len(lines)), strict=True):
             plotting.band(ax, arrays["steps"], line, color=colour)
+        unit = trajectory.units[name]
+        label = name.replace("_", " ") + ("" if unit == "1" else f" [{unit}]")
         known = values[np.isfinite(values)]
-        ax.set(xlabel="step $t$", ylabel=name.replace("_", " "))
+        ax.set(xlabel="step $t$", ylabel=label)
         if known.size and known.min() > 0:
             ax.set(yscale="log")
     return figure
