@@ -118,6 +118,15 @@ def test_a_left_frame_is_that_of_the_dense_decomposition(gap: float) -> None:
         assert sine <= tolerance.subspace(values, rank, error)
 
 
+@pytest.mark.parametrize("d", [9, 40, 400])
+def test_a_left_frame_of_entries_that_overflow_is_undefined(d: int) -> None:
+    g = torch.Generator().manual_seed(d)
+    sizes = torch.tensor([1.0, 1.7e308], dtype=torch.float64)[:, None, None]
+    M = sizes * (2 * torch.rand(2, d, 8, generator=g, dtype=torch.float64) - 1)
+    assert bool(M.isfinite().all())
+    assert linalg.left_frame(M, 4)[1].tolist() == [True, False]
+
+
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
 def test_triplets_of_a_matrix_known_by_its_products(dtype):
     """Block Lanczos against LAPACK: low rank plus noise, tied values, deficient rank, a batch."""

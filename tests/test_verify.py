@@ -38,6 +38,7 @@ SLOW = {
     "lora-one/appendix-c.3", "lora-one/relu/excess-rank/undamped",
     "lora-one/relu/deficient-rank", "lora-one/relu/choice-of-weight",
     "lora-one/relu/gradient-cost/operations", "lora-one/theorem-4.2",
+    "lora-one/theorem-3.2/he-runs",
 }  # fmt: skip
 MASTER_SEEDS = range(20)
 FIRST, OUTSIDE = "lora-one/theorem-3.1", "lora-one/theorem-3.3/second/n-16d"

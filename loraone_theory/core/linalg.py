@@ -148,7 +148,9 @@ def _frame_by_qr(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     slender = d > TALL * r
     # With as many columns as `rank` the span is Q's own: no rotation, no rounding from one.
     Q, R = torch.linalg.qr(M, mode="r" if slender else "reduced")
-    U, S, Vh = torch.linalg.svd(R, full_matrices=False)
+    # Of entries whose squares overflow R may not be finite, though they are.
+    finite = finite & torch.isfinite(R).flatten(-2).all(-1)
+    U, S, Vh = torch.linalg.svd(_finite(R), full_matrices=False)
     rounding = max(d, r) * eps(M) * S[..., 0]
     below = S[..., rank] if rank < S.shape[-1] else torch.zeros_like(rounding)
     defined = finite & (S[..., rank - 1] - below > rounding)

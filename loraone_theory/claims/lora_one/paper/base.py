@@ -55,7 +55,7 @@ def sampled(
         d=d, k=OUTPUTS, true_rank=true_rank, samples=RATIO * d, condition_number=kappa, seeds=seeds
     )
     unit = Factors(*methods.lora(init_std=1.0).init(problem, rank, seeds).trainable)
-    return _instance(problem, unit, d, eta)
+    return instance(problem, unit, d, eta)
 
 
 def at_infinity(d: int, seeds: tuple[int, ...], *, rank: int) -> Instance:
@@ -75,10 +75,11 @@ def at_infinity(d: int, seeds: tuple[int, ...], *, rank: int) -> Instance:
     eye = torch.eye(width, TRUE_RANK).to(A).expand(len(seeds), -1, -1)
     shift = Factors(eye, torch.eye(TRUE_RANK, OUTPUTS).to(A).expand(len(seeds), -1, -1))
     problem = LinearProblem.population(shift=shift)
-    return _instance(problem, Factors(A, A.new_zeros(len(seeds), rank, OUTPUTS)), d, ETA)
+    return instance(problem, Factors(A, A.new_zeros(len(seeds), rank, OUTPUTS)), d, ETA)
 
 
-def _instance(problem: LinearProblem, unit: Factors, d: int, eta: float) -> Instance:
+def instance(problem: LinearProblem, unit: Factors, d: int, eta: float) -> Instance:
+    """What the theorem says of problems with A₀ of unit entries."""
     S = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank).S
     kappa = S[:, 0] / S[:, -1]
     alpha = THETA ** (1.5 * kappa) * d ** (-0.75 * kappa - 0.5) * S[:, 0].sqrt()
