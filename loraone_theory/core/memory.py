@@ -38,6 +38,16 @@ def in_words(size: int) -> str:
     return f"{value:.3g} {UNITS[unit]}"
 
 
+def fits(size: int) -> bool:
+    """Whether `size` bytes are no more than the machine has, as far as that is known.
+
+    >>> fits(1), fits(8 * 10**18)
+    (True, False)
+    """
+    there = machine_bytes()
+    return there is None or size <= there
+
+
 def refuse_beyond_memory(what: str, size: int, remedy: str) -> None:
     """ValueError where `size` bytes are more than the machine has, before they are asked for.
 
@@ -45,9 +55,8 @@ def refuse_beyond_memory(what: str, size: int, remedy: str) -> None:
     Traceback (most recent call last):
     ValueError: 10¹⁶ numbers take 80 PB of memory, and this machine has ...; lower d
     """
-    there = machine_bytes()
-    if there is not None and size > there:
+    if not fits(size):
+        there = in_words(machine_bytes() or 0)
         raise ValueError(
-            f"{what} take {in_words(size)} of memory, and this machine has {in_words(there)}; "
-            f"{remedy}"
+            f"{what} take {in_words(size)} of memory, and this machine has {there}; {remedy}"
         )

@@ -24,6 +24,7 @@ from loraone_theory.methods.rules import Rule
 from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import Reduction, reduce_around
+from loraone_theory.problems.sensing.problem import SensingProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -169,11 +170,15 @@ def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
     if settings.reduce == "auto" and type(whole) is LinearProblem and turns:
         rows = settings.batches is not None
         reduction, start = _reduced(whole, method, original, minibatches=rows)
+    low = whole if reduction is None else reduction.problem
+    if settings.reduce == "auto" and type(low) is SensingProblem and settings.batches is None:
+        runs = batch.shape.numel() / max(1, low.operator.batch_shape.numel())
+        low = low.lighter(settings.steps * runs)
     trainable = tuple(_expanded(tall.layout(tensor), batch) for tensor in start.trainable)
     return Plan(
         given=problem,
         whole=whole,
-        problem=whole if reduction is None else reduction.problem,
+        problem=low,
         chosen=chosen,
         method=method,
         settings=settings,

@@ -13,6 +13,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate, squared_norm
 from loraone_theory.core.implicit import Implicit
+from loraone_theory.core.memory import fits
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems.base import needed
@@ -21,7 +22,9 @@ from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.rows import Fresh
 from loraone_theory.problems.sensing import picked
 from loraone_theory.problems.sensing.base import DENSE_LIMIT, MeasurementOperator
+from loraone_theory.problems.sensing.gram import Gram, pays
 from loraone_theory.problems.sensing.operators import OPERATORS
+from loraone_theory.problems.sensing.operators.dense import Dense
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -43,6 +46,7 @@ class SensingProblem(Described):
         ensemble: the name in `OPERATORS` that fresh measurements are drawn by; None where their
             law is not known.
         noise_std: σ of the labels of fresh measurements.
+        gram: loss and gradients by K = 𝒜*𝒜/m, where that was found to be cheaper.
     """
 
     operator: MeasurementOperator
@@ -54,6 +58,7 @@ class SensingProblem(Described):
     recipe: dict[str, Any] | None = None
     ensemble: str | None = None
     noise_std: float = 0.0
+    gram: Gram | None = None
 
     @classmethod
     def from_data(
@@ -166,11 +171,15 @@ class SensingProblem(Described):
 
     def loss(self, shift: Factors) -> Tensor:
         """L = ‖𝒜(AB) − y‖²/2m, shape (...)."""
+        if self.gram is not None:
+            return self.gram.loss(shift)
         miss = self.operator.forward(shift) - self.targets
         return (miss * miss).sum(-1) / (2 * self.measurements)
 
     def gradients(self, shift: Factors) -> Factors:
         """(RBᵀ, AᵀR) with R = 𝒜*(𝒜(AB) − y)/m."""
+        if self.gram is not None:
+            return self.gram.pull(shift)
         _, pulled = self.operator.miss_and_pull(shift, self.targets)
         return Factors(pulled.A / self.measurements, pulled.B / self.measurements)
 
@@ -213,7 +222,21 @@ class SensingProblem(Described):
     def with_offset(self, offset: Factors) -> SensingProblem:
         """The same problem with W_f = W − offset."""
         total = offset if self.offset is None else concatenate(self.offset, offset)
-        return replace(self, offset=total)
+        return replace(self, offset=total, gram=None)
+
+    def lighter(self, evaluations: float) -> SensingProblem:
+        """The same problem in the form whose gradients are cheaper, if there are that many.
+
+        Dense measurements are replaced by K = 𝒜*𝒜/m where m >= 2dk and evaluations >= dk/16, and
+        where K fits in memory beside them.
+        """
+        operator, entries = self.operator, self.d * self.k
+        if not (isinstance(operator, Dense) and pays(entries, self.measurements, evaluations)):
+            return self
+        instances = operator.batch_shape.numel()
+        if not fits(4 * instances * entries**2 * self.like.element_size()):
+            return self
+        return replace(self, gram=Gram.of(operator, self.targets, self.target))
 
     @property
     def samples(self) -> int:
@@ -224,7 +247,7 @@ class SensingProblem(Described):
         """The problem of the samples `indices` (..., b), which broadcast to the runs."""
         operator = picked.pick(self.operator, indices)
         labels = picked.pick_labels(self.operator, self.labels, indices)
-        return replace(self, operator=operator, labels=labels, recipe=None)
+        return replace(self, operator=operator, labels=labels, recipe=None, gram=None)
 
     @property
     def fresh(self) -> Fresh | None:
@@ -240,7 +263,7 @@ class SensingProblem(Described):
         if self.noise_std > 0:
             noise = per_seed(lambda rng: normal(rng, m), seeds, f"{stream}noise", self.like)
             labels = labels + self.noise_std * operator.label_scale * noise
-        return replace(self, operator=operator, labels=labels, recipe=None)
+        return replace(self, operator=operator, labels=labels, recipe=None, gram=None)
 
     def _known_target(self, purpose: str) -> Factors:
         target = self.target

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import ClassVar
 
 import torch
@@ -68,6 +69,12 @@ class Dense(Operator):
     def like(self) -> Tensor:
         """The matrices."""
         return self.matrices
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """K = 𝒜*𝒜/m, (..., dk, dk)."""
+        a = self.matrices.flatten(-2)
+        return a.mT @ a / self.measurements
 
     def forward(self, F: Factors) -> Tensor:
         """⟨a_i, AB⟩."""
