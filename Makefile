@@ -4,6 +4,10 @@
 # make test-paths  the tests under several arithmetic paths (vector units, MKL, OpenBLAS, threads)
 # make mutants     one fault at a time in the numerical core: do its tests notice? (hours)
 # make verify      judge every claim and write paper_checks.md
+# make dist        the wheel and the source archive in dist/, checked
+# make test-dist   the wheel in an empty environment, away from the repository, without a network
+# make test-oldest the tests with the oldest versions that pyproject.toml allows (torch apart)
+# make test-newest the tests with the newest versions that there are (torch apart)
 # make bench       time every benchmark against its baseline and write docs/performance.md
 # Each creates .venv when absent and installs the versions of constraints.txt.
 
@@ -12,7 +16,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-all test-paths mutants verify bench clean
+.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -22,7 +26,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments,tables]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments,tables,release]"
 	touch $@ $(VENV)/.installed
 
 reproduce: $(VENV)/.installed
@@ -50,5 +54,19 @@ verify: $(VENV)/.installed
 bench: $(VENV)/.installed
 	$(BIN)/loraone bench --json benchmarks/results.json --page docs/performance.md $(ARGS)
 
+dist: $(VENV)/.installed-test
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist .
+	$(BIN)/twine check --strict dist/*
+
+test-dist: dist
+	bash tests/wheel.sh dist/*.whl
+
+test-oldest:
+	PYTHON=$(PYTHON) bash tests/versions.sh oldest $(ARGS)
+
+test-newest:
+	PYTHON=$(PYTHON) bash tests/versions.sh newest $(ARGS)
+
 clean:
-	rm -rf $(VENV) .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

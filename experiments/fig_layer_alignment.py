@@ -14,11 +14,10 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from peft import LoraConfig, get_peft_model
 from torch import Tensor, nn
-from transformers import ViTConfig, ViTForImageClassification
 
 from loraone_theory import agreement, experiment, plotting
+from loraone_theory.core.extras import extra
 from loraone_theory.core.randomness import generator, torch_seed
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.integrations.alignment import AlignmentTracker
@@ -29,6 +28,10 @@ from loraone_theory.integrations.peft import (
 )
 from loraone_theory.nets import digits
 from loraone_theory.nets.digits import Split
+
+with extra("peft"):
+    from peft import LoraConfig, get_peft_model
+    from transformers import ViTConfig, ViTForImageClassification
 
 METHODS = ("lora", "lora-one")
 TARGETS = ("q_proj", "k_proj", "v_proj", "o_proj", "fc1", "fc2")

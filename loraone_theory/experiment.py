@@ -22,7 +22,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-from loraone_theory import agreement, plotting, storage
+from loraone_theory import agreement, plotting, shipped, storage
 from loraone_theory.core import validate
 
 # Told the share of the work that is done, from 0 to 1.
@@ -93,40 +93,22 @@ class Experiment:
 
 
 def find(folder: str | Path | None = None) -> dict[str, Path]:
-    """The scripts of `folder`, by default of the checkout that the package is in.
+    """The scripts of `folder`, by default those that come with the package.
 
     Scripts are code, so those of the current folder are run only where it is named.
 
     Raises:
         FileNotFoundError: the folder has none.
     """
-    where = _beside() if folder is None else Path(folder)
-    scripts = _scripts(where)
-    if scripts:
-        return scripts
-    remedy = (
-        "experiments are scripts of the repository, not of the installed package: run from a clone "
-        "of the repository, or name a folder of them with --experiments"
-        if folder is None
-        else "name another folder"
-    )
-    raise FileNotFoundError(
-        f"{where} must hold experiments, {' or '.join(SCRIPTS)}, and has none; {remedy}"
-    )
-
-
-def in_repository() -> bool:
-    """Whether the package is in a checkout, which has the experiments."""
-    return bool(_scripts(_beside()))
-
-
-def _beside() -> Path:
-    return Path(__file__).resolve().parent.parent / "experiments"
-
-
-def _scripts(folder: Path) -> dict[str, Path]:
-    found = (path for pattern in SCRIPTS for path in folder.glob(pattern))
-    return {path.stem: path for path in sorted(found) if path.is_file()}
+    where = shipped.folder("experiments") if folder is None else Path(folder)
+    found = (path for pattern in SCRIPTS for path in where.glob(pattern))
+    scripts = {path.stem: path for path in sorted(found) if path.is_file()}
+    if not scripts:
+        remedy = "install the package again" if folder is None else "name another folder"
+        raise FileNotFoundError(
+            f"{where} must hold experiments, {' or '.join(SCRIPTS)}, and has none; {remedy}"
+        )
+    return scripts
 
 
 def summary(path: Path) -> str:

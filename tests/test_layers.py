@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import those of its own and of lower levels. The first match of a name counts.
 LEVELS = [
     (r"core(\..*)?", 0),
-    (r"storage|agreement|plotting", 1),
+    (r"storage|agreement|plotting|shipped|environment", 1),
     (r"problems(\..*)?", 2),
     (r"methods\.parametrisations", 3),
     (r"methods\.(inits|rules)(\..*)?", 4),
@@ -27,7 +27,7 @@ LEVELS = [
     (r"predict\.(compare|tuning)", 8),  # these two simulate; the others are closed forms
     (r"predict(\..*)?", 6),
     (r"dynamics(\..*)?", 7),
-    (r"(testing|experiment)(\..*)?", 8),
+    (r"(testing|experiment|selftest)(\..*)?", 8),
     (r"(claims|theorems)(\..*)?", 9),
     (r"(bench|integrations|nets)(\..*)?", 10),
     (r"cli(\..*)?", 11),

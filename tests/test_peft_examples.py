@@ -47,7 +47,7 @@ def test_the_package_needs_neither_extra() -> None:
     done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     first, second = done.stdout.splitlines()
-    assert first == "this module needs the package 'peft': pip install 'loraone-theory[peft]'"
+    assert first == "peft is not installed: pip install 'loraone-theory[peft]'"
     assert "pip install 'loraone-theory[experiments]'" in second
 
 

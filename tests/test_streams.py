@@ -24,6 +24,7 @@ CALLS: dict[str, tuple[list[str], set[str]]] = {
         {"c.npz", "c.json", "c.png"},
     ),
     "describe": (["lora-one"], set()),
+    "doctor": ([], set()),
     "list": ([], set()),
     "report": (["--json", VERDICTS, "--out", "checks.md"], {"checks.md"}),
     "reproduce": (

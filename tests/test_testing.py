@@ -67,7 +67,7 @@ def test_the_package_does_not_import_hypothesis():
 def test_a_missing_hypothesis_is_named_with_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "hypothesis", None)
     monkeypatch.delitem(sys.modules, "loraone_theory.testing.strategies")
-    with pytest.raises(ImportError, match=r"hypothesis is not installed; run: pip install"):
+    with pytest.raises(ImportError, match=r"hypothesis is not installed: pip install"):
         importlib.import_module("loraone_theory.testing.strategies")
 
 

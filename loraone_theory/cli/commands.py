@@ -12,6 +12,7 @@ import tyro
 from loraone_theory.cli.bench import Bench
 from loraone_theory.cli.compare import Compare
 from loraone_theory.cli.describe import Describe
+from loraone_theory.cli.doctor import Doctor
 from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
@@ -29,6 +30,7 @@ COMMANDS: dict[str, type[Command]] = {
     "compare": Compare,
     "bench": Bench,
     "describe": Describe,
+    "doctor": Doctor,
     "list": List,
     "report": Report,
     "reproduce": Reproduce,

@@ -19,12 +19,12 @@ class List:
     """List everything that has a name, with a line each; `loraone describe NAME` says more."""
 
     experiments: Path | None = None
-    """A folder of experiment scripts, in place of the repository's."""
+    """A folder of experiment scripts, in place of those that come with the package."""
     claims: bool = False
     """Only the claims, with their papers."""
 
     def run(self) -> int:
-        """Print a table for each kind; outside the repository, why there are no experiments."""
+        """Print a table for each kind."""
         out = console()
         if self.claims:
             out.print(_claims())
@@ -35,9 +35,8 @@ class List:
             }
             for title, registry in REGISTRIES.items()
         }
-        if self.experiments is not None or experiment.in_repository():
-            scripts = experiment.find(self.experiments)
-            tables["experiments"] = {n: experiment.summary(path) for n, path in scripts.items()}
+        scripts = experiment.find(self.experiments)
+        tables["experiments"] = {n: experiment.summary(path) for n, path in scripts.items()}
         for title, rows in tables.items():
             table = Table(title=title, title_justify="left", title_style="bold", box=None)
             table.show_header = False
@@ -45,11 +44,6 @@ class List:
                 table.add_row(*row)
             out.print(table)
             out.print()
-        if "experiments" not in tables:
-            out.print(
-                "experiments: none here; they are scripts of the repository, not of the installed "
-                "package (--experiments names a folder of them)"
-            )
         return DONE
 
 

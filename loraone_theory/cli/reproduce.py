@@ -28,6 +28,7 @@ from loraone_theory.agreement import Agreement
 from loraone_theory.cli.common import check_folder, console
 from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained
 from loraone_theory.core import validate
+from loraone_theory.core.extras import MissingExtra
 from loraone_theory.experiment import Config, Experiment
 
 # Makes an experiment and its config when its turn comes, so that a broken one fails alone.
@@ -57,7 +58,7 @@ class Reproduce:
     plot_only: bool = False
     """Draw the figures again from the stored data, without running anything."""
     experiments: Path | None = None
-    """A folder of experiment scripts, in place of the repository's; their code is run."""
+    """A folder of experiment scripts, in place of the package's own; their code is run."""
 
     def run(self) -> int:
         """Run them one after another; those that fail do not stop the others."""
@@ -78,11 +79,14 @@ class Reproduce:
             return make
 
         jobs = {name: job(scripts[name]) for name in dict.fromkeys(self.names or scripts)}
-        return run_all(jobs, self.out, self.plot_only)
+        return run_all(jobs, self.out, self.plot_only, named=bool(self.names))
 
 
-def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
-    """Run the jobs with a progress bar and end with a table; 1 if one failed or differs."""
+def run_all(jobs: dict[str, Job], out: Path, plot_only: bool, named: bool = True) -> int:
+    """Run the jobs with a progress bar and end with a table; 1 if one failed or differs.
+
+    One that needs an extra which is not installed has failed where it was `named`.
+    """
     screen = console()
     rows: list[tuple[str, ...]] = []
     bar = Progress(
@@ -107,6 +111,11 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool) -> int:
                 failed = failed or result == "differs"
             except KeyboardInterrupt:
                 paths, agreed, result, stopped = [], None, "interrupted", True
+            except MissingExtra as error:
+                # Without it, all the others are what was asked for by asking for everything.
+                paths, agreed, result = [], None, f"left out: {error}"
+                failed = failed or named
+                complain(f"{name}: {error}")
             except Exception as error:
                 if explained(error) is None:  # a fault of the script
                     traceback.print_exc(file=sys.stderr)

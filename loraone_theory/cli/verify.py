@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from loraone_theory import storage
+from loraone_theory import shipped, storage
 from loraone_theory.claims import report, verdict
 from loraone_theory.claims.run import chosen, verify_all
 from loraone_theory.claims.verdict import Verdict
@@ -116,21 +116,27 @@ def _table(verdicts: list[Verdict]) -> Table:
     return table
 
 
+def _shipped_verdicts() -> Path:
+    return shipped.folder(VERDICTS.parent.name) / VERDICTS.name
+
+
 @dataclass(frozen=True)
 class Report:
     """Write paper_checks.md from the verdicts on disk; nothing is measured."""
 
-    json: Path = VERDICTS
-    """The file that `loraone verify --json` wrote."""
+    json: Path | None = None
+    """The file that `loraone verify --json` wrote; by default records/verdicts.json here, or else
+    the verdicts that came with the package."""
     out: Path = REPORT
     """Where to write."""
 
     def run(self) -> int:
         """Render and write."""
         check_target(self.out, ".md")
-        records = verdict.load(self.json)
-        with storage.reading(self.json, "verdicts with all that a report needs"):
-            text = report.render(records, source=self.json.as_posix())
+        path = self.json or (VERDICTS if VERDICTS.exists() else _shipped_verdicts())
+        records = verdict.load(path)
+        with storage.reading(path, "verdicts with all that a report needs"):
+            text = report.render(records, source=(self.json or VERDICTS).as_posix())
         storage.save_text(self.out, text)
         console().print(f"wrote {self.out}")
         return DONE

@@ -7,6 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import torch
 
+from loraone_theory.core.names import MethodName
 from loraone_theory.core.threads import threads_for
 from loraone_theory.dynamics import plan as plans
 from loraone_theory.dynamics.plan import Plan
@@ -16,7 +17,7 @@ from loraone_theory.methods import Method
 from loraone_theory.problems.base import Problem, facts
 
 
-def prepare(problem: Problem, method: str | Method, settings: Settings) -> Plan:
+def prepare(problem: Problem, method: MethodName | str | Method, settings: Settings) -> Plan:
     """The plan of a simulation."""
     with threads_for(problem.d**2, problem.like.device), torch.no_grad():
         return plans.make(problem, method, settings)

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from loraone_theory.core.extras import extra
+
 if TYPE_CHECKING:
     from loraone_theory.dynamics.trajectory import Trajectory
 
@@ -16,15 +18,10 @@ def optional(name: str) -> Any:
     """A library of the extra "tables".
 
     Raises:
-        ImportError: it is not installed; with how to install it.
+        MissingExtra: it is not installed; with how to install it.
     """
-    try:
+    with extra("tables", "use run.to_numpy()"):
         return importlib.import_module(name)
-    except ModuleNotFoundError as missing:
-        raise ImportError(
-            f"labelled output needs {name}, which is not installed; "
-            "pip install 'loraone-theory[tables]', or use run.to_numpy()"
-        ) from missing
 
 
 def dataset(run: Trajectory) -> Any:

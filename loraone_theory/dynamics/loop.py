@@ -7,6 +7,7 @@ from typing import Any
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.names import MethodName, RecordName, Sampling
 from loraone_theory.dynamics import provenance, settings
 from loraone_theory.dynamics.execution import carry_out, prepare
 from loraone_theory.dynamics.rates import Rate
@@ -19,7 +20,7 @@ from loraone_theory.problems.base import Problem
 
 def simulate(
     problem: Problem,
-    method: str | Method,
+    method: MethodName | str | Method,
     *,
     rank: int,
     learning_rate: Rate | Sequence[Rate],
@@ -28,13 +29,13 @@ def simulate(
     initial: Factors | None = None,
     init_std: float | Sequence[float] | None = None,
     damping: float | Sequence[float] = 0.0,
-    record: Sequence[str | Record] = ("loss", "risk"),
+    record: Sequence[RecordName | str | Record] = ("loss", "risk"),
     every: int = 1,
     reduce: str = "auto",
     keep_factors: int | None = None,
     until: Until | None = None,
     batch_size: int | None = None,
-    sampling: str | None = None,
+    sampling: Sampling | str | None = None,
     progress: Callable[[int], object] | None = None,
 ) -> Trajectory:
     """Run `steps` steps of a method and record along the way.

@@ -12,6 +12,7 @@ from torch import Tensor
 from loraone_theory import methods
 from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors, Params, Scalar, concatenate
+from loraone_theory.core.names import MethodName
 from loraone_theory.dynamics import batch as batches
 from loraone_theory.dynamics import size
 from loraone_theory.dynamics.batch import Batch
@@ -144,7 +145,7 @@ class Plan:
         return turns if last % every == 0 else np.append(turns, last)
 
 
-def make(problem: Problem, given: str | Method, settings: Settings) -> Plan:
+def make(problem: Problem, given: MethodName | str | Method, settings: Settings) -> Plan:
     """Initialise, reduce where that is exact, and expand the start to the batch."""
     chosen = methods.get(given, settings.rank)
     batch = batches.make(problem, settings.seeds, settings.hyper)

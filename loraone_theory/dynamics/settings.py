@@ -9,6 +9,7 @@ from typing import Any
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.names import MethodName, RecordName, Sampling
 from loraone_theory.dynamics import invariance, rates
 from loraone_theory.dynamics.batches import Minibatches, minibatches
 from loraone_theory.dynamics.records import RECORDS, Record
@@ -39,7 +40,7 @@ class Settings:
 
 def check(
     problem: Problem,
-    method: str | Method,
+    method: MethodName | str | Method,
     *,
     rank: int,
     learning_rate: Any,
@@ -48,13 +49,13 @@ def check(
     initial: Factors | None = None,
     init_std: Any = None,
     damping: Any = 0.0,
-    record: Sequence[str | Record] = ("loss", "risk"),
+    record: Sequence[RecordName | str | Record] = ("loss", "risk"),
     every: int = 1,
     reduce: str = "auto",
     keep_factors: int | None = None,
     until: Until | None = None,
     batch_size: Any = None,
-    sampling: str | None = None,
+    sampling: Sampling | str | None = None,
 ) -> Settings:
     """The arguments of `simulate`, each refused with one error where it breaks a rule."""
     rank = validate.rank(rank, d=check_problem(problem).d, k=problem.k)
@@ -78,7 +79,9 @@ def check(
     )
 
 
-def _records(record: Sequence[str | Record], method: Method, rank: int) -> dict[str, Record]:
+def _records(
+    record: Sequence[RecordName | str | Record], method: Method, rank: int
+) -> dict[str, Record]:
     """Records by name, each known and defined for the method."""
     if isinstance(record, (str, Record)) or not isinstance(record, Sequence):
         raise TypeError(

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.names import RecordName
 from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics import archive, continuation, labelled, overview, provenance
 from loraone_theory.dynamics.continuation import Resume
@@ -99,7 +100,7 @@ class Trajectory:
         plan = self.resume.plan
         return (self.resume.config or {}) if plan is None else provenance.config(plan)
 
-    def __getitem__(self, name: str) -> Tensor:
+    def __getitem__(self, name: RecordName | str) -> Tensor:
         """The record `name`, shape (T, *batch)."""
         validate.choice("record", name, self.records)
         return self.records[name]

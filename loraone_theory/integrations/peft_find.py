@@ -8,7 +8,9 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
-try:
+from loraone_theory.core.extras import extra
+
+with extra("peft"):
     from peft import LoraConfig, PeftMixedModel, PeftModel
     from peft.tuners.lora import LoraLayer as LoraLayer
     from peft.tuners.lora.layer import MultiheadAttention as MultiheadAttention
@@ -17,11 +19,6 @@ try:
     from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import CheckpointWrapper
     from torch.distributed.fsdp import FullyShardedDataParallel
     from transformers.pytorch_utils import Conv1D as Conv1D
-except ModuleNotFoundError as error:
-    raise ModuleNotFoundError(
-        f"this module needs the package {error.name!r}: pip install 'loraone-theory[peft]'",
-        name=error.name,
-    ) from error
 
 # Each holds one module, whose name they put a word in front of.
 PARALLEL = (nn.parallel.DistributedDataParallel, nn.DataParallel)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from loraone_theory.core import validate
+from loraone_theory.core.names import MethodName
 from loraone_theory.methods.base import Alpha, Method, RuleFactory, Scale
 from loraone_theory.methods.gradient import (
     lora_ga,
@@ -89,7 +90,7 @@ def stepping() -> tuple[str, ...]:
     return tuple(name for name, factory in METHODS.items() if not factory().facts.flow)
 
 
-def get(method: str | Method, rank: int | None = None) -> Method:
+def get(method: MethodName | str | Method, rank: int | None = None) -> Method:
     """A Method from its name in `METHODS`, with default hyper-parameters, or the one given.
 
     A scale that depends on the rank (`Alpha`, rsLoRA) is resolved where the rank is given.

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, Scalar
 from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.core.names import RuleName
 from loraone_theory.methods import parts
 from loraone_theory.methods.inits import INITS, Init
 from loraone_theory.methods.parametrisations import Parametrisation, Start, check_start
@@ -243,7 +244,7 @@ class Method:
         return replace(self, name=f"{self.name}-{name}", train=part)
 
     def trained_by(
-        self, rule: str | RuleFactory, *, name: str | None = None, **hyper: Any
+        self, rule: RuleName | str | RuleFactory, *, name: str | None = None, **hyper: Any
     ) -> Method:
         """The same initialisation and parametrisation under another rule.
 

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core.extras import extra
 from loraone_theory.core.randomness import generator
 from loraone_theory.nets.idx import read_mnist
 
@@ -69,13 +70,7 @@ def load(
 
 
 def _bundled() -> tuple[np.ndarray, np.ndarray]:
-    try:
+    with extra("experiments", "name a folder with MNIST's IDX files"):
         from sklearn.datasets import load_digits
-    except ModuleNotFoundError as error:
-        raise ModuleNotFoundError(
-            "the bundled digits need scikit-learn: pip install 'loraone-theory[experiments]'; "
-            "or name a folder with MNIST's IDX files",
-            name=error.name,
-        ) from error
     found = load_digits()
     return found.images / 16, found.target

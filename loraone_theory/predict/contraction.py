@@ -12,6 +12,7 @@ from torch import Tensor
 from loraone_theory import methods
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.rules import Local
@@ -56,7 +57,7 @@ KEPT = (
 
 def contraction(
     problem: LinearProblem,
-    method: str | Method,
+    method: MethodName | str | Method,
     *,
     rank: int,
     seeds: Sequence[int] | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor
 from loraone_theory import methods
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
 from loraone_theory.predict import checks
 from loraone_theory.problems.linear.problem import LinearProblem
@@ -18,7 +19,7 @@ from loraone_theory.problems.trials import trial_seeds
 
 def floor(
     problem: LinearProblem,
-    method: str | Method,
+    method: MethodName | str | Method,
     *,
     rank: int,
     seeds: Sequence[int] | None = None,

@@ -11,6 +11,7 @@ from torch import Tensor
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
 from loraone_theory.predict import checks
 from loraone_theory.predict.contraction import contraction
@@ -48,7 +49,7 @@ class Summary:
 
 def summary(
     problem: LinearProblem,
-    method: str | Method,
+    method: MethodName | str | Method,
     rank: int,
     *,
     learning_rate: float | None = None,

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from loraone_theory import methods
 from loraone_theory.core import validate
+from loraone_theory.core.names import MethodName
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.trajectory import Trajectory
@@ -52,7 +53,7 @@ class Tuned:
 
 def tune_step(
     problem: Problem,
-    method: str | Method,
+    method: MethodName | str | Method,
     *,
     rank: int,
     steps: int,

@@ -29,6 +29,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core.extras import extra
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, haar_frame, normal
 from loraone_theory.problems.activation import ACTIVATIONS, sample_activation
@@ -39,13 +40,8 @@ from loraone_theory.problems.relu.population import ReLUPopulation
 from loraone_theory.problems.relu.problem import ReLUProblem
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 
-try:
+with extra("test"):
     from hypothesis import strategies as st
-except ImportError as error:
-    raise ImportError(
-        "loraone_theory.testing makes hypothesis strategies, and hypothesis is not installed; "
-        "run: pip install 'loraone-theory[test]'"
-    ) from error
 
 # Seeds of everything that is drawn from a law instead of shrunk entry by entry.
 SEEDS = st.integers(0, 10**6)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.names import InputLaw
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems.drawn import drawn
@@ -39,7 +40,7 @@ def sample_linear(
     spectrum: Sequence[float] | None = None,
     condition_number: float = 1.0,
     noise_std: float = 0.0,
-    inputs: str | Draw = "gaussian",
+    inputs: InputLaw | str | Draw = "gaussian",
     freedom: float = 5.0,
     covariance: Array | None = None,
     keep_inputs: bool = False,

@@ -11,6 +11,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.memory import refuse_beyond_memory
+from loraone_theory.core.names import EnsembleName
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.problems.linear.sampling import spectrum_values
 from loraone_theory.problems.sensing.operators import OPERATORS
@@ -19,7 +20,7 @@ from loraone_theory.problems.sensing.problem import SensingProblem
 
 def sample_sensing(
     *,
-    ensemble: str,
+    ensemble: EnsembleName | str,
     d: int,
     k: int,
     true_rank: int,

@@ -1,0 +1,48 @@
+"""`loraone doctor`."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+from rich.table import Table
+
+from loraone_theory import environment, selftest
+from loraone_theory.cli.common import console
+from loraone_theory.cli.guard import DONE, FAILED
+
+
+@dataclass(frozen=True)
+class Doctor:
+    """Say what the library runs on and whether it computes right here; exit code 1 if it does not.
+
+    Paste what it prints into a report of a fault. A second's worth of small runs is compared with
+    stored numbers; that an extra is not installed is no fault.
+    """
+
+    def run(self) -> int:
+        """Print versions, machine and extras, run the self-test."""
+        screen = console()
+        wrong = environment.lacking(environment.requirements()[""])
+        tables = {"versions": environment.versions(), "machine": environment.machine()}
+        tables["extras"] = {
+            extra.name: f"{'; '.join(extra.missing)}: {extra.remedy}" if extra.missing else "here"
+            for extra in environment.extras()
+        }
+        gap = selftest.difference()
+        right = not math.isnan(gap) and gap <= selftest.TOLERANCE
+        tables["self-test"] = {
+            "largest relative difference from stored numbers": f"{gap:.1e}",
+            "what rounding explains": f"{selftest.TOLERANCE:.1e}",
+            "result": "right" if right else "WRONG: please report it with all of this",
+        }
+        for title, rows in tables.items():
+            table = Table(title=title, title_justify="left", title_style="bold", box=None)
+            table.show_header = False
+            for row in rows.items():
+                table.add_row(*row)
+            screen.print(table)
+            screen.print()
+        for phrase in wrong:
+            screen.print(f"the library needs more than is here: {phrase}")
+        return DONE if right and not wrong else FAILED
