@@ -282,14 +282,11 @@ def test_no_experiments_is_a_clear_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr("loraone_theory.experiment.__file__", str(tmp_path / "a" / "b.py"))
-    assert main(["reproduce"]) == 2
-    assert "run from a clone of the repository" in capsys.readouterr().err
-    assert main(["list"]) == 0
-    captured = capsys.readouterr()
-    assert captured.err == ""
-    assert "lora-one" in captured.out
-    assert "experiments: none here" in captured.out
+    monkeypatch.setattr("loraone_theory.shipped._BESIDE", tmp_path)
+    monkeypatch.setattr("loraone_theory.shipped._INSIDE", tmp_path)
+    for command in ("reproduce", "list"):
+        assert main([command]) == 2
+        assert "has none; install the package again" in capsys.readouterr().err
 
 
 def test_scripts_of_the_current_folder_run_only_where_it_is_named(

@@ -35,6 +35,11 @@ MethodName = Literal[
     "lora-one-scaled-adamw",
     "lora-one-released",
     "lora-one-early",
+    "lora-one-whitened",
+    "lora-muon",
+    "muon",
+    "nystrom",
+    "p-lora-alternating",
 ]
 RecordName = Literal[
     "loss",
@@ -53,6 +58,7 @@ RecordName = Literal[
     "test_loss",
 ]
 RuleName = Literal[
+    "whitened",
     "adamw",
     "alternating",
     "flow",
