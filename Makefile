@@ -3,7 +3,8 @@
 # make test-all    the same with the tests that are slow (kills, processes)
 # make test-paths  the tests under several arithmetic paths (vector units, MKL, OpenBLAS, threads)
 # make mutants     one fault at a time in the numerical core: do its tests notice? (hours)
-# make verify      judge every claim and write paper_checks.md
+# make verify      judge every claim that does not take long and write paper_checks.md
+# make verify-long judge the claims that take long (hours; an interrupted run goes on)
 # make dist        the wheel and the source archive in dist/, checked
 # make test-dist   the wheel in an empty environment, away from the repository, without a network
 # make test-oldest the tests with the oldest versions that pyproject.toml allows (torch apart)
@@ -16,7 +17,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify bench clean
+.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify verify-long bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -48,7 +49,11 @@ mutants: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(ARGS)
 
 verify: $(VENV)/.installed
-	$(BIN)/loraone verify --json records/verdicts.json
+	$(BIN)/loraone verify --workers 2 --draws records/draws --json records/verdicts.json $(ARGS)
+	$(BIN)/loraone report
+
+verify-long: $(VENV)/.installed
+	$(BIN)/loraone verify --long --workers 2 --draws records/draws --json records/verdicts.json $(ARGS)
 	$(BIN)/loraone report
 
 bench: $(VENV)/.installed

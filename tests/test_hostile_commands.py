@@ -47,6 +47,7 @@ WITH: dict[str, list[str]] = {
     "bench names": ["bench"],
     "verify claims": ["verify", "--smoke"],
     "verify paper": ["verify", "--smoke"],
+    "verify source": ["verify", "--smoke"],
     "verify long": ["verify", "--smoke", "--paper", "quick"],
     "reproduce names": ["reproduce", "--experiments", "experiments", "--out", "made"],
 }
@@ -82,6 +83,7 @@ RIGHT: dict[str, set[str]] = {
     # A file that is there is replaced.
     "simulate save": {"damaged.npz"},
     "compare save": {"damaged.npz"},
+    "verify draws": {w for w in PATHS if not w.startswith(("note", "damaged", "empty", "list"))},
     # Any folder that is there or can be made.
     "reproduce out": {w for w in PATHS if not w.startswith(("note", "damaged", "empty", "list"))},
 }
@@ -97,19 +99,23 @@ GOOD_WORDS: dict[str, str] = {
     "names": "nothing", "reproduce names": "fig_good", "json": "rows.json", "page": "a.md",
     "pairs": "1", "name": "lora", "experiments": "experiments", "report json": "verdicts.json",
     "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "T3.3",
-    "list claims": "", "paper": "quick", "long": "",
+    "list claims": "", "paper": "quick", "long": "", "source": "own.py",
+    "workers": "2", "draws": "made",
     "confidence": "0.9", "seed": "3",
 }  # fmt: skip
 
 
 def flag_of(field: dataclasses.Field) -> list[str]:
     """The option's name on the command line; positional arguments have none."""
-    return [] if "Positional" in str(field.type) else [f"--{field.name.replace('_', '-')}"]
+    if "Positional" in str(field.type):
+        return []
+    name = "from" if "name='from'" in str(field.type) else field.name
+    return [f"--{name.replace('_', '-')}"]
 
 
 def words_for(annotation: str) -> list[list[str]]:
     """Hostile words for a field of this type; none at all are all there are, where positional."""
-    inner = annotation.removeprefix("tyro.conf.Positional[")
+    inner = annotation.removeprefix("tyro.conf.Positional[").removeprefix("Annotated[")
     found = next(words for start, words in WORDS.items() if inner.startswith(start))
     return [words for words in found if words or inner == annotation]
 
@@ -149,6 +155,16 @@ def plot(data, config):
 '''
 
 
+OWN_CLAIM = """
+import dataclasses
+
+from loraone_theory.claims import CLAIMS
+
+step = CLAIMS["lora-one/linear/one-step"]
+CLAIMS = (dataclasses.replace(step, id="own/one-step", aliases=()),)
+"""
+
+
 @pytest.fixture(scope="module")
 def verdicts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     path = tmp_path_factory.mktemp("verdicts") / "verdicts.json"
@@ -166,6 +182,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> 
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "fig_good.py").write_text(GOOD)
     (tmp_path / "note.txt").write_text("a note")
+    (tmp_path / "own.py").write_text(OWN_CLAIM)
     for suffix in ("npz", "json", "npy", "csv"):
         (tmp_path / f"damaged.{suffix}").write_bytes(b"PK\x03\x04\xff\x00{")
     for suffix in ("npy", "csv"):

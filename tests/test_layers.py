@@ -27,6 +27,7 @@ LEVELS = [
     (r"predict\.(compare|tuning)", 8),  # these two simulate; the others are closed forms
     (r"predict(\..*)?", 6),
     (r"dynamics(\..*)?", 7),
+    (r"testing\.claims", 10),
     (r"(testing|experiment|selftest)(\..*)?", 8),
     (r"(claims|theorems)(\..*)?", 9),
     (r"(bench|integrations|nets)(\..*)?", 10),

@@ -133,8 +133,8 @@ def test_the_first_page_counts_and_lists():
     paper = Paper("a", "Paper A", "By them", (), sections={"part": "The second part"})
     text = report.render(records, source="x.json", papers=(paper,))
     first, _, rest = text.partition("## Paper A")
-    assert "| 3 | 1 | 2 |  |  |" in first
-    assert "| all | 4 | 1 | 2 | 1 |  |" in first
+    assert "| 3 | 1 |  | 2 |  |  |" in first
+    assert "| all | 4 | 1 |  | 2 | 1 |  |" in first
     assert "Every verdict is the expected one" in first
     found, _, dropped = first.partition("## What fails once a hypothesis is dropped")
     assert "title of a/part/two — Since so." in found

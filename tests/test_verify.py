@@ -9,7 +9,7 @@ import pytest
 
 import loraone_theory as lt
 from loraone_theory import storage
-from loraone_theory.claims import CLAIMS, PAPERS, Claim, Draws, Evidence, Finding, judge
+from loraone_theory.claims import CLAIMS, PAPERS, Claim, Draws, Evidence, Finding, judge, packs
 from loraone_theory.claims.registry import Registry
 from loraone_theory.claims.verdict import Store, load
 
@@ -274,7 +274,7 @@ def ids(path):
 
 def test_claims_that_take_long_are_judged_when_asked_for(monkeypatch):
     slow = dataclasses.replace(CLAIMS[PRO], long=True)
-    monkeypatch.setattr(verify, "CLAIMS", Registry([CLAIMS[STEP], slow]))
+    monkeypatch.setattr(packs, "CLAIMS", Registry([CLAIMS[STEP], slow]))
     assert [v.id for v in lt.verify_all(smoke=True)] == [STEP]
     assert [v.id for v in lt.verify_all(smoke=True, long=True)] == [PRO]
     assert [v.id for v in lt.verify_all([PRO, STEP], smoke=True)] == [PRO, STEP]

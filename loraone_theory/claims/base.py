@@ -22,6 +22,7 @@ class Finding(StrEnum):
     """What the numbers say of a claim."""
 
     SUPPORTED = "SUPPORTED"
+    CERTIFIED = "CERTIFIED"
     VIOLATED = "VIOLATED"
     INCONCLUSIVE = "INCONCLUSIVE"
     OUTSIDE_HYPOTHESES = "OUTSIDE HYPOTHESES"
@@ -29,11 +30,21 @@ class Finding(StrEnum):
 
 @dataclass(frozen=True)
 class Draws:
-    """How many draws, from which master seed; `smoke` asks for the smallest sizes."""
+    """How many draws, from which master seed; `smoke` asks for the smallest sizes.
+
+    Args:
+        trials: how many.
+        seed: master seed.
+        smoke: whether to use the smallest sizes.
+        first: number of the first of them, so that one draw of many can be seen again alone.
+        handed: block -> seeds, what has been drawn from here.
+    """
 
     trials: int
     seed: int = 0
     smoke: bool = False
+    first: int = 0
+    handed: dict[object, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
 
     def seeds(self, count: int | None = None, block: object = 0) -> tuple[int, ...]:
         """`count` seeds (default: one per trial), for a block that a claim names as it likes.
@@ -44,10 +55,11 @@ class Draws:
         """
         prefix = hashlib.blake2b(f"{self.seed}/{block}".encode(), digest_size=16)
         answer = []
-        for i in range(self.trials if count is None else count):
+        for i in range(self.first, self.first + (self.trials if count is None else count)):
             digest = prefix.copy()
             digest.update(f"/{i}".encode())
             answer.append(int.from_bytes(digest.digest()[:6], "little"))
+        self.handed[block] = max(self.handed.get(block, ()), tuple(answer), key=len)
         return tuple(answer)
 
 

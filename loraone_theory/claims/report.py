@@ -26,6 +26,8 @@ claim's hypotheses are counted apart and never taken as support.
 - **SUPPORTED**: holds on every draw inside its hypotheses (identities, bounds), with the promised
   probability (probabilities), or with a mean whose whole confidence interval lies within the stated
   allowance of the promised value (values).
+- **CERTIFIED**: true on the whole domain, by ball arithmetic: every number is an interval that
+  holds the exact one.
 - **VIOLATED**: does not. Some claims are expected to be violated; the section says why.
 - **OUTSIDE HYPOTHESES**: no draw met the hypotheses, so nothing was tested.
 - **INCONCLUSIVE**: too few draws to decide.
@@ -188,7 +190,12 @@ def _section(record: Record) -> str:
         lines.append(f"- *Reading*: {about['explanation']}")
     if about["derivation"]:
         lines.append(f"- *Proof*: derivations {about['derivation']}.")
-    lines.append(f"- *Rerun*: `{_command(record)}`\n")
+    lines.append(f"- *Rerun*: `{_command(record)}`")
+    if worst := record.get("worst_draw"):
+        lines.append(
+            f"- *Worst draw*: {worst['lhs']:.4g} against {worst['rhs']:.4g}, `{worst['rerun']}`"
+        )
+    lines.append("")
     if record["numbers"]:
         lines.append("| measured | value |\n| --- | ---: |")
         lines.extend(f"| {_cell(n)} | {_number(v)} |" for n, v in record["numbers"].items())

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import functools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from loraone_theory import storage
-from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, Judgement, judge, stats
+from loraone_theory.claims import Claim, Draws, Evidence, Finding, Judgement, judge, stats, values
 from loraone_theory.claims.base import Measure
+from loraone_theory.claims.packs import library
+from loraone_theory.claims.registry import Registry
 from loraone_theory.claims.verdict import Store
 from loraone_theory.claims.verdict import Verdict as Verdict
+from loraone_theory.claims.workers import spread
 from loraone_theory.core import validate
 from loraone_theory.core.threads import threads_for
 
@@ -39,16 +43,19 @@ def verify(
     confidence: float = 0.99,
     seed: int = 0,
     smoke: bool = False,
+    draws: str | Path | None = None,
 ) -> Verdict:
     """Measure one claim and its mutant, and judge both.
 
     Args:
-        claim: an id or alias of `CLAIMS`, or a Claim.
+        claim: an id or alias of `CLAIMS` or of an installed pack, or a Claim.
         trials: draws; by default the claim's own number, doubled until it is decided or capped.
         confidence: that no verdict of a whole run is wrong by luck (`stats.each`); a smoke run
             decides each verdict at this level.
         seed: master seed >= 0.
         smoke: use the smallest sizes.
+        draws: a folder; what was measured draw by draw is written to a file of the claim in it
+            (`values.load` reads it), and the verdict says which draw was the worst.
 
     Raises:
         ValueError: an unknown id, or a number out of range.
@@ -57,15 +64,20 @@ def verify(
     'SUPPORTED'
     """
     if not isinstance(claim, Claim):
-        claim = CLAIMS.find(claim)
+        claim = library().claims.find(claim)
     _check(trials, confidence, seed, smoke)
     rounds = claim.rounds(smoke=smoke) if trials is None else (trials,)
     level = confidence if smoke else stats.each(confidence)
     start = time.perf_counter()
     # Claims work on many small matrices, for which a second thread costs more than it brings.
     with threads_for(0, torch.device("cpu")):
-        count, evidence, found = _decided(claim, claim.measure, rounds, seed, smoke, level)
-        _, _, broken = _decided(claim, claim.mutant, rounds, seed, smoke, level)
+        drawn, evidence, found = _decided(claim, claim.measure, rounds, seed, smoke, level)
+        _, other, broken = _decided(claim, claim.mutant, rounds, seed, smoke, level)
+        arrays, worst = {}, {}
+        if draws is not None:
+            arrays = values.collect(evidence, other, drawn)
+            worst = values.worst(claim, evidence, drawn)
+            values.save(draws, claim.id, arrays)
     return Verdict(
         id=claim.id,
         finding=found.finding,
@@ -79,10 +91,12 @@ def verify(
         mutant_reason=broken.reason,
         seed=seed,
         smoke=smoke,
-        requested=count,
+        requested=drawn.trials,
         seconds=time.perf_counter() - start,
         numbers=dict(evidence.numbers),
         about=_about(claim),
+        worst_draw=worst,
+        values=values.digest(arrays) if arrays else "",
     )
 
 
@@ -96,14 +110,15 @@ def _check(trials: Any, confidence: Any, seed: Any, smoke: Any) -> None:
 
 def _decided(
     claim: Claim, measure: Measure, rounds: Sequence[int], seed: int, smoke: bool, level: float
-) -> tuple[int, Evidence, Judgement]:
+) -> tuple[Draws, Evidence, Judgement]:
     """Draws, evidence and judgement after the first round that decides, or after the last."""
     for count in rounds:
-        evidence = measure(Draws(count, seed, smoke))
+        draws = Draws(count, seed, smoke)
+        evidence = measure(draws)
         found = judge(evidence, claim.kind, level)
         if found.finding is not Finding.INCONCLUSIVE:
             break
-    return count, evidence, found
+    return draws, evidence, found
 
 
 def _about(claim: Claim) -> dict[str, Any]:
@@ -111,13 +126,20 @@ def _about(claim: Claim) -> dict[str, Any]:
     return {name: getattr(claim, name) for name in DESCRIBED}
 
 
-def chosen(names: Sequence[str] = (), *, paper: str | None = None, long: bool = False) -> list[str]:
+def chosen(
+    names: Sequence[str] = (),
+    *,
+    paper: str | None = None,
+    long: bool = False,
+    source: str | Path | None = None,
+) -> list[str]:
     """The ids of the names, each once; without names those of all claims that qualify.
 
     Args:
         names: ids or aliases.
         paper: without names, the claims of this paper alone.
         long: without names, the claims that take long, in place of those that do not.
+        source: a file of claims, whose names are known too; without names, these alone.
 
     Raises:
         ValueError: an unknown name or paper, or names together with `paper` or `long`.
@@ -125,11 +147,14 @@ def chosen(names: Sequence[str] = (), *, paper: str | None = None, long: bool = 
     validate.flag("long", long)
     if names and (paper is not None or long):
         raise ValueError("claims must not be named together with paper or long; leave one out")
+    known = library(source)
     if names:
-        return list(dict.fromkeys(CLAIMS.find(name).id for name in names))
+        return list(dict.fromkeys(known.claims.find(name).id for name in names))
+    papers = list(dict.fromkeys(claim.paper for claim in known.claims.values()))
     if paper is not None:
-        validate.choice("paper", paper, dict.fromkeys(c.paper for c in CLAIMS.values()))
-    return [i for i, c in CLAIMS.items() if c.long == long and paper in (None, c.paper)]
+        validate.choice("paper", paper, papers)
+    among = known.claims.values() if source is None else known.own
+    return [c.id for c in among if c.long == long and paper in (None, c.paper)]
 
 
 def verify_all(
@@ -141,37 +166,79 @@ def verify_all(
     smoke: bool = False,
     paper: str | None = None,
     long: bool = False,
+    source: str | Path | None = None,
+    workers: int = 1,
     json: str | Path | None = None,
+    draws: str | Path | None = None,
     report: Callable[[Verdict], object] | None = None,
 ) -> list[Verdict]:
     """Several claims, each reported as it is decided.
 
     Without names these are all that do not take long, or with `long` all that do; with `paper`
-    only those of that paper.
+    only those of that paper; with `source`, a file of claims, only those of the file.
 
     With `json`, their records go to that file, where they replace those of the same ids; others in
     it stay. Finished claims are kept in the .partial.json beside it as they come: a later call with
     the same arguments and the same code takes them over, and they are dropped there once they are
-    in the file.
+    in the file. With `draws`, what each draw gave goes to files in that folder.
+
+    Several `workers` are processes of their own; but for the clock, records do not depend on their
+    number. A script that asks for them needs `if __name__ == "__main__":` around it.
     """
     names = validate.sequence("names", names, "ids of claims")
     if report is not None:
         validate.function("report", report)
     _check(trials, confidence, seed, smoke)
-    validate.flag("long", long)
-    wanted = chosen(names, paper=paper, long=long)
+    validate.integer("workers", workers, least=1)
+    wanted = chosen(names, paper=paper, long=long, source=source)
+    known = library(source)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
-    store = None if json is None else Store(storage.as_path(json), asked)
-    verdicts = []
-    for name in wanted:
-        verdict = None if store is None else store.done.get(name)
-        if verdict is None:
-            verdict = verify(name, trials=trials, confidence=confidence, seed=seed, smoke=smoke)
-            if store is not None:
-                store.keep(verdict)
-        verdicts.append(verdict)
+    folder = None if draws is None else storage.as_path(draws)
+    store = None if json is None else Store(storage.as_path(json), {**asked, **known.origin})
+    done = {} if store is None else store.done
+    done = {
+        name: verdict
+        for name, verdict in done.items()
+        if name in wanted and (folder is None or values.there(folder, verdict.to_record()))
+    }
+    verdicts = {}
+    options = {**asked, "draws": folder}
+    for verdict in _judged(wanted, done, known.claims, source, options, workers):
+        if store is not None and verdict.id not in done:
+            store.keep(verdict)
+        verdicts[verdict.id] = verdict
         if report is not None:
             report(verdict)
+    ordered = [verdicts[name] for name in wanted]
     if store is not None:
-        store.finish(verdicts)
-    return verdicts
+        store.finish(ordered)
+    return ordered
+
+
+def _judged(
+    wanted: Sequence[str],
+    done: dict[str, Verdict],
+    claims: Registry,
+    source: str | Path | None,
+    options: dict[str, Any],
+    workers: int,
+) -> Iterator[Verdict]:
+    """The verdicts: in order from one process, those at hand first and then as they come else."""
+    if workers == 1:
+        for name in wanted:
+            subject = name if source is None else claims[name]
+            yield done[name] if name in done else verify(subject, **options)
+        return
+    yield from (done[name] for name in wanted if name in done)
+    left = [name for name in wanted if name not in done]
+    for _, verdict in spread(_in_worker, left, {**options, "source": source}, workers):
+        yield verdict
+
+
+def _in_worker(name: str, *, source: str | Path | None, **options: Any) -> Verdict:
+    return verify(_known_to_worker(source)[name], **options)
+
+
+@functools.cache
+def _known_to_worker(source: str | Path | None) -> Registry:
+    return library(source).claims

@@ -16,7 +16,9 @@ from loraone_theory.core import validate
 class Verdict:
     """What the numbers say of one claim, with all that a report needs.
 
-    `finding` is the answer; `as_expected` also asks that the mutant was found out.
+    `finding` is the answer; `as_expected` also asks that the mutant was found out. Where the draws
+    were kept, `worst_draw` says which was the worst and how to see it again, and `values` is the
+    digest of their file.
     """
 
     id: str
@@ -35,6 +37,8 @@ class Verdict:
     seconds: float
     numbers: dict[str, Any] = field(default_factory=dict)
     about: dict[str, Any] = field(default_factory=dict)
+    worst_draw: dict[str, Any] = field(default_factory=dict)
+    values: str = ""
 
     def __str__(self) -> str:
         return self.finding.value
@@ -59,6 +63,8 @@ class Verdict:
         record = asdict(self)
         record["verdict"] = record.pop("finding")
         record["mutant_verdict"] = record.pop("mutant")
+        if not record["values"]:
+            del record["values"], record["worst_draw"]
         return record
 
     @classmethod

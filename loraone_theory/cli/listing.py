@@ -8,10 +8,10 @@ from pathlib import Path
 from rich.table import Table
 
 from loraone_theory import experiment
-from loraone_theory.claims import CLAIMS
+from loraone_theory.claims.packs import library
 from loraone_theory.cli.common import console
 from loraone_theory.cli.guard import DONE
-from loraone_theory.cli.registries import REGISTRIES, Entry
+from loraone_theory.cli.registries import Entry, registries
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class List:
             title: {
                 name: Entry(name, registry, thing).line for name, thing in registry.table.items()
             }
-            for title, registry in REGISTRIES.items()
+            for title, registry in registries().items()
         }
         scripts = experiment.find(self.experiments)
         tables["experiments"] = {n: experiment.summary(path) for n, path in scripts.items()}
@@ -51,7 +51,7 @@ def _claims() -> Table:
     table = Table(box=None, pad_edge=False)
     for heading in ("claim", "kind", "expected", "what"):
         table.add_column(heading, no_wrap=heading == "claim")
-    for claim in CLAIMS.values():
+    for claim in library().claims.values():
         long = " (takes long)" if claim.long else ""
         table.add_row(claim.id, claim.kind, claim.expected, f"{claim.title}{long}")
     return table

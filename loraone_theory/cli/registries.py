@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loraone_theory.claims import CLAIMS, Claim
+from loraone_theory.claims.packs import library
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.methods import METHODS
 from loraone_theory.methods.inits import INITS
@@ -47,6 +48,12 @@ REGISTRIES: dict[str, Registry] = {
     "schedules": Registry("schedule", SCHEDULES, "learning_rate=lt.schedules.NAME(...)"),
     "claims": Registry("claim", CLAIMS, "loraone verify 'NAME'"),
 }
+
+
+def registries() -> dict[str, Registry]:
+    """`REGISTRIES`, with the claims of installed packs among the claims."""
+    claims = REGISTRIES["claims"]._replace(table=library().claims)
+    return REGISTRIES | {"claims": claims}
 
 
 class Entry(NamedTuple):
@@ -112,12 +119,12 @@ class Entry(NamedTuple):
 
     @property
     def source(self) -> str:
-        """The file that defines it, from the folder of the package on."""
+        """The file that defines it, from the folder of the package on where it is in there."""
         code = self.thing
         if isinstance(code, (Claim, Record)):
             code = code.measure
         path = Path(inspect.getsourcefile(inspect.unwrap(code)) or "").resolve()
-        return path.relative_to(ROOT).as_posix()
+        return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
 
 
 def _parts(method: Any) -> dict[str, str]:
@@ -147,16 +154,17 @@ def entries(name: str) -> list[Entry]:
     Raises:
         ValueError: there is none; with the nearest names.
     """
+    known = registries()
     everything = [
         Entry(key, registry, thing)
-        for registry in REGISTRIES.values()
+        for registry in known.values()
         for key, thing in registry.table.items()
     ]
-    found = [entry for entry in everything if entry.name == CLAIMS.current(name)]
+    found = [entry for entry in everything if entry.name == library().claims.current(name)]
     if found:
         return found
     names = {entry.name.casefold(): entry for entry in everything}
     near = difflib.get_close_matches(name.casefold(), names, n=1)
     hint = f"did you mean {names[near[0]].name!r}?" if near else "see `loraone list`"
-    kinds = ", ".join(registry.kind for registry in REGISTRIES.values())
+    kinds = ", ".join(registry.kind for registry in known.values())
     raise ValueError(f"name must be that of a {kinds}; got {name!r}; {hint}")

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 from rich.console import Console
@@ -15,9 +15,10 @@ from rich.table import Table
 
 from loraone_theory import shipped, storage
 from loraone_theory.claims import report, verdict
+from loraone_theory.claims.packs import library
 from loraone_theory.claims.run import chosen, verify_all
 from loraone_theory.claims.verdict import Verdict
-from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.common import check_folder, check_target, console
 from loraone_theory.cli.guard import DONE, FAILED
 
 VERDICTS = Path("records/verdicts.json")
@@ -40,6 +41,8 @@ class Verify:
     lora-one/theorem-3.1; without any, all of them that do not take long."""
     paper: str | None = None
     """Without names: the claims of one paper, for example lora-one."""
+    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    """A Python file with claims of one's own; without names these alone are judged."""
     smoke: bool = False
     """The smallest sizes."""
     long: bool = False
@@ -52,6 +55,10 @@ class Verify:
     """Master seed; every claim draws its own seeds from it."""
     device: Literal["cpu"] = "cpu"
     """Claims are judged on the CPU in float64, where rounding tolerances are known."""
+    workers: int = 1
+    """Processes that judge side by side; the verdicts do not depend on their number."""
+    draws: Path | None = None
+    """Write what each draw gave to this folder, a file for each claim."""
     json: Path | None = None
     """Write the verdicts to this JSON file, in place of those of the same claims in it; an
     interrupted run goes on from where it was."""
@@ -62,7 +69,10 @@ class Verify:
             raise ValueError(f"{self.json} is named like the progress of a run; name another file")
         check_target(self.json, ".json")
         screen = console()
-        wanted = chosen(self.claims, paper=self.paper, long=self.long)
+        if self.draws is not None:
+            check_folder(self.draws)
+        chosen_by: dict[str, Any] = {"paper": self.paper, "long": self.long, "source": self.source}
+        wanted = chosen(self.claims, **chosen_by)
         verdicts: list[Verdict] = []
         with _bar(screen, len(wanted)) as advance:
 
@@ -76,7 +86,10 @@ class Verify:
                 confidence=self.confidence,
                 seed=self.seed,
                 smoke=self.smoke,
+                source=self.source,
+                workers=self.workers,
                 json=self.json,
+                draws=self.draws,
                 report=seen,
             )
         screen.print(_table(verdicts))
@@ -135,8 +148,9 @@ class Report:
         check_target(self.out, ".md")
         path = self.json or (VERDICTS if VERDICTS.exists() else _shipped_verdicts())
         records = verdict.load(path)
+        source, papers = (self.json or VERDICTS).as_posix(), library().papers
         with storage.reading(path, "verdicts with all that a report needs"):
-            text = report.render(records, source=(self.json or VERDICTS).as_posix())
+            text = report.render(records, source=source, papers=papers)
         storage.save_text(self.out, text)
         console().print(f"wrote {self.out}")
         return DONE

@@ -1,9 +1,9 @@
 """For tests of one's own: checks of rules and initialisations, and hypothesis strategies.
 
 `check_rule`, `check_init`, `check_record` and `check_problem` hold what a user made to what the
-loop relies on. The
-strategies of `testing.strategies` draw problems, factors and matrices and need hypothesis; they are
-loaded when one of them is first asked for.
+loop relies on, `check_claim` to what the judge does. The strategies of `testing.strategies` draw
+problems, factors and matrices and need hypothesis; these and `check_claim` are loaded when they are
+first asked for.
 """
 
 from __future__ import annotations
@@ -35,14 +35,24 @@ STRATEGIES = (
     "spectra",
 )
 
-__all__ = ["ContractError", "check_init", "check_problem", "check_record", "check_rule"]
+# Name -> the module that has it, for what is not loaded with the package.
+LATER = {"check_claim": "claims", **dict.fromkeys(STRATEGIES, "strategies")}
+
+__all__ = [
+    "ContractError",
+    "check_claim",
+    "check_init",
+    "check_problem",
+    "check_record",
+    "check_rule",
+]
 
 
 def __getattr__(name: str) -> Any:
-    if name in STRATEGIES:
-        return getattr(importlib.import_module(f"{__name__}.strategies"), name)
+    if name in LATER:
+        return getattr(importlib.import_module(f"{__name__}.{LATER[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *STRATEGIES})
+    return sorted({*globals(), *LATER})
