@@ -176,7 +176,8 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(bench.BENCHMARKS, "nothing", lambda setting: iter(()))
-    quick = dataclasses.replace(CLAIMS["lora-one/linear/one-step"], id="quick/one-step")
+    step = CLAIMS["lora-one/linear/one-step"]
+    quick = dataclasses.replace(step, id="quick/one-step", aliases=())
     monkeypatch.setitem(CLAIMS, quick.id, quick)
     (tmp_path / "folder").mkdir()
     (tmp_path / "experiments").mkdir()
