@@ -53,8 +53,9 @@ GROUPS: dict[tuple[str, ...], tuple[str, ...]] = {
     tuple(
         f"methods/rules/{name}.py"
         for name in (
-            "adalora", "adamw", "alternating", "flow", "gd", "lora_muon", "lora_plus", "lora_pro",
-            "momentum", "muon", "preconditioned", "scaled_adamw",
+            "adalora", "adamw", "alternating", "flow", "gauss_newton", "gd", "lora_muon",
+            "lora_plus", "lora_pro", "lora_rite", "momentum", "muon", "preconditioned",
+            "scaled_adamw", "spectral_scaled",
         )
     ): RULE_TESTS,
     ("methods/rules/base.py",): (

@@ -64,12 +64,18 @@ INVARIANT_RULES: dict[str, lt.Rule] = {
     "preconditioned": rules.preconditioned(ETA),
     "alternating": rules.alternating(ETA),
     "lora-muon": rules.lora_muon(ETA),
+    "lora-rite": rules.lora_rite(ETA),
+    "gauss-newton": rules.gauss_newton(ETA),
+    "whitened": rules.whitened(ETA),
 }
 # With the least relative change that any draw shows in the last two gauges.
 ROTATING_RULES: dict[str, tuple[lt.Rule, float]] = {
     "gd": (rules.gd(ETA), 0.1),
     "momentum": (rules.momentum(ETA), 0.1),
     "muon": (rules.muon(ETA), 0.1),
+    "scaled muon": (rules.muon(ETA, scaled=True), 0.1),
+    "lora-plus": (rules.lora_plus(ETA, 4.0), 0.1),
+    "lora-rite with damping": (rules.lora_rite(ETA, damping=1e-2), 1e-5),
     "preconditioned with damping": (rules.preconditioned(ETA, damping=1e-2), 1e-5),
 }
 
@@ -91,6 +97,29 @@ def test_steps_that_only_rotations_leave_alone(name: str) -> None:
     assert change(rule, GAUGES["orthogonal"]).max() <= INVARIANT
     for gauge in ("times 3", "condition 10"):
         assert change(rule, GAUGES[gauge]).min() >= least
+
+
+def test_spectral_scaling_leaves_out_the_size_only() -> None:
+    """Invariant for cQ with Q orthogonal; the condition of Q changes the step."""
+    rule = rules.spectral_scaled(ETA)
+    for gauge in ("orthogonal", "times 3"):
+        assert change(rule, GAUGES[gauge]).max() <= INVARIANT
+    assert change(rule, GAUGES["condition 10"]).min() >= 0.1
+
+
+def test_moments_of_lora_rite_follow_the_gauge() -> None:
+    """Five steps with moments, each from where the last one ended, in every gauge the same."""
+    for gauge, Q in GAUGES.items():
+        ends = []
+        for params in ((A, B), (A @ Q, torch.linalg.solve(Q, B))):
+            rule = rules.lora_rite(0.02, betas=(0.6, 0.9))
+            state = rule.init(params)
+            for _ in range(5):
+                params, state = rule.update(params, gradients_at(params), state)
+            ends.append(params[0] @ params[1])
+        gap = torch.linalg.matrix_norm(ends[1] - ends[0]) / torch.linalg.matrix_norm(ends[0])
+        # Five steps, with another inverse root of a square in each.
+        assert gap.max() <= 5 * WORST**2 * INVARIANT, gauge
 
 
 def test_lora_pro_is_invariant_to_first_order_only() -> None:
@@ -141,7 +170,23 @@ def longhand_lora_muon(A, B, T, lam):
     return A - ETA * msign(E @ B.T @ Q) @ Q, B - ETA * P @ msign(P @ A.T @ E)
 
 
+def longhand_scaled_muon(A, B, T, lam):
+    E = A @ B - T
+    nuclear = [np.linalg.svd(G, compute_uv=False).sum() for G in (E @ B.T, A.T @ E)]
+    return A - ETA * nuclear[0] * msign(E @ B.T), B - ETA * nuclear[1] * msign(A.T @ E)
+
+
+def longhand_spectral(A, B, T, lam):
+    E = A @ B - T
+    by_B, by_A = (np.linalg.norm(M, 2) ** 2 + lam for M in (B, A))
+    return A - ETA * E @ B.T / by_B, B - ETA * A.T @ E / by_A
+
+
 LONGHAND: dict[str, tuple[Callable, Callable]] = {
+    "gauss-newton": (longhand_alternating, rules.gauss_newton),
+    "lora-rite": (longhand_lora_muon, rules.lora_rite),
+    "scaled muon": (longhand_scaled_muon, lambda eta, lam: rules.muon(eta, scaled=True)),
+    "spectral-scaled": (longhand_spectral, rules.spectral_scaled),
     "alternating": (longhand_alternating, rules.alternating),
     "muon": (longhand_muon, lambda eta, lam: rules.muon(eta)),
     "lora-muon": (longhand_lora_muon, rules.lora_muon),
@@ -177,6 +222,68 @@ def test_muon_averages_gradients() -> None:
         # Three polar factors of averages of Gaussian matrices.
         allowed = rounding(D, operations=3, condition=WORST)
         assert np.linalg.norm(ours.numpy() - theirs) <= allowed * np.linalg.norm(theirs)
+
+
+def test_moments_of_lora_rite() -> None:
+    """Three steps of the formulas of m, v and P, with Bᵀ = QR in place of Bᵀ = QN^{½}."""
+    rule, params = rules.lora_rite(ETA, betas=(0.6, 0.9)), (A[0], B[0])
+    state, old = rule.init(params), {}
+    mine = [P.numpy() for P in params]
+
+    def moved(name: str, G: np.ndarray, other: np.ndarray, t: int) -> np.ndarray:
+        Q, upper = np.linalg.qr(other)
+        back = np.linalg.inv(upper)
+        plain = G @ back
+        m, v, before = old.get(name, (0 * plain, 0 * back, 0 * Q))
+        P = Q.T @ before
+        m = 0.6 * m @ P.T + 0.4 * plain
+        v = 0.9 * P @ v @ P.T + 0.1 * plain.T @ plain
+        old[name] = (m, v, Q)
+        return m / (1 - 0.6**t) @ inverse_root(v / (1 - 0.9**t)) @ back.T
+
+    for t in range(1, 4):
+        gradients = (normal(10 + t, D, R), normal(20 + t, R, K))
+        params, state = rule.update(params, gradients, state)
+        step_A = moved("A", gradients[0].numpy(), mine[1].T, t)
+        step_B = moved("B", gradients[1].numpy().T, mine[0], t).T
+        mine = [mine[0] - ETA * step_A, mine[1] - ETA * step_B]
+    for ours, theirs in zip(params, mine, strict=True):
+        # Three inverse roots of squares of matrices as well conditioned as the factors.
+        allowed = rounding(D, operations=3, condition=WORST**4)
+        assert np.linalg.norm(ours.numpy() - theirs) <= allowed * np.linalg.norm(theirs)
+
+
+def test_gauss_newton_is_alternating_least_squares() -> None:
+    """At η = 1 each half-step is the least-squares fit of one factor, on every ensemble."""
+    for name in lt.operators.OPERATORS:
+        k = 5 if name == "symmetric" else 4
+        m = 40 * k if name == "multi-response" else 60
+        problem = lt.sample_sensing(
+            ensemble=name, d=5, k=k, true_rank=2, measurements=m, noise_std=0.3
+        )
+        start = (normal(7, 5, 2), normal(8, 2, k))
+        rule = rules.gauss_newton(1.0)
+
+        def at(params, problem=problem):
+            found = problem.gradients(lt.Factors(*params))
+            return found.A[0], found.B[0]
+
+        (found_A, found_B), _ = rule.advance(start, at, rule.init(start))
+        a = problem.operator.adjoint(torch.eye(m).double()[:, None])[:, 0].numpy()
+        y = problem.labels[0].numpy()
+        rows = np.einsum("ipq,rq->ipr", a, start[1].numpy()).reshape(m, -1)
+        fit_A = np.linalg.lstsq(rows, y, rcond=None)[0].reshape(5, 2)
+        columns = np.einsum("ipq,pr->irq", a, fit_A).reshape(m, -1)
+        fit_B = np.linalg.lstsq(columns, y, rcond=None)[0].reshape(2, k)
+        if name == "symmetric":  # XB may be antisymmetric and unseen: other A fit as well
+            misses = [np.linalg.norm(rows @ L.ravel() - y) for L in (found_A.numpy(), fit_A)]
+            assert misses[0] == pytest.approx(misses[1], rel=rounding(m, condition=30**4))
+            continue
+        # The condition number of the rows is below 30, squared by the normal equations, and
+        # conjugate gradients end at rounding of the right side.
+        for ours, theirs in ((found_A, fit_A), (found_B, fit_B)):
+            gap = np.linalg.norm(ours.numpy() - theirs)
+            assert gap <= rounding(m, condition=30**4) * np.linalg.norm(theirs), name
 
 
 def test_lora_muon_is_the_core_of_lora_rite() -> None:

@@ -22,6 +22,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
     "lora-muon": {"lr": 0.01, "damping": 1e-2},
     "lora-plus": {"lr": 0.05, "ratio": 4.0},
     "lora-pro": {"lr": 0.3},
+    "lora-rite": {"lr": 0.01, "damping": 1e-2},
     "lora-pro-adamw": {"rule": "lora-pro", "lr": 0.01, "betas": (0.9, 0.999)},
     "lora-pro-pair": {
         "rule": "lora-pro",
@@ -39,6 +40,7 @@ SETTINGS: dict[str, dict[str, Any]] = {
         "damping": 1e-2,
         "order": "released",
     },
+    "spectral-scaled": {"lr": 0.3, "damping": 1e-2},
     "whitened": {"lr": 0.3, "damping": 1e-2},
 }
 STEPS = 20

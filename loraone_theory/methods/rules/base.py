@@ -150,14 +150,19 @@ def check_rates(rule: str, learning_rate: Scalar, damping: Scalar = 0.0) -> None
             checked(rule, name, given)
 
 
-def check_adam(rule: str, betas: Any, eps: Any, weight_decay: Any) -> None:
-    """Refuse betas outside [0, 1), eps <= 0 and a negative weight decay."""
+def check_betas(rule: str, betas: Any) -> None:
+    """Refuse betas that are not two numbers of [0, 1)."""
     if not isinstance(betas, (tuple, list)) or len(betas) != 2:
         raise TypeError(
             f"betas of rule {rule!r} must be two numbers; got {betas!r}; (0.9, 0.999) is usual"
         )
     for name, beta in zip(("betas[0]", "betas[1]"), betas, strict=True):
         checked(rule, name, beta, below=1.0, remedy="(0.9, 0.999) is usual")
+
+
+def check_adam(rule: str, betas: Any, eps: Any, weight_decay: Any) -> None:
+    """Refuse betas outside [0, 1), eps <= 0 and a negative weight decay."""
+    check_betas(rule, betas)
     checked(rule, "eps", eps, positive=True, remedy="1e-8 is usual")
     checked(rule, "weight_decay", weight_decay)
 

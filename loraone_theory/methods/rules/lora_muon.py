@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
-
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd, polar
+from loraone_theory.core.roots import psd_root
 from loraone_theory.methods.rules.base import Drops, Rule, check_rates, descend
 
 SIGNS = "no rate: orthogonalised steps do not shrink with the gradient"
@@ -25,7 +23,7 @@ def lora_muon(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
     def update(params: Params, gradients: Params, state: Drops) -> tuple[Params, Drops]:
         (A, B), (grad_A, grad_B) = params, gradients
         left, right = inverse_psd(A.mT @ A, damping), inverse_psd(B @ B.mT, damping)
-        P, Q = root(left.matrix), root(right.matrix)
+        P, Q = psd_root(left.matrix), psd_root(right.matrix)
         new = (
             descend(A, polar(grad_A @ Q) @ Q, learning_rate),
             descend(B, P @ polar(P @ grad_B), learning_rate),
@@ -41,10 +39,3 @@ def lora_muon(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
         inverts=True,
         no_rate=SIGNS,
     )
-
-
-def root(M: Tensor) -> Tensor:
-    """The symmetric root of a positive semidefinite matrix (..., r, r)."""
-    # LAPACK refuses non-finite input; the NaN of a diverged run goes on as zeros and the gradient.
-    values, vectors = torch.linalg.eigh(torch.where(torch.isfinite(M), M, 0.0))
-    return (vectors * values.clamp_min(0).sqrt()[..., None, :]) @ vectors.mT

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import polar
 from loraone_theory.methods.rules.base import Rule, check_rates, checked, decay, descend
@@ -11,17 +13,26 @@ from loraone_theory.methods.rules.base import Rule, check_rates, checked, decay,
 SIGNS = "no rate: orthogonalised steps do not shrink with the gradient"
 
 
-def muon(learning_rate: Scalar, beta: float = 0.0, weight_decay: float = 0.0) -> Rule:
+def muon(
+    learning_rate: Scalar, beta: float = 0.0, weight_decay: float = 0.0, scaled: bool = False
+) -> Rule:
     """M ← βM + ∇, P ← (1 − ηw)P − η·UVᵀ from M = USVᵀ, for every tensor P.
 
     UVᵀ is exact, over the singular values that are not zero to rounding, so a zero gradient makes
-    no step. Rotations turn it along; Q and Q⁻¹ between the factors change the step of AB.
+    no step. With `scaled` the step is η‖M‖_*·UVᵀ, ‖M‖_* the sum of the singular values: steepest
+    descent in the spectral norm, which shrinks with the gradient. Rotations turn a step along;
+    Q and Q⁻¹ between the factors change that of AB.
 
     Reference: arXiv 2602.06385, per factor.
     """
     check_rates("muon", learning_rate)
     checked("muon", "beta", beta, below=1.0, remedy="0.95 is usual, 0 takes each gradient alone")
     checked("muon", "weight_decay", weight_decay)
+    scaled = validate.flag("scaled of rule 'muon'", scaled)
+
+    def direction(M: Tensor) -> Tensor:
+        found = polar(M)
+        return (found * M).sum((-2, -1), keepdim=True) * found if scaled else found
 
     def init(params: Params) -> Params:
         return tuple(torch.zeros_like(P) for P in params)
@@ -29,7 +40,7 @@ def muon(learning_rate: Scalar, beta: float = 0.0, weight_decay: float = 0.0) ->
     def update(params: Params, gradients: Params, state: Params) -> tuple[Params, Params]:
         means = tuple(G.add(M, alpha=beta) for G, M in zip(gradients, state, strict=True))
         stepped = (
-            descend(decay(P, learning_rate, weight_decay), polar(M), learning_rate)
+            descend(decay(P, learning_rate, weight_decay), direction(M), learning_rate)
             for P, M in zip(params, means, strict=True)
         )
         return tuple(stepped), means
