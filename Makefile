@@ -5,6 +5,7 @@
 # make mutants     one fault at a time in the numerical core: do its tests notice? (hours)
 # make verify      judge every claim that does not take long and write paper_checks.md
 # make verify-long judge the claims that take long (hours; an interrupted run goes on)
+# make verify-seeds  all claims at 20 master seeds, small: records/seeds.md (an hour; goes on)
 # make dist        the wheel and the source archive in dist/, checked
 # make test-dist   the wheel in an empty environment, away from the repository, without a network
 # make test-oldest the tests with the oldest versions that pyproject.toml allows (torch apart)
@@ -17,7 +18,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify verify-long bench clean
+.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify verify-long verify-seeds bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -55,6 +56,9 @@ verify: $(VENV)/.installed
 verify-long: $(VENV)/.installed
 	$(BIN)/loraone verify --long --workers 2 --draws records/draws --json records/verdicts.json $(ARGS)
 	$(BIN)/loraone report
+
+verify-seeds: $(VENV)/.installed
+	$(BIN)/loraone verify-seeds --workers 2 --json records/seeds.json --page records/seeds.md $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/loraone bench --json benchmarks/results.json --page docs/performance.md $(ARGS)

@@ -29,6 +29,7 @@ BASE: dict[str, list[str]] = {
     "report": ["report", "--json", "verdicts.json", "--out", "made.md"],
     "reproduce": ["reproduce", "fig_good", "--experiments", "experiments", "--out", "made"],
     "verify": ["verify", "lora-one/linear/one-step", "--smoke"],
+    "verify-seeds": ["verify-seeds", "lora-one/linear/one-step", "--seeds", "1"],
 }
 # Options that go with others, or that another one of the base excludes.
 WITH: dict[str, list[str]] = {
@@ -47,6 +48,9 @@ WITH: dict[str, list[str]] = {
     "bench names": ["bench"],
     "verify claims": ["verify", "--smoke"],
     "verify paper": ["verify", "--smoke"],
+    "verify-seeds claims": ["verify-seeds", "--seeds", "1"],
+    "verify-seeds paper": ["verify-seeds", "--seeds", "1"],
+    "verify-seeds seeds": ["verify-seeds", "lora-one/linear/one-step"],
     "verify source": ["verify", "--smoke"],
     "verify long": ["verify", "--smoke", "--paper", "quick"],
     "reproduce names": ["reproduce", "--experiments", "experiments", "--out", "made"],
@@ -99,7 +103,8 @@ GOOD_WORDS: dict[str, str] = {
     "names": "nothing", "reproduce names": "fig_good", "json": "rows.json", "page": "a.md",
     "pairs": "1", "name": "lora", "experiments": "experiments", "report json": "verdicts.json",
     "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "T3.3",
-    "list claims": "", "paper": "quick", "long": "", "source": "own.py",
+    "list claims": "", "paper": "quick", "verify-seeds seeds": "2", "full": "",
+    "verify-seeds json": "new.json", "long": "", "source": "own.py",
     "workers": "2", "draws": "made",
     "confidence": "0.9", "seed": "3",
 }  # fmt: skip

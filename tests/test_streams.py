@@ -35,6 +35,10 @@ CALLS: dict[str, tuple[list[str], set[str]]] = {
         ["lora-one", *SMALL, "--steps", "5", "--save", "s.npz", "--plot", "s.pdf"],
         {"s.npz", "s.pdf"},
     ),
+    "verify-seeds": (
+        ["lora-one/linear/one-step", "--seeds", "2", "--json", "s.json", "--page", "s.md"],
+        {"s.json", "s.md"},
+    ),
     "verify": (["3.4", "--smoke", "--json", "v.json"], {"v.json"}),
 }
 

@@ -8,9 +8,10 @@ import signal
 from collections.abc import Callable, Iterator, Sequence
 from multiprocessing.connection import Connection, wait
 from multiprocessing.process import BaseProcess
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 Work = Callable[..., Any]
+Job = TypeVar("Job")
 
 
 class Worker(NamedTuple):
@@ -21,8 +22,8 @@ class Worker(NamedTuple):
 
 
 def spread(
-    work: Work, names: Sequence[str], options: dict[str, Any], workers: int
-) -> Iterator[tuple[str, Any]]:
+    work: Work, names: Sequence[Job], options: dict[str, Any], workers: int
+) -> Iterator[tuple[Job, Any]]:
     """(name, work(name, **options)) for each name, as they come, from so many processes.
 
     The processes are started afresh (nothing of this one is copied into them) and are ended when
@@ -30,7 +31,7 @@ def spread(
 
     Args:
         work: a function of a module, which the processes import.
-        names: handed out in this order.
+        names: handed out in this order; strings, or what else pickles.
         options: with what pickles.
         workers: how many processes at most.
 
@@ -38,7 +39,7 @@ def spread(
         RuntimeError: one of them raised an exception, or ended.
     """
     waiting = list(reversed(names))
-    busy: dict[Connection, tuple[Worker, str]] = {}
+    busy: dict[Connection, tuple[Worker, Job]] = {}
     started: list[Worker] = []
     try:
         for _ in range(min(workers, len(waiting))):
@@ -66,7 +67,7 @@ def _start(work: Work, options: dict[str, Any]) -> Worker:
 
 
 def _hand_out(
-    worker: Worker, waiting: list[str], busy: dict[Connection, tuple[Worker, str]]
+    worker: Worker, waiting: list[Job], busy: dict[Connection, tuple[Worker, Job]]
 ) -> None:
     if waiting:
         name = waiting.pop()
@@ -75,7 +76,7 @@ def _hand_out(
             worker.pipe.send(name)
 
 
-def _answer(worker: Worker, name: str) -> Any:
+def _answer(worker: Worker, name: object) -> Any:
     try:
         done, answer = worker.pipe.recv()
     except EOFError:

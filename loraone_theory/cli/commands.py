@@ -17,6 +17,7 @@ from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
 from loraone_theory.cli.verify import Report, Verify
+from loraone_theory.cli.verify_seeds import VerifySeeds
 
 
 class Command(Protocol):
@@ -36,6 +37,7 @@ COMMANDS: dict[str, type[Command]] = {
     "reproduce": Reproduce,
     "simulate": Simulate,
     "verify": Verify,
+    "verify-seeds": VerifySeeds,
 }
 
 

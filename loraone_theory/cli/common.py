@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
 from loraone_theory import storage
 
@@ -34,3 +37,20 @@ def check_folder(path: Path) -> None:
     if not nearest.is_dir():
         raise NotADirectoryError(f"{path} must be a folder, and {nearest} is a file; name another")
     storage.target(nearest / "probe")
+
+
+@contextmanager
+def progress_bar(screen: Console, total: int) -> Iterator:
+    """Claims done out of `total`, on a terminal; gives a function of what has been done."""
+    bar = Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=screen,
+        transient=True,
+        disable=not screen.is_terminal,
+    )
+    with bar:
+        task = bar.add_task("claims", total=total)
+        yield lambda name: bar.update(task, advance=1, description=f"done: {name}")

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from loraone_theory import shipped, storage
@@ -18,7 +14,7 @@ from loraone_theory.claims import report, verdict
 from loraone_theory.claims.packs import library
 from loraone_theory.claims.run import chosen, verify_all
 from loraone_theory.claims.verdict import Verdict
-from loraone_theory.cli.common import check_folder, check_target, console
+from loraone_theory.cli.common import check_folder, check_target, console, progress_bar
 from loraone_theory.cli.guard import DONE, FAILED
 
 VERDICTS = Path("records/verdicts.json")
@@ -74,7 +70,7 @@ class Verify:
         chosen_by: dict[str, Any] = {"paper": self.paper, "long": self.long, "source": self.source}
         wanted = chosen(self.claims, **chosen_by)
         verdicts: list[Verdict] = []
-        with _bar(screen, len(wanted)) as advance:
+        with progress_bar(screen, len(wanted)) as advance:
 
             def seen(found: Verdict) -> None:
                 verdicts.append(found)
@@ -99,22 +95,6 @@ class Verify:
             screen.print(f"  {found.reason}")
             screen.print(f"  mutant {found.mutant}: {found.mutant_reason}")
         return FAILED if surprises else DONE
-
-
-@contextmanager
-def _bar(screen: Console, total: int) -> Iterator:
-    bar = Progress(
-        TextColumn("{task.description}", markup=False),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        console=screen,
-        transient=True,
-        disable=not screen.is_terminal,
-    )
-    with bar:
-        task = bar.add_task("claims", total=total)
-        yield lambda name: bar.update(task, advance=1, description=f"done: {name}")
 
 
 def _table(verdicts: list[Verdict]) -> Table:

@@ -1,0 +1,188 @@
+"""Every verdict over many master seeds: which turn over, and how often mutants are found out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from loraone_theory import storage
+from loraone_theory.claims import Finding
+from loraone_theory.claims.run import chosen, verify
+from loraone_theory.claims.workers import spread
+from loraone_theory.core import validate
+
+SEEDS = 20
+# A mutant is found out reliably where so large a share of master seeds does.
+POWER = 0.95
+
+
+class Row(NamedTuple):
+    """One claim at one master seed."""
+
+    id: str
+    seed: int
+    verdict: Finding
+    expected: Finding
+    mutant: Finding
+
+
+class Tally(NamedTuple):
+    """One claim over the master seeds.
+
+    Args:
+        id: of the claim.
+        expected: its verdict.
+        verdicts: how often each.
+        mutants: how often each, of its mutant.
+    """
+
+    id: str
+    expected: Finding
+    verdicts: Counter[Finding]
+    mutants: Counter[Finding]
+
+    @property
+    def turned(self) -> int:
+        """Seeds at which the verdict is neither the expected one nor open."""
+        return self.verdicts.total() - self.verdicts[self.expected] - self.open
+
+    @property
+    def open(self) -> int:
+        """Seeds at which the draws decide nothing, where something was expected."""
+        inconclusive = Finding.INCONCLUSIVE
+        return 0 if self.expected is inconclusive else self.verdicts[inconclusive]
+
+    @property
+    def found_out(self) -> int:
+        """Seeds at which the mutant is found out."""
+        return self.mutants[Finding.VIOLATED]
+
+    @property
+    def powerful(self) -> bool:
+        """Whether the mutant is found out at nearly all seeds."""
+        return self.found_out >= POWER * self.mutants.total()
+
+
+def sweep(
+    names: Sequence[str] = (),
+    *,
+    seeds: int = SEEDS,
+    paper: str | None = None,
+    smoke: bool = True,
+    workers: int = 1,
+    json: str | Path | None = None,
+    report: Callable[[Row], object] | None = None,
+) -> list[Tally]:
+    """Judge claims at master seeds 0, 1, …, and count.
+
+    Args:
+        names: ids; without any, all that do not take long, or those of `paper`.
+        seeds: how many master seeds.
+        paper: see `verify_all`.
+        smoke: the smallest sizes.
+        workers: processes.
+        json: the rows go to this file as they come; rows in it that the same code made with the
+            same sizes are not made again.
+        report: called with each row.
+
+    >>> (tally,) = sweep(["lora-one/linear/one-step"], seeds=2)
+    >>> tally.turned, tally.found_out
+    (0, 2)
+    """
+    names = chosen(validate.sequence("names", names, "ids of claims"), paper=paper)
+    validate.integer("seeds", seeds, least=1)
+    validate.integer("workers", workers, least=1)
+    validate.flag("smoke", smoke)
+    if report is not None:
+        validate.function("report", report)
+    path = None if json is None else storage.target(json, ".json")
+    made = {"code": storage.code_version(), "smoke": smoke}
+    rows = {} if path is None or not path.exists() else _taken_over(path, made)
+    jobs = [(name, seed) for seed in range(seeds) for name in names]
+    for row in _rows([job for job in jobs if job not in rows], smoke, workers):
+        rows[row.id, row.seed] = row
+        if path is not None:
+            storage.save_json(path, {**made, "rows": [row._asdict() for row in rows.values()]})
+        if report is not None:
+            report(row)
+    return tallies(rows[job] for job in jobs)
+
+
+def _rows(jobs: Sequence[tuple[str, int]], smoke: bool, workers: int) -> Iterator[Row]:
+    if workers == 1:
+        yield from (_judged(job, smoke=smoke) for job in jobs)
+        return
+    for _, row in spread(_judged, jobs, {"smoke": smoke}, workers):
+        yield row
+
+
+def _judged(job: tuple[str, int], *, smoke: bool) -> Row:
+    name, seed = job
+    found = verify(name, seed=seed, smoke=smoke)
+    return Row(name, seed, found.finding, found.expected, found.mutant)
+
+
+def load(path: str | Path) -> tuple[dict[str, Any], list[Row]]:
+    """How the rows of a file were made, and the rows.
+
+    Raises:
+        storage.DamagedFile: another kind of file, or a damaged one.
+    """
+    given = storage.load_json(path)
+    with storage.reading(path, "verdicts over master seeds"):
+        rows = [
+            Row(
+                str(row["id"]), int(row["seed"]),
+                *(Finding(row[part]) for part in ("verdict", "expected", "mutant")),
+            )
+            for row in given["rows"]
+        ]  # fmt: skip
+        return {name: given[name] for name in ("code", "smoke")}, rows
+
+
+def _taken_over(path: Path, made: dict[str, Any]) -> dict[tuple[str, int], Row]:
+    before, rows = load(path)
+    return {(row.id, row.seed): row for row in rows} if before == made else {}
+
+
+def tallies(rows: Iterable[Row]) -> list[Tally]:
+    """The rows counted by claim, in the order in which claims come first."""
+    found: dict[str, Tally] = {}
+    for row in rows:
+        tally = found.setdefault(row.id, Tally(row.id, row.expected, Counter(), Counter()))
+        tally.verdicts[row.verdict] += 1
+        tally.mutants[row.mutant] += 1
+    return list(found.values())
+
+
+def page(counts: Sequence[Tally], *, smoke: bool) -> str:
+    """A table in Markdown: the claims that turn over or whose mutants escape, then all."""
+    seeds = max((tally.verdicts.total() for tally in counts), default=0)
+    turned = [tally for tally in counts if tally.turned or not tally.powerful]
+    lines = [
+        "# Verdicts over master seeds\n",
+        f"{len(counts)} claims at {seeds} master seeds, "
+        f"{'of the smallest sizes' if smoke else 'at full size'}. A verdict has *turned* where it "
+        "is neither the expected one nor INCONCLUSIVE, which small draws may leave a claim.\n",
+        f"Turned: {sum(t.turned for t in counts)} of {sum(t.verdicts.total() for t in counts)} "
+        f"verdicts. Mutants found out at {POWER:.0%} of the seeds at least: "
+        f"{sum(t.powerful for t in counts)} of {len(counts)}.\n",
+        "## To look at\n",
+        _table(turned) if turned else "Nothing.\n",
+        "## All\n",
+        _table(counts),
+    ]
+    return "\n".join(lines)
+
+
+def _table(counts: Sequence[Tally]) -> str:
+    lines = ["| claim | expected | as expected | open | turned | mutant found out |"]
+    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    for t in counts:
+        lines.append(
+            f"| {t.id} | {t.expected} | {t.verdicts[t.expected]} | {t.open or ''} "
+            f"| {t.turned or ''} | {t.found_out} of {t.mutants.total()} |"
+        )
+    return "\n".join(lines) + "\n"
