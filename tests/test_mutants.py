@@ -3,6 +3,7 @@
 `make mutants` tries every mutant of the numerical core; this is a sample of it.
 """
 
+import json
 import subprocess
 import sys
 
@@ -76,6 +77,16 @@ def test_the_survivors_that_are_argued_are_mutants_of_today_and_have_a_reason() 
     gone = [key for key in mutants.argued() if not any(name.startswith(key) for name in known)]
     assert gone == []
     assert all(len(reason.split()) >= 5 for reason in mutants.argued().values())
+
+
+def test_what_was_tried_adds_up() -> None:
+    """For files of TARGETS; numbers of mutants change with the code and are those of then."""
+    rows = json.loads(mutants.RECORD.read_text(encoding="utf-8"))
+    assert set(rows) <= set(mutants.TARGETS)
+    for file, row in rows.items():
+        assert row["mutants"] >= row["tried"], file
+        assert row["tried"] == row["killed"] + row["argued"] + len(row["open"]), file
+    assert sum(row["tried"] for row in rows.values()) >= 200
 
 
 @pytest.mark.slow
