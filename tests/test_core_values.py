@@ -198,6 +198,15 @@ def test_a_start_of_two_ranks_is_refused() -> None:
         reduce(problem, Factors(normal(6, 2), normal(3, 5)))
 
 
+@pytest.mark.parametrize("N", [4, 12])
+def test_the_reduced_covariance_of_noisy_data_has_the_spectrum_of_the_inputs(N: int) -> None:
+    X, Y = normal(N, 7), normal(N, 9, seed=1)
+    small = reduce(lt.LinearProblem.from_data(X, labels=Y)).problem
+    expected = torch.linalg.eigvalsh(X.mT @ X / N)
+    found = small.covariance.spectrum("all").flatten().sort().values
+    close(found, expected, rounding(12, operations=16, condition=4))  # of the largest, about 3
+
+
 def test_rank_one_adjoints_of_several_matrices_from_one_instance() -> None:
     operator, y = RankOne(normal(9, 4), normal(9, 3, seed=1)), normal(9, seed=2)
     M, L = normal(5, 3, 2, seed=3), normal(5, 4, 2, seed=4)
