@@ -114,7 +114,7 @@ def find(folder: str | Path | None = None) -> dict[str, Path]:
 def summary(path: Path) -> str:
     """First line of a script's docstring, without running the script."""
     try:
-        text = ast.get_docstring(ast.parse(path.read_text(encoding="utf-8"))) or ""
+        text = ast.get_docstring(ast.parse(storage.as_path(path).read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError, ValueError) as error:
         return f"(cannot be read: {' '.join(str(error).split())})"
     return text.partition("\n")[0]
@@ -126,7 +126,7 @@ def load(path: str | Path) -> Experiment:
     Raises:
         AttributeError: a part that every script has to define is missing.
     """
-    path = Path(path).resolve()
+    path = storage.as_path(path).resolve()
     module_name = f"loraone_experiments_{path.stem}"
     spec = importlib.util.spec_from_file_location(module_name, path)
     assert spec is not None
@@ -169,7 +169,10 @@ def produce(
     Files whose numbers would not change stay as they are, so that versions, host and wall time in
     them are those of the run that made the numbers.
     """
-    out.mkdir(parents=True, exist_ok=True)
+    validate.instance("experiment", experiment, Experiment)
+    validate.instance("config", config, Config)
+    validate.function("progress", progress)
+    (out := storage.as_path(out)).mkdir(parents=True, exist_ok=True)
     start = time.perf_counter()
     data = experiment.run(config, progress)
     about = {
@@ -206,11 +209,9 @@ def _holds_already(
         kept = agreement.stored(out, experiment.name)
     except storage.DamagedFile:  # it is written anew
         return False
-    return (
-        kept is not None
-        and experiment.whole(kept[1]) == agreement.plain(config)
-        and agreement.same_bits(data, kept[0])
-    )
+    if kept is None or experiment.whole(kept[1]) != agreement.plain(config):
+        return False
+    return agreement.same_bits(data, kept[0])
 
 
 def redraw(experiment: Experiment, out: Path) -> list[Path]:
@@ -221,7 +222,8 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
         ValueError: the data was stored by a version of the script with other knobs; with
             storage.DamagedFile, data and config are damaged or were not written together.
     """
-    kept = agreement.stored(out, experiment.name)
+    validate.instance("experiment", experiment, Experiment)
+    kept = agreement.stored(out := storage.as_path(out), experiment.name)
     if kept is None:
         raise FileNotFoundError(
             f"plotting reads stored data, and {out} must hold {experiment.name}.npz and .json; "

@@ -160,3 +160,31 @@ def test_what_cannot_be_said_is_refused() -> None:
     assert math.isinf(float(lt.predict.noise_floor(few, noise_std=0.1)))
     thin = lt.sample_linear(d=6, k=5, true_rank=1, samples=4)
     assert math.isinf(float(lt.predict.noise_floor(thin, noise_std=0.1)))
+
+
+def test_what_formulas_do_not_hold_for_is_refused() -> None:
+    """Noise, a covariance or another law that the problem itself states is not left out."""
+    size = {"d": 6, "k": 5, "true_rank": 2, "samples": 40}
+    noisy = lt.sample_linear(noise_std=0.5, **size)
+    sensed = sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=60, noise_std=0.5)
+    wide = lt.sample_linear(covariance=np.diag([4.0, 2, 1, 1, 0.5, 0.1]), **size)
+    signs = lt.sample_linear(inputs="rademacher", **size)
+    labels = lt.LinearProblem.from_data(np.eye(6), labels=np.ones((6, 5)))
+    start = lt.Factors(torch.ones(6, 2).double(), torch.ones(2, 5).double())
+    for call, message in (
+        (lambda: lt.predict.one_step_error(noisy), "noise_std must be given"),
+        (lambda: lt.predict.one_step_error(sensed), "noise_std must be given"),
+        (lambda: lt.predict.one_step_error(wide), "one of isotropic inputs"),
+        (lambda: lt.predict.noise_floor(wide, noise_std=0.1), "one of isotropic inputs"),
+        (lambda: lt.predict.one_step_error(signs), "fourth_moment must be given"),
+        (lambda: lt.predict.plateau(noisy), "labels hold more than that"),
+        (lambda: lt.predict.plateau(labels), "labels hold more than that"),
+        (lambda: lt.predict.linearised_alignment(labels, start, 0.1, [0, 2]), "does not know"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+    # With the σ given it is the error without noise, and σ² r(d + k − r)/N more.
+    quiet = lt.sample_linear(**size)
+    found = lt.predict.one_step_error(noisy, noise_std=0.5) - lt.predict.one_step_error(quiet)
+    assert float(found) == pytest.approx(0.25 * 2 * (6 + 5 - 2) / 40, rel=1e-12)
+    assert float(lt.predict.one_step_error(signs, fourth_moment=1)) == pytest.approx(5 * 2 / 40)

@@ -22,6 +22,10 @@ class Setting:
     tiny: bool = False
     pairs: int = 5
 
+    def __post_init__(self) -> None:
+        validate.flag("tiny", self.tiny)
+        validate.integer("pairs", self.pairs, least=1)
+
 
 @dataclass(frozen=True)
 class Row:
@@ -126,15 +130,18 @@ def run(
     Raises:
         ValueError: an unknown name.
     """
-    for name in names:
+    for name in validate.sequence("names", names, "names"):
         validate.choice("benchmark", name, BENCHMARKS)
+    setting = Setting() if setting is None else validate.instance("setting", setting, Setting)
+    if report is not None:
+        validate.function("report", report)
     target = None if json is None else storage.target(json, ".json")
     if target is not None:
         stored(target)
     rows: list[Row] = []
     done: set[str] = set()
     for name in names or BENCHMARKS:
-        for row in BENCHMARKS[name](setting or Setting()):
+        for row in BENCHMARKS[name](setting):
             rows.append(row)
             if target is not None:
                 _merge(target, rows, done)
@@ -152,6 +159,7 @@ def stored(path: Path) -> dict[str, Any]:
     Raises:
         storage.DamagedFile: another kind of file, or a damaged one.
     """
+    path = storage.as_path(path)
     if not path.exists():
         return {"rows": []}
     found = storage.load_json(path)

@@ -28,6 +28,7 @@ def layer_class(name: str) -> str:
     >>> layer_class("vit.encoder.layer.3.attention.output.dense")
     'attention.output.dense'
     """
+    validate.instance("name", name, str)
     return re.split(r"(?:^|\.)\d+\.", name)[-1]
 
 
@@ -111,6 +112,10 @@ class AlignmentTracker:
     ) -> None:
         self.every = validate.integer("every", every, least=1)
         self.all_angles = validate.flag("all_angles", all_angles)
+        validate.instance("svd", svd, SVDOptions)
+        validate.function("classes", classes)
+        if pair is not None:
+            validate.function("pair", pair)
         watched = _of_peft(model, adapter_name) if pair is None else _of_its_own(model, pair)
         gradients = aligned(gradients, [each.source for each in watched])
         chosen = [each for each in watched if each.source in gradients] or watched
@@ -141,7 +146,8 @@ class AlignmentTracker:
             step: its number; by default one more than at the last call, from 0, so call it once
                 before training and once after each step.
         """
-        self._steps = self._steps if step is None else step
+        if step is not None:
+            self._steps = validate.integer("step", step, least=0)
         if self._steps % self.every == 0:
             self.record(self._steps)
         self._steps += 1

@@ -28,6 +28,8 @@ def groups(given: Any, adapter_name: str, others: Group | None) -> list[dict[str
     Raises:
         ValueError: trainable parameters of a model that no group holds.
     """
+    if others is not None:
+        validate.instance("others", others, Mapping, "write others={'rule': 'adamw', 'lr': 1e-3}")
     if isinstance(given, nn.Module):
         return _of_model(given, adapter_name, others)
     if others is not None:
@@ -35,6 +37,8 @@ def groups(given: Any, adapter_name: str, others: Group | None) -> list[dict[str
     items = validate.sequence("pairs", given)
     if all(isinstance(item, Pair) for item in items):
         return [_of_pairs({"pairs": items})]
+    for item in items:
+        validate.instance("pairs", item, Mapping, "give a model, pairs of lora_pairs, or groups")
     return [_of_pairs(group, adapter_name) if "pairs" in group else dict(group) for group in items]
 
 

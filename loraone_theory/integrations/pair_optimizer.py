@@ -146,6 +146,7 @@ class PairOptimizer(Optimizer):
         Raises:
             ValueError: groups that do not fit.
         """
+        validate.instance("state_dict", state_dict, dict, "give what state_dict() returned")
         super().load_state_dict(state_dict)
         saved = [index for group in state_dict["param_groups"] for index in group["params"]]
         params = [p for group in self.param_groups for p in group["params"]]

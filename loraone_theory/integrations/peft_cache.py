@@ -60,7 +60,7 @@ class SavedGradients(Mapping[str, Given]):
     """
 
     def __init__(self, path: str | Path) -> None:
-        self.path = Path(path)
+        self.path = storage.as_path(path)
         with _opened(self.path) as file:
             self.made_from: dict[str, str] = dict(file.metadata() or {})
             keys = list(file.keys())

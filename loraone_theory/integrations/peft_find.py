@@ -29,6 +29,7 @@ Value = TypeVar("Value")
 
 def unwrapped(model: nn.Module) -> nn.Module:
     """The module inside a (Distributed)DataParallel wrapper."""
+    validate.instance("model", model, nn.Module)
     return model.module if isinstance(model, PARALLEL) else model
 
 
@@ -56,8 +57,10 @@ def base_model(model: nn.Module) -> nn.Module:
     """The module that adapters were injected into: that of the one PeftModel in `model`, or it.
 
     Raises:
+        TypeError: no module.
         ValueError: several PeftModels inside.
     """
+    validate.instance("model", model, nn.Module)
     kinds = (PeftModel, PeftMixedModel)
     found = [m for m in model.modules() if isinstance(m, kinds)]
     outermost = [m for m in found if not any(m is not n and m in set(n.modules()) for n in found)]
@@ -86,6 +89,7 @@ def aligned(given: Mapping[str, Value], names: Iterable[str]) -> Mapping[str, Va
     >>> aligned({"net.up": 1, "net.down": 2}, ["up", "down"])
     {'up': 1, 'down': 2}
     """
+    validate.instance("gradients", given, Mapping, "give them by module name")
     wanted = list(names)
     if not wanted or any(name in given for name in wanted):
         return given

@@ -82,9 +82,13 @@ def get_lora_one_gradients(
     if num_batches is not None:
         num_batches = validate.integer("num_batches", num_batches, least=1)
     validate.choice("missing", missing, ("error", "lora"))
+    validate.instance("lora_config", lora_config, LoraConfig)
+    validate.function("train_step", train_step)
+    validate.instance("data", data, str, "name the data that train_step reads")
+    seed = validate.integer("seed", seed, least=0)
     found, _ = targets(unwrapped(model), lora_config, lenient=missing == "lora")
     plan = _plan(lora_config, reduce, keep, groups, seed)
-    cache = None if cache_file is None else Path(cache_file)
+    cache = None if cache_file is None else storage.as_path(cache_file)
     made_from = {}
     if cache is not None:
         storage.target(cache)

@@ -66,6 +66,10 @@ def initialize_lora_one_weights(
     Reference: Algorithm 1 ("released"); Spectral-init of the analysis ("spectral").
     """
     validate.choice("missing", missing, ("error", "lora"))
+    validate.instance("config", config, LoRAOneConfig)
+    validate.flag("overwrite", overwrite)
+    if check is not None:
+        validate.function("check", check)
     with distributed.together():
         pairs, skipped = _pairs(peft_model, gradients, adapter_name, missing)
         gradients = aligned(gradients, [pair.source for pair in pairs])

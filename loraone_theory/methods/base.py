@@ -18,6 +18,7 @@ from loraone_theory.methods.parametrisations import Parametrisation, Start, chec
 from loraone_theory.methods.parts import Part
 from loraone_theory.methods.rules import AROUND, RULES, Rule
 from loraone_theory.problems.base import Problem
+from loraone_theory.problems.given import own_factors
 
 RuleFactory = Callable[..., Rule]  # (learning_rate, damping) -> Rule
 # What a method knows and fills in where a rule or an initialisation asks for it.
@@ -197,9 +198,13 @@ class Method:
     def started_at(self, initial: Factors) -> Method:
         """The method with given initial factors in place of its own initialisation.
 
+        Args:
+            initial: A₀ (..., d, r), B₀ (..., r, k), which are copied.
+
         Raises:
-            ValueError: the method does not train a pair (A, B).
+            TypeError, ValueError: the method does not train a pair (A, B), or these are none.
         """
+        initial = own_factors("initial", initial)
         if not self.is_pair:
             raise ValueError(
                 f"initial factors apply to methods that train A and B; {self.name!r} trains "

@@ -42,6 +42,19 @@ def measured(problem: object, *others: type) -> Any:
     return problem
 
 
+def isotropic(problem: LinearProblem) -> None:
+    """Refuse inputs whose covariance is known and is not the identity.
+
+    Raises:
+        ValueError: they have one.
+    """
+    if problem.population_covariance is not None:
+        raise ValueError(
+            "this prediction is one of isotropic inputs, and those of this problem have a "
+            "covariance; simulate instead, and read the risk"
+        )
+
+
 def factors(name: str, given: Factors, *, d: int, k: int, rank: int | None = None) -> Factors:
     """Finite A (..., d, r) and B (..., r, k), of a rank asked for."""
     if not (isinstance(given, tuple) and len(given) == 2):

@@ -12,6 +12,7 @@ from torch import Tensor
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.predict import checks
+from loraone_theory.problems.base import needed
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
@@ -19,9 +20,10 @@ def plateau(problem: LinearProblem) -> Tensor:
     """Where the alignment of an over-ranked run from small LoRA-init settles.
 
     A_t first aligns with U(G) = span(Σ̂U), then drifts to U(Δ); the alignment ends at
-    sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...). Reference: derivations 3.6.
+    sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...). Label noise moves both ends and is refused.
+    Reference: derivations 3.6.
     """
-    checks.linear(problem, noisy=True)
+    checks.linear(problem)
     first, _ = linalg.left_frame(problem.shift.A, problem.true_rank)
     second, _ = linalg.left_frame(problem.covariance.apply(problem.shift.A), problem.true_rank)
     return linalg.largest_sine(first, second)
@@ -75,7 +77,7 @@ def linearised_alignment(
 
     Reference: proof of T3.2.
     """
-    checks.linear(problem, noisy=True)
+    needed(checks.linear(problem, noisy=True), "shift", "the alignment with its rank")
     U, _, _ = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
     A = linearised(problem, initial, learning_rate, steps).A
     frame, defined = linalg.left_frame(A, problem.true_rank)

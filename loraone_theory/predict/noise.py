@@ -42,6 +42,7 @@ def noise_floor(problem: Measured, *, noise_std: float) -> Tensor:
     shift: Factors = needed(problem, "shift", "the noise floor")
     U, _, V = linalg.truncated_svd(shift, shift.rank)
     if isinstance(problem, LinearProblem):
+        checks.isotropic(problem)
         N = needed(problem, "samples", "the noise floor")
         values = problem.covariance.spectrum("all")
         low = values[..., 0] <= problem.d * linalg.eps(values) * values[..., -1]
@@ -103,6 +104,22 @@ def mean_full_floor(*, samples: int, d: int, k: int, noise_std: float) -> float:
     return sigma**2 / 2 * k * d / (N - d - 1)
 
 
+def _stated(problem: Measured, noise_std: float | None) -> float:
+    """σ as it is given; left out, it is 0, of labels without noise."""
+    if noise_std is not None:
+        return validate.number("noise_std", noise_std)
+    if isinstance(problem, LinearProblem):
+        noisy = problem.noise is not None
+    else:
+        noisy = problem.noise_std > 0
+    if noisy:
+        raise ValueError(
+            "noise_std must be given where the labels have noise; got none; give the σ that they "
+            "were drawn with"
+        )
+    return 0.0
+
+
 def _samples_beyond(samples: int, d: int) -> int:
     N, d = validate.integer("samples", samples, least=1), validate.integer("d", d, least=1)
     if d + 1 >= N:
@@ -138,7 +155,7 @@ def surplus(
 
 
 def one_step_error(
-    problem: Measured, *, noise_std: float = 0.0, fourth_moment: float | None = None
+    problem: Measured, *, noise_std: float | None = None, fourth_moment: float | None = None
 ) -> Tensor:
     """E‖A₀B₀ − Δ‖_F² of Spectral-init at r = r*, to first order: E‖P_T(G − Δ)‖_F².
 
@@ -151,7 +168,7 @@ def one_step_error(
 
     Args:
         problem: batch (...), with a known Δ.
-        noise_std: σ of one label.
+        noise_std: σ of one label; 0 by default where the problem has no noise.
         fourth_moment: E z⁴ of i.i.d. inputs in the linear model, 3 (Gaussian) by default:
             d + 1 becomes d − 2 + E z⁴.
 
@@ -159,18 +176,25 @@ def one_step_error(
         (...).
 
     Raises:
-        ValueError: an ensemble without a formula; a Δ that is not known.
+        ValueError: an ensemble without a formula; a Δ that is not known; labels with noise of a σ
+            that is not given; inputs that are not isotropic.
 
     Reference: derivations 1.6, 2.3, 3.1 of the sensing part.
     """
     checks.measured(problem)
-    sigma = validate.number("noise_std", noise_std)
+    sigma = _stated(problem, noise_std)
     shift: Factors = needed(problem, "shift", "the one-step error")
     U, S, V = linalg.truncated_svd(shift, shift.rank)
     d, k, r = problem.d, problem.k, shift.rank
     dof, size = r * (d + k - r), (S**2).sum(-1)
     if isinstance(problem, LinearProblem):
+        checks.isotropic(problem)
         N = needed(problem, "samples", "the one-step error")
+        if fourth_moment is None and problem.input_law not in (None, "gaussian"):
+            raise ValueError(
+                f"fourth_moment must be given where the inputs are not Gaussian; got none with "
+                f"{problem.input_law} inputs; give E z⁴, for example 1 of signs"
+            )
         moment = 3.0 if fourth_moment is None else validate.number("fourth_moment", fourth_moment)
         return ((d - 2 + moment) * size + sigma**2 * dof) / N
     if fourth_moment is not None:

@@ -37,15 +37,25 @@ def own_shift(shift: Array | Factors) -> Factors:
     """A checked copy of Δ as Factors of its numerical rank."""
     if not isinstance(shift, Factors):
         return _at_true_rank(validate.tensor("shift", shift, owned=True))
-    A = validate.tensor("shift.A", shift.A, owned=True)
-    B = validate.tensor("shift.B", shift.B, owned=True)
-    validate.same_kind(**{"shift.A": A, "shift.B": B})
+    return _at_true_rank(own_factors("shift", shift))
+
+
+def own_factors(name: str, given: Factors) -> Factors:
+    """A checked copy of factors that fit each other.
+
+    Raises:
+        TypeError, ValueError: anything else.
+    """
+    validate.instance(name, given, Factors, "make it with lt.Factors(A, B)")
+    A = validate.tensor(f"{name}.A", given.A, owned=True)
+    B = validate.tensor(f"{name}.B", given.B, owned=True)
+    validate.same_kind(**{f"{name}.A": A, f"{name}.B": B})
     validate.shapes_match(
-        "shift.A must have as many columns as shift.B has rows",
+        f"{name}.A must have as many columns as {name}.B has rows",
         A.shape[-1] == B.shape[-2],
-        **{"shift.A": A.shape, "shift.B": B.shape},
+        **{f"{name}.A": A.shape, f"{name}.B": B.shape},
     )
-    return _at_true_rank(Factors(A, B))
+    return Factors(A, B)
 
 
 def _at_true_rank(given: Tensor | Factors) -> Factors:
