@@ -2,6 +2,8 @@
 
 import ast
 import functools
+import importlib
+import importlib.util
 import inspect
 import math
 import types
@@ -15,12 +17,24 @@ import numpy as np
 import torch
 
 import loraone_theory as lt
-from loraone_theory import storage
+from loraone_theory import experiment, storage
+from loraone_theory.bench import base as bench
 from loraone_theory.claims import stats
 from loraone_theory.methods import inits, rules
 
 PACKAGE = Path(lt.__file__).resolve().parent
 MATRIX = np.arange(1.0, 13.0).reshape(3, 4)
+
+
+class Fresh(NamedTuple):
+    """A good value that its call may change, so that every call has one of its own."""
+
+    make: Callable[[], Any]
+
+
+def fresh(value: Any) -> Any:
+    """The value, made anew where it has to be."""
+    return value.make() if isinstance(value, Fresh) else value
 
 
 class Kind(NamedTuple):
@@ -156,9 +170,24 @@ WORDS = {
     "frozenset": "thing",
     "Factors": "factors",
     "Mapping": "thing",
+    "Data": "thing",
+    "Rows": "thing",
+    "PairOf": "function",
+    "State": "none",
     "Any": "none",
 }
-NAMED = ("Direction", "Size", "Order", "Side", "Kind", "RuleName", "ColumnLaw", "Literal")
+NAMED = (
+    "Missing",
+    "Reduce",
+    "Direction",
+    "Size",
+    "Order",
+    "Side",
+    "Kind",
+    "RuleName",
+    "ColumnLaw",
+    "Literal",
+)
 THING = (
     "Problem",
     "Measured",
@@ -172,6 +201,15 @@ THING = (
     "Evidence",
     "Operator",
     "Record",
+    "Setting",
+    "LoraConfig",
+    "LoRAOneConfig",
+    "Group",
+    "Experiment",
+    "Config",
+    "nn.Module",
+    "Progress",
+    "Row",
 )
 
 
@@ -236,6 +274,10 @@ def targets() -> dict[str, Callable[..., Any]]:
     found: dict[str, Callable[..., Any]] = {}
     seen: set[str] = set()
     modules = {"lt": lt, "storage": storage, "stats": stats, "rules": rules, "inits": inits}
+    modules |= {"bench": bench, "experiment": experiment}
+    if importlib.util.find_spec("peft") is not None:
+        for label in ("peft", "alignment"):
+            modules[label] = importlib.import_module(f"loraone_theory.integrations.{label}")
     for label, module in modules.items():
         found |= dict(public(module, label, seen))
     for problem in (lt.LinearProblem, lt.ReLUProblem, lt.ReLUPopulation, lt.SensingProblem):
@@ -243,6 +285,28 @@ def targets() -> dict[str, Callable[..., Any]]:
             if isinstance(value, classmethod) and not name.startswith("_"):
                 found[f"lt.{problem.__name__}.{name}"] = getattr(problem, name)
     return found
+
+
+def methods_of(given: Any, label: str) -> dict[str, Callable[..., Any]]:
+    """The public methods of an object that take arguments, each of a fresh copy of it."""
+    found: dict[str, Callable[..., Any]] = {}
+    for name, value in inspect.getmembers_static(type(fresh(given))):
+        if name.startswith("_") or not inspect.isfunction(value):
+            continue
+        if PACKAGE not in Path(value.__code__.co_filename).resolve().parents:
+            continue  # of torch or numpy
+        if len(inspect.signature(value).parameters) > 1:
+            found[f"{label}.{name}"] = _bound(given, value)
+    return found
+
+
+def _bound(given: Any, method: Callable[..., Any]) -> Callable[..., Any]:
+    def call(*args: Any, **kwargs: Any) -> Any:
+        return method(fresh(given), *args, **kwargs)
+
+    own = list(inspect.signature(method).parameters.values())[1:]
+    call.__signature__ = inspect.Signature(own)  # type: ignore[attr-defined]
+    return call
 
 
 def annotation_of(parameter: inspect.Parameter) -> str:

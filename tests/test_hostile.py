@@ -4,19 +4,28 @@ The rows are made from the signatures, so that a new function is covered the day
 needs a good value for each of its arguments here, or a reason why it takes none from outside.
 """
 
+import importlib.util
 import inspect
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
-from hostile import annotation_of, hostile_to, is_our_own, targets
+from hostile import Fresh, annotation_of, fresh, hostile_to, is_our_own, methods_of, targets
 
 import loraone_theory as lt
-from loraone_theory import storage
+from loraone_theory import experiment, storage
+from loraone_theory.agreement import USUAL
+from loraone_theory.bench import base as bench
 from loraone_theory.claims import Evidence
 from loraone_theory.methods import rules
+from loraone_theory.predict.compare import compare
+
+PEFT = importlib.util.find_spec("peft") is not None
+if PEFT:
+    import hostile_peft
 
 X = np.random.default_rng(0).standard_normal((40, 8))
 PROBLEM = lt.sample_linear(d=8, k=6, true_rank=2, samples=60)
@@ -39,6 +48,8 @@ RECORDS = {
     "lt.linalg.SVD", "lt.linalg.Inverse", "stats.Interval", "lt.rip.Isometry", "lt.Record",
     "lt.Tuned", "lt.claims.Paper", "rules.Descent", "rules.Local", "rules.Rule",
     "lt.predict.RuleName",
+    "bench.Row", "experiment.Experiment", "experiment.Made", "peft.ModuleReport", "peft.Pair",
+    "peft.Reports", "peft.Triplets", "alignment.Watched",
 }  # fmt: skip
 # The inner loops work on tensors that the gates above them have seen; operators are made by the
 # samplers.
@@ -46,14 +57,38 @@ KERNELS = {"lt.linalg", "lt.operators"}
 # Hypothesis checks the arguments of strategies when it draws.
 DRAWN = {"lt.testing"}
 # They take nothing, or Any.
-NOTHING = {"storage.code_version", "storage.provenance"}
+NOTHING = {"storage.code_version", "storage.provenance", "experiment.in_repository"}
+# What the files of benchmarks and the scripts of experiments are written with; a fault in them is
+# a fault of the file.
+WITHIN = {
+    "bench.benchmark", "bench.seconds", "bench.in_pairs", "bench.alone", "experiment.part",
+    "experiment.markdown", "experiment.compare", "Method.init", "Method.rule",
+}  # fmt: skip
+
+OBJECTS: dict[str, Any] = {
+    "Trajectory": Fresh(lambda: lt.simulate(PROBLEM, "lora", rank=2, learning_rate=0.1, steps=2)),
+    "Method": lt.methods.lora(),
+    "Comparison": compare(PROBLEM, rank=2, steps=2, names=["lora-one"]),
+}
+if PEFT:
+    OBJECTS |= {
+        "AlignmentTracker": Fresh(hostile_peft.tracker),
+        "PairOptimizer": Fresh(hostile_peft.optimizer),
+    }
 
 
 def is_called(name: str) -> bool:
-    return not (name in RECORDS | NOTHING or name.rpartition(".")[0] in KERNELS | DRAWN)
+    return not (name in RECORDS | NOTHING | WITHIN or name.rpartition(".")[0] in KERNELS | DRAWN)
 
 
-TARGETS = {name: value for name, value in targets().items() if is_called(name)}
+def all_targets() -> dict[str, Callable[..., Any]]:
+    found = targets()
+    for label, given in OBJECTS.items():
+        found |= methods_of(given, label)
+    return {name: value for name, value in found.items() if is_called(name)}
+
+
+TARGETS = all_targets()
 
 # Good values: of one callable's argument, or of every argument with that name.
 GOOD: dict[str, Any] = {
@@ -94,6 +129,52 @@ GOOD: dict[str, Any] = {
     "lt.SensingProblem.from_data.labels": SENSING.labels,
     "lt.sample_linear_lazy.k": 30,
 }  # fmt: skip
+SCRIPT = '''"""A script."""
+from loraone_theory.experiment import Config
+SMOKE = Config(trials=1)
+def run(config, progress):
+    return {"x": [1.0]}
+def plot(data, config):
+    return {}
+'''
+EXPERIMENT = experiment.Experiment(
+    "fig_x", experiment.Config, experiment.Config(trials=1), lambda config, progress: {"x": X},
+    lambda data, config: {}, USUAL, dict, Path("figures"),
+)  # fmt: skip
+GOOD |= {
+    "work": lambda: None, "theirs": lambda: None, "ours": lambda: None, "pairs": 1, "repeats": 1,
+    "baseline": "none", "bench.in_pairs.name": "x", "bench.alone.name": "x",
+    "bench.run.names": ("nothing",), "bench.stored.path": Path("rows.json"),
+    "bench.run.setting": bench.Setting(tiny=True),
+    "experiment.find.folder": "scripts", "experiment.summary.path": Path("scripts/fig_x.py"),
+    "experiment.load.path": "scripts/fig_x.py", "experiment": EXPERIMENT, "out": Path("made"),
+    "experiment.produce.config": experiment.Config(trials=1), "data": {"x": X},
+    "experiment.redraw.out": Path("kept"),
+    "experiment.compare.config": {"trials": 1, "device": "cpu", "dtype": "float64"},
+    "rows": [{"r": 4}], "progress": lambda share: None, "index": 0, "count": 2,
+    "Trajectory.save.path": "run.npz", "Comparison.save.path": "out.npz",
+    "Method.with_init.init": lambda problem, rank, seeds: lt.Start((PAIR.A, PAIR.B)),
+    "Method.with_init.name": "own", "Method.with_rule.name": "own",
+    "factory": lambda learning_rate, damping: rules.gd(learning_rate),
+    "Method.trained_by.rule": "gd",
+}  # fmt: skip
+if PEFT:
+    GOOD |= {
+        "model": Fresh(hostile_peft.adapted), "peft_model": Fresh(hostile_peft.adapted),
+        "gradients": Fresh(hostile_peft.gradients),
+        "peft.PairOptimizer.pairs": Fresh(hostile_peft.adapted),
+        "peft.PairOptimizer.rule": "gd", "peft.SavedGradients.path": "gradients.safetensors",
+        "PairOptimizer.load_state_dict.state_dict": Fresh(
+            lambda: hostile_peft.optimizer().state_dict()
+        ),
+        "PairOptimizer.step.closure": lambda: 1.0, "step": 3,
+        "alignment.layer_class.name": "net.0", "side": "left",
+        "peft.get_lora_one_gradients.data": "batch",
+    }  # fmt: skip
+# Good values that belong together, made anew for each call.
+TOGETHER: dict[str, Callable[[], dict[str, Any]]] = {}
+if PEFT:
+    TOGETHER["peft.get_lora_one_gradients"] = hostile_peft.estimated
 # Values that break a rule elsewhere and are right here.
 RIGHT: dict[str, tuple[str, ...]] = {
     # One time in place of a list of them.
@@ -121,13 +202,16 @@ RIGHT: dict[str, tuple[str, ...]] = {
 
 def needed(name: str) -> dict[str, Any]:
     """The arguments without a default, at good values."""
-    given = {}
+    together = TOGETHER.get(name, dict)()
+    given = dict(together)
     for parameter in inspect.signature(TARGETS[name]).parameters.values():
         full = f"{name}.{parameter.name}"
+        if parameter.name in together or parameter.kind is inspect.Parameter.VAR_KEYWORD:
+            continue
         if full in GOOD or parameter.default is inspect.Parameter.empty:
             if full not in GOOD and parameter.name not in GOOD:
                 raise LookupError(f"{full} needs a good value in GOOD of this file")
-            given[parameter.name] = GOOD.get(full, GOOD.get(parameter.name))
+            given[parameter.name] = fresh(GOOD.get(full, GOOD.get(parameter.name)))
     return given
 
 
@@ -188,7 +272,21 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     storage.save_pair("in.npz", {"a": X}, {"a": 1})
     storage.save_json("out.json", 1)
+    storage.save_pair("out.npz", {"a": X}, {"a": 1})
+    storage.save_json("rows.json", {"rows": []})
+    monkeypatch.setitem(bench.BENCHMARKS, "nothing", lambda setting: iter(()))
+    (tmp_path / "scripts").mkdir()
+    (tmp_path / "scripts" / "fig_x.py").write_text(SCRIPT)
+    (tmp_path / "made").mkdir()
+    (tmp_path / "kept").mkdir()
+    experiment.produce(EXPERIMENT, experiment.Config(trials=1), tmp_path / "kept")
+    if PEFT:
+        hostile_peft.saved(tmp_path / "gradients.safetensors")
     return tmp_path
+
+
+def files(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", TARGETS)
@@ -218,9 +316,9 @@ def complaint(name: str, argument: str, value: Any) -> str:
 
 @pytest.mark.parametrize(("name", "argument"), ROWS, ids="-".join)
 def test_one_clear_error(name: str, argument: str, folder: Path) -> None:
-    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    before = files(folder)
     answers = {
         label: complaint(name, argument, value) for label, value in ROWS[name, argument].items()
     }
     assert {label: text for label, text in answers.items() if text} == {}
-    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+    assert files(folder) == before
