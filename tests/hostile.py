@@ -177,17 +177,9 @@ WORDS = {
     "Any": "none",
 }
 NAMED = (
-    "Missing",
-    "Reduce",
-    "Direction",
-    "Size",
-    "Order",
-    "Side",
-    "Kind",
-    "RuleName",
-    "ColumnLaw",
-    "Literal",
-)
+    "Direction", "Size", "Order", "Side", "Kind", "RuleName", "ColumnLaw", "Literal",
+    "Missing", "Reduce", "InputLaw", "EnsembleName", "Sampling",
+)  # fmt: skip
 THING = (
     "Problem",
     "Measured",

@@ -207,3 +207,16 @@ def test_until_stops_at_the_last_run_to_arrive():
     assert torch.equal(rest["loss"], free["loss"])
     with pytest.raises(ValueError, match="record of until must be one of loss"):
         lt.simulate(linear(), "lora", steps=5, until=lt.Until("risk", 1.0), **given)
+
+
+def test_another_problem_or_method_is_refused_without_a_file_too() -> None:
+    """What is handed in to a run that knows its own is compared with it, not ignored."""
+    size = {"d": 6, "k": 5, "true_rank": 2, "samples": 30}
+    problem = lt.sample_linear(**size)
+    run = lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=3)
+    with pytest.raises(ValueError, match="the problem handed in is not the one"):
+        run.extend(2, problem=lt.sample_linear(**size, seeds=[7]))
+    with pytest.raises(ValueError, match="the method handed in is not the one"):
+        run.extend(2, method=lt.methods.lora(init_std=0.5))
+    longer = run.extend(2, problem=lt.sample_linear(**size), method=lt.methods.lora())
+    assert longer["loss"].equal(run.extend(2)["loss"])

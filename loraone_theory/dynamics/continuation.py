@@ -65,7 +65,7 @@ def go_on(
         validate.instance("records", row, Record)
     plan, point = resume.plan, resume.point
     if plan is not None:
-        _same_as(plan, problem, method)
+        provenance.agree(plan, problem, method)
     if plan is None or point is None:
         if resume.stored is None:
             raise ValueError(
@@ -77,20 +77,6 @@ def go_on(
     settings = replace(plan.settings, steps=last, until=None)
     plan.batch.rates.prepare(point.step, last)
     return carry_out(replace(plan, settings=settings), point, last, progress)
-
-
-def _same_as(plan: Plan, problem: Problem | None, method: Method | None) -> None:
-    """What is handed in without need is what the runs were made with.
-
-    Raises:
-        ValueError: it is not.
-    """
-    for name, given, made in (("problem", problem, plan.given), ("method", method, plan.chosen)):
-        if given is not None and given is not made:
-            raise ValueError(
-                f"{name} must be the one that the run was made with; got another "
-                f"{type(given).__name__}; leave it out"
-            )
 
 
 def _restored(

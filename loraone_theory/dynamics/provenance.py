@@ -11,6 +11,7 @@ from typing import Any
 import torch
 
 from loraone_theory import methods
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.dynamics import rates, settings
@@ -20,7 +21,7 @@ from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
 from loraone_theory.problems import recipes
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, check_problem, facts
 
 PACKAGES = ("loraone-theory", "torch", "numpy", "scipy")
 
@@ -145,6 +146,18 @@ def plan_of(
         until=None if until is None else Until(**until),
     )
     return prepare(problem, method, checked)
+
+
+def agree(plan: Plan, problem: Problem | None, method: Method | None) -> None:
+    """What is handed in without need is what the runs were made with.
+
+    Raises:
+        ValueError: it is not.
+    """
+    if problem is not None:
+        _problem(described(plan.given), check_problem(problem))
+    if method is not None:
+        _method({"hyper": plan.chosen.hyper}, validate.instance("method", method, Method))
 
 
 def _problem(recorded: Mapping[str, Any], given: Problem | None) -> Problem:

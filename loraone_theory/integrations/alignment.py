@@ -118,7 +118,7 @@ class AlignmentTracker:
             validate.function("pair", pair)
         watched = _of_peft(model, adapter_name) if pair is None else _of_its_own(model, pair)
         gradients = aligned(gradients, [each.source for each in watched])
-        chosen = [each for each in watched if each.source in gradients] or watched
+        chosen = [w for w in watched if w.source in gradients] or watched
         check(gradients, {each.source: each.shape for each in chosen})
         self.classes = {each.name: classes(each.name) for each in chosen}
         self.records: list[dict[str, Any]] = []
@@ -128,14 +128,8 @@ class AlignmentTracker:
             A, B = each.factors()
             r = A.shape[-1]
             p = min(r, len(A), B.shape[-1]) if rank is None else _rank(rank, r, each.name)
-            found, _ = leading(
-                gradients[each.source],
-                p,
-                svd,
-                transposed=each.transposed,
-                expert=each.expert,
-                device=A.device,
-            )
+            where = {"transposed": each.transposed, "expert": each.expert, "device": A.device}
+            found, _ = leading(gradients[each.source], p, svd, **where)  # type: ignore[arg-type]
             shapes.setdefault((A.shape, B.shape, p, A.device), []).append((each, found))
         self._stacks = [_stack(group) for group in shapes.values()]
 

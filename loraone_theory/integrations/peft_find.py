@@ -8,6 +8,7 @@ from typing import TypeVar, cast
 import torch
 from torch import Tensor, nn
 
+from loraone_theory.core import validate
 from loraone_theory.core.extras import extra
 
 with extra("peft"):

@@ -114,6 +114,7 @@ class Method:
 
     def at(self, rank: int) -> Method:
         """The method at this rank, its scale a number."""
+        validate.integer("rank", rank, least=1)
         if not isinstance(self.scaling, Alpha):
             return self
         return replace(self, scaling=self.scaling.at(rank))
@@ -271,4 +272,6 @@ class Method:
         else:
             called = getattr(rule, "__name__", type(rule).__name__)
             part = parts.own_rule(called, rule, hyper)
+        if name is not None:
+            parts.named(name)
         return replace(self, name=f"{self.name}-{part.name}" if name is None else name, train=part)

@@ -97,7 +97,7 @@ def own_rule(name: str, factory: Any, hyper: Mapping[str, Any]) -> Part:
     Raises:
         TypeError: it does not take these arguments.
     """
-    _named(name)
+    named(name)
     given = ", ".join(["learning_rate", "damping", *hyper])
     _takes("a rule's factory", factory, given, 1.0, 0.0, **hyper)
     return Part(name, factory, dict(hyper), frozenset(), ("damping",), fingerprint(factory))
@@ -109,12 +109,13 @@ def own_init(name: str, init: Any) -> Part:
     Raises:
         TypeError: it does not take these arguments.
     """
-    _named(name)
+    named(name)
     _takes("an initialisation", init, "problem, rank, seeds", None, 1, (0,))
     return Part(name, lambda: init, {}, fingerprint=fingerprint(init))
 
 
-def _named(name: Any) -> None:
+def named(name: Any) -> None:
+    """A name for records, else TypeError."""
     if not isinstance(name, str) or not name:
         raise TypeError(f"name must be a non-empty string; got {name!r}; records show it")
 
