@@ -100,7 +100,7 @@ def find(folder: str | Path | None = None) -> dict[str, Path]:
     Raises:
         FileNotFoundError: the folder has none.
     """
-    where = shipped.folder("experiments") if folder is None else Path(folder)
+    where = shipped.folder("experiments") if folder is None else storage.as_path(folder)
     found = (path for pattern in SCRIPTS for path in where.glob(pattern))
     scripts = {path.stem: path for path in sorted(found) if path.is_file()}
     if not scripts:

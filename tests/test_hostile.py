@@ -327,7 +327,7 @@ def complaint(name: str, argument: str, value: Any) -> str:
     return f"accepted: {found!r:.60}"
 
 
-@pytest.mark.parametrize(("name", "argument"), ROWS, ids="-".join)
+@pytest.mark.parametrize(("name", "argument"), ROWS, ids=["-".join(row) for row in ROWS])
 def test_one_clear_error(name: str, argument: str, folder: Path) -> None:
     before = files(folder)
     answers = {
