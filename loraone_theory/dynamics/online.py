@@ -1,8 +1,9 @@
-"""Online gradient descent of the linear model at a cost that does not depend on d or k.
+"""Online gradient descent of the linear model at a cost that depends on none of d, k and b.
 
 With fresh isotropic Gaussian rows only Gram matrices matter: of A its part A₁ = UᵀA and the Gram
-matrix of the rest, of B the same on the right. What a step adds outside is a Gaussian matrix times
-a small one, of which a Bartlett factor has the law of the Gram matrix.
+matrix of the rest, of B the same on the right, and of a batch that of the few columns that meet A
+or B. What a step adds outside is a Gaussian matrix times a small one. Of each a Bartlett factor
+has the law of the Gram matrix.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def simulate_online(
 ) -> Online:
     """Gradient descent from LoRA-init on `batch` fresh rows x ~ N(0, I_d) a step, exact in law.
 
-    A step costs O(b²r) whatever d and k are.
+    A step costs O(r³) whatever d, k and b are.
 
     Args:
         d: input width.
@@ -120,28 +121,32 @@ def _run(
     B1, B2 = np.zeros((r, true)), np.zeros((r, 0))
     found = [_measures(A1, A2, B1, B2, S)]
     for t in range(1, steps + 1):
-        # 1. Rows seen: along U, along the columns of A outside U, and the rest by its factor.
-        X1, X2 = rng.standard_normal((b, true)), rng.standard_normal((b, len(A2)))
-        R = bartlett(rng, d - true - len(A2), b)
+        # 1. What the b rows are along U and along the columns of A outside U, what their noise is
+        #    along V and along the rows of B outside V: by the factor of their Gram matrix.
+        widths = (true, len(A2), true, B2.shape[1]) if sigma > 0 else (true, len(A2), 0, 0)
+        X1, X2, Z1, Z2 = np.split(bartlett(rng, b, sum(widths)), np.cumsum(widths)[:-1], axis=1)
         XA = X1 @ A1 + X2 @ A2
-        # 2. Residuals in the columns of V, in those that B has beside, and in the rest.
+        # 2. Residuals in the columns of V and in those that B has beside.
         W1, W2 = XA @ B1 - X1 @ S, XA @ B2
         if sigma > 0:
-            W1 = W1 - sigma * rng.standard_normal(W1.shape)
-            W2 = W2 - sigma * rng.standard_normal(W2.shape)
+            W1, W2 = W1 - sigma * Z1, W2 - sigma * Z2
         pulled = rate / b * (W1 @ B1.T + W2 @ B2.T)
         # 3. Both gradients from time-t values; the parts outside are known up to a rotation.
-        beyond = np.zeros((r, 0))
-        if sigma > 0:
-            Z = sigma * bartlett(rng, k - true - B2.shape[1], b)
-            beyond = rate / b * XA.T @ Z.T
-        A1, A2 = A1 - X1.T @ pulled, _upper(np.vstack([A2 - X2.T @ pulled, R @ pulled]))
+        beyond = _unseen(rng, d - true - len(A2), pulled)
+        grown = sigma * rate / b * _unseen(rng, k - true - B2.shape[1], XA) if sigma > 0 else None
+        A1, A2 = A1 - X1.T @ pulled, _upper(np.vstack([A2 - X2.T @ pulled, beyond]))
         B1, B2 = B1 - rate / b * XA.T @ W1, B2 - rate / b * XA.T @ W2
-        if sigma > 0:
-            B2 = _upper(np.hstack([B2, beyond]).T).T
+        if grown is not None:
+            B2 = _upper(np.vstack([B2.T, grown])).T
         if t % every == 0:
             found.append(_measures(A1, A2, B1, B2, S))
     return np.array(found).T
+
+
+def _unseen(rng: np.random.Generator, p: int, M: np.ndarray) -> np.ndarray:
+    """A factor of MᵀGᵀGM for a fresh Gaussian G (p, b) and M (b, r), of at most r rows."""
+    R = np.linalg.qr(M).R
+    return bartlett(rng, p, len(R)) @ R
 
 
 def _upper(M: np.ndarray) -> np.ndarray:
