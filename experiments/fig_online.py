@@ -140,11 +140,11 @@ def limit(config: Config) -> np.ndarray:
 
 def arrival(time: np.ndarray, risk: np.ndarray, level: float) -> np.ndarray:
     """When `risk` (T, ...) first falls to `level`, interpolated in its logarithm; NaN if never."""
-    below = risk <= level
-    after = np.maximum(below.argmax(0), 1)
-    ends = [np.log(np.take_along_axis(risk, (after - i)[None], 0)[0]) for i in (1, 0)]
-    share = (ends[0] - np.log(level)) / (ends[0] - ends[1])
-    return np.where(below.any(0), time[after - 1] + share * (time[after] - time[after - 1]), np.nan)
+    reached = (risk <= level).any(0)
+    after = np.maximum((risk <= level).argmax(0), 1)
+    before, at = (np.log(np.take_along_axis(risk, (after - i)[None], 0)[0]) for i in (1, 0))
+    share = (before - np.log(level)) / np.where(reached, before - at, 1.0)
+    return np.where(reached, time[after - 1] + share * (time[after] - time[after - 1]), np.nan)
 
 
 def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
@@ -171,7 +171,8 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
         for i, d in enumerate(widths):
             look = {"color": shades[i], "marker": marker, "linestyle": "none"}
             plotting.spread(right, np.array([d]), times[i : i + 1], **look)
-        low, middle, high = np.nanquantile(arrival(time, data["limit"], level), [0.1, 0.5, 0.9])
+        limit_times = np.nan_to_num(arrival(time, data["limit"], level), nan=np.inf)
+        low, middle, high = np.quantile(limit_times, [0.1, 0.5, 0.9], method="nearest")
         right.axhline(middle, **dashes)
         right.axhspan(low, high, **band)
     right.set(

@@ -40,13 +40,7 @@ class Config(experiment.Config):
     """r of (a) and (b)."""
     multiples: tuple[float, ...] = (2.0, 3.5, 5.0, 7.0, 10.0, 14.0, 20.0, 28.0, 40.0)
     """m over r(d + k) in (a) and (b)."""
-    ensembles: tuple[str, ...] = (
-        "dense",
-        "single-response",
-        "multi-response",
-        "rank-one",
-        "completion",
-    )
+    ensembles: tuple[str, ...] = tuple(COLOURS)
     """Those of (c); completion with replacement."""
     measurements: tuple[int, ...] = (64, 160, 400, 1008, 2512, 6304)
     """m in (c), multiples of d."""

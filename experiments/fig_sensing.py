@@ -66,7 +66,7 @@ class Config(experiment.Config):
 # on risks of 1e-24, where E = 1e-12 holds roundings of 1e-16 · √m, but divide by some 200 steps.
 TOLERANCE = agreement.tolerance(size=1092, growth=1e4)
 
-SMOKE = Config(trials=2, d=16, rank=1, per_freedom=7.0, steps=(200, 160), records=40)
+SMOKE = Config(trials=2, d=16, rank=1, per_freedom=7.0, steps=(900, 600), records=40)
 
 
 def instances(config: Config, ensemble: str) -> lt.SensingProblem:
