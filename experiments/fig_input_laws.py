@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,7 +16,6 @@ import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
 LAWS = ("gaussian", "rademacher", "sphere", "student", "spiked")
@@ -179,7 +184,3 @@ def _one_step(ax: plotting.Axes, data: Data, config: Config, theory: dict[str, A
     ax.set_xticks(ratios, [f"{ratio:g}" for ratio in ratios], minor=False)
     ax.tick_params(which="minor", bottom=False, labelbottom=False)
     ax.set_ylabel(r"$N\,\Vert G-\Delta\Vert_F^2\,/\,\Vert\Delta\Vert_F^2$")
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

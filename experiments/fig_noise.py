@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +16,6 @@ import torch
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress
 
 
@@ -242,7 +247,3 @@ def _noise(
     edge = (config.samples / config.d) ** 0.5 / 2  # 2σ√(d/N) = λ* = 1
     ax.axvline(edge, color=plotting.THEORY, linestyle=":", linewidth=0.9)
     ax.set(xscale="log", yscale="log", xlabel=r"label noise $\sigma$", ylabel="risk")
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

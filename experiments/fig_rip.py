@@ -3,6 +3,12 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +16,6 @@ import torch
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 
 COLOURS = {
@@ -155,7 +160,3 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     ]
     figure.legend(handles=handles, loc="outside lower center", ncols=4)
     return {"fig_rip": figure}
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import sys
+
+if __name__ == "__main__":  # before the imports that take long, so that they can be interrupted
+    from loraone_theory.cli import script
+
+    sys.exit(script(__file__))
+
 from dataclasses import dataclass
 
 import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
-from loraone_theory.cli.reproduce import script
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.predict import RuleName
 
@@ -183,7 +188,3 @@ def continued(t: np.ndarray, risk: np.ndarray, rate: np.ndarray) -> np.ndarray:
     start = np.take_along_axis(risk, first[None], 0)
     line = np.median(start * rate ** (2.0 * (t[:, None] - t[first])), axis=-1)
     return np.where(t >= np.median(t[first]), line, np.nan)
-
-
-if __name__ == "__main__":
-    sys.exit(script(__file__))
