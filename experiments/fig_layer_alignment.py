@@ -214,7 +214,11 @@ def train(
 
 
 def comparable(data: Data) -> Data:
-    """What is there before pretraining: AdamW in float32 magnifies rounding to size 1."""
+    """What is there before pretraining.
+
+    Torch's normal numbers are 5e-7 apart between vector units, and the 250 steps of AdamW magnify
+    that to size 1, in float64 too: other networks, whose figures agree in their features alone.
+    """
     return {"classes": data["classes"], "loss at the start": data["pretraining_loss"][:, 0]}
 
 

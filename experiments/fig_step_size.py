@@ -51,9 +51,11 @@ class Config(experiment.Config):
     """η at which the prediction is drawn."""
 
 
-# Errors are followed to 1e-8 of a nudge of 1e-4, below the floor by 1.5e4; near the stability edge
-# the roundings of some 1e2 steps add up, like a random walk.
-TOLERANCE = agreement.tolerance(size=60, growth=1.5e5)
+# Down to which errors are followed, relative to the first.
+LOW = 1e-8
+# That far of the nudge is below the floor; near the stability edge the roundings of some 1e2 steps
+# add up, like a random walk.
+TOLERANCE = agreement.tolerance(size=60, growth=agreement.floor() / (LOW * Config.nudge) * 1e2**0.5)
 
 SMOKE = Config(trials=2, d=16, rank=2, rates=(0.2, 0.5, 0.8, 1.3), steps=80, grid=30)
 
@@ -130,7 +132,7 @@ def comparable(data: Data) -> Data:
 
 
 def tail_rate(error: np.ndarray) -> np.ndarray:
-    """(e_t/e_s)^{1/(t−s)} over the later half of the steps with 1e-8 <= e/e₀ <= 100.
+    """(e_t/e_s)^{1/(t−s)} over the later half of the steps with LOW <= e/e₀ <= 100.
 
     Runs that grow are measured on the way up, before they leave the neighbourhood; NaN where that
     takes fewer than four steps.
@@ -139,7 +141,7 @@ def tail_rate(error: np.ndarray) -> np.ndarray:
         error: (T, ...).
     """
     relative = error / error[0]
-    outside = ~((relative >= 1e-8) & (relative <= 1e2))
+    outside = ~((relative >= LOW) & (relative <= 1e2))
     last = np.where(outside.any(0), outside.argmax(0) - 1, len(error) - 1)
     half = last // 2
     ends = (np.take_along_axis(relative, at[None], 0)[0] for at in (last, half))

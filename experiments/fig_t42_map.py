@@ -62,8 +62,8 @@ class Config(experiment.Config):
     """Runs are followed down to this error, relative to t = 0."""
 
 
-# Sums over N; rates are fitted down to an error of 1e-9, below the floor by 15.
-TOLERANCE = agreement.tolerance(size=32 * 24, growth=1.5e1)
+# Sums over N; rates are fitted down to an error of `level`, which is that far below the floor.
+TOLERANCE = agreement.tolerance(size=32 * 24, growth=agreement.floor() / Config.level)
 
 SMOKE = Config(
     trials=3,

@@ -72,6 +72,11 @@ class Agreement:
         """False where something was compared and differs by more than is allowed."""
         return self.largest is None or self.largest <= self.tolerance
 
+    @property
+    def verdict(self) -> str:
+        """One word for a table: done, differs, or that nothing was compared."""
+        return "not compared" if self.largest is None else "done" if self.holds else "differs"
+
     def __str__(self) -> str:
         if self.largest is None:
             return f"not compared: {self.where}"

@@ -13,6 +13,7 @@ from __future__ import annotations
 import ast
 import dataclasses
 import importlib.util
+import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -189,13 +190,22 @@ def produce(
 
 
 def compare(experiment: Experiment, data: Data, config: Mapping[str, Any]) -> agreement.Agreement:
-    """The data against those committed at the same config."""
+    """The data against those committed at the same config.
+
+    A run at the script's own full size, where another is committed, disagrees: the committed data
+    are of a former version of the script.
+    """
     kept = agreement.stored(experiment.committed, experiment.name)
     if kept is None:
         return agreement.Agreement(experiment.tolerance, None, "nothing is committed")
     arrays, stored = kept
-    if experiment.whole(stored) != agreement.plain(config):
-        return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
+    asked, known = agreement.plain(config), experiment.whole(stored)
+    if known != asked:
+        if asked != agreement.plain(dataclasses.asdict(experiment.config())):
+            return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
+        other = sorted(knob for knob in {**known, **asked} if known.get(knob) != asked.get(knob))
+        why = f"committed with other {', '.join(other)}: commit the data made now"
+        return agreement.Agreement(experiment.tolerance, math.inf, why)
     ours, theirs = experiment.comparable(data), experiment.comparable(arrays)
     return agreement.Agreement(
         experiment.tolerance, *agreement.difference(ours, theirs, config["dtype"])

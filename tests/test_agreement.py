@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tolerance import rounding
 
 from loraone_theory import agreement, experiment, storage
 from loraone_theory.cli import main
@@ -56,8 +57,9 @@ def test_what_the_table_says() -> None:
     assert str(said(1e-6, 0.0, "loss")) == "none"
     assert str(said(1e-6, None, "nothing is committed")) == "not compared: nothing is committed"
     assert [said(1e-6, x, "").holds for x in (None, 0.0, 1e-6, 2e-6)] == [True, True, True, False]
-    assert agreement.tolerance(size=100, growth=3.0) == pytest.approx(10 * 2.0**-26 * 3)
-    assert agreement.tolerance(size=4, dtype="float32") == pytest.approx(2 * 2.0**-11.5)
+    assert agreement.tolerance(size=100, growth=3.0) == 10 * 2.0**-26 * 3
+    single = pytest.approx(2 * 2.0**-11.5, rel=rounding(1, operations=2))  # a power and a product
+    assert agreement.tolerance(size=4, dtype="float32") == single
 
 
 def test_every_experiment_states_its_tolerance() -> None:
@@ -108,6 +110,18 @@ def test_a_difference_beyond_rounding_fails(
     assert "differs" in said
     assert "1.0e-03 >" in said
     assert "(gd.rate)" in said
+
+
+def test_data_of_a_former_script_differ(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """At the script's own full size there is something to compare with, or it is out of date."""
+    stored = checkout / "figures" / f"{NAME}.npz"
+    arrays, about = storage.load_pair(stored)
+    about["config"]["d"] += 1
+    storage.save_pair(stored, arrays, about)
+    assert reproduce(checkout, "elsewhere") == 1
+    said = " ".join(capsys.readouterr().out.split())
+    assert "differs" in said
+    assert "committed with other d:" in said
 
 
 def test_other_sizes_are_not_compared(checkout: Path, capsys: pytest.CaptureFixture[str]) -> None:

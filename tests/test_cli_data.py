@@ -39,7 +39,8 @@ def test_a_run_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
     least = (((Y - fitted) ** 2).sum() + (tail**2).sum()) / 80
     with np.load(tmp_path / "run.npz") as saved:
         loss = saved[next(name for name in saved.files if name.endswith("loss"))]
-    assert loss.flatten()[-1] == pytest.approx(least, rel=1e-6)
+    # 400 steps of 0.2 leave (1 − 0.2 μ)^800 of the loss; μ = 0.1 is slower than any mode here.
+    assert loss.flatten()[-1] == pytest.approx(least, rel=(1 - 0.2 * 0.1) ** 800)
 
 
 @pytest.mark.parametrize(

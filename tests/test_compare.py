@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory import storage
@@ -63,7 +64,13 @@ def test_gd_type_methods_reach_their_floors_at_their_rates(
     for row in known:
         assert row.status == "converged", row.method
         distance = np.abs(row.reached - row.floor)
-        assert (distance <= 1e-6 * row.floor + 1e-12).all(), row.method
+        # 300 steps at twice the distance of the predicted rate from 1, or slower by a fifth, leave
+        # this much of the first loss; and rounding of sums over N + d + k.
+        left = (1 - 0.8 * (1 - row.predicted_rate)) ** (2 * 300)
+        allowed = left * row.loss[0] + rounding(200, operations=300) * row.floor
+        # Entries move until a step is less than what sums of 12 terms round.
+        least = 0.5 * rounding(12, operations=4 / row.learning_rate) ** 2
+        assert (distance <= allowed + least).all(), row.method
         assert (row.rate < 1 - 0.8 * (1 - row.predicted_rate)).all(), row.method
         # Steps are counted on the curve that is stored.
         curve = curves.distance(row.loss, row.floor)
@@ -152,7 +159,10 @@ def test_relu_predictions_at_infinitely_many_samples() -> None:
     given = lt.sample_relu_population(d=12, k=10, true_rank=2, relative_shift=0.1, seeds=SEEDS)
     names = ["lora-one-preconditioned", "lora-ga", "full"]
     one, ga, full = compare(given, rank=2, steps=40, seeds=SEEDS, names=names).rows
-    assert (one.learning_rate, one.chosen_by) == (pytest.approx(4 / 3), "prediction")
+    assert (one.learning_rate, one.chosen_by) == (
+        pytest.approx(4 / 3, rel=rounding(12)),
+        "prediction",
+    )
     # The rate holds as the relative shift goes to 0; here it is 0.1.
     assert one.rate == pytest.approx(one.predicted_rate, abs=0.02)
     assert np.isnan(ga.floor).all()

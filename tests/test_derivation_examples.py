@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tolerance import printed, rounding
 
 import loraone_theory as lt
 
@@ -14,14 +15,14 @@ def test_the_frobenius_norm_need_not_approach_its_rate_from_below() -> None:
     values, vectors = np.linalg.eig(operator)
     order = np.argsort(values)
     values, vectors = values[order], vectors[:, order]
-    np.testing.assert_allclose(values, [0.235, 4.765], atol=5e-4)
+    np.testing.assert_allclose(values, [0.235, 4.765], rtol=0, atol=printed(3))
     rate = abs(1 - eta * values).max()
-    assert rate == pytest.approx(0.9753, abs=1e-4)
+    assert rate == pytest.approx(0.9753, abs=printed(4))
     shift = lt.Factors(torch.eye(2, 1, dtype=torch.float64), torch.ones(1, 1, dtype=torch.float64))
     X = np.sqrt(2) * np.linalg.cholesky(Sigma).T  # XᵀX/N = Σ̂ with N = 2
     problem = lt.LinearProblem.from_data(X, shift=shift)
     predicted = lt.predict.local_rate(problem, "preconditioned", learning_rate=eta)
-    assert float(predicted) == pytest.approx(rate, rel=1e-12)
+    assert float(predicted) == pytest.approx(rate, rel=rounding(2, operations=10))
     slow, fast = vectors.T
     E = slow - 0.15 * np.sign(slow @ fast) * fast
     norms, losses = [], []
@@ -30,10 +31,12 @@ def test_the_frobenius_norm_need_not_approach_its_rate_from_below() -> None:
         losses.append(E @ Sigma @ E)
         E = E - eta * operator @ E
     ratios, falls = np.divide(norms[1:], norms[:-1]), np.divide(losses[1:], losses[:-1])
-    assert ratios[0] == pytest.approx(0.986, abs=1e-3)
+    assert ratios[0] == pytest.approx(0.986, abs=printed(3))
     assert (np.diff(ratios) < 0).all()
     assert (ratios > rate).all()
-    assert ratios[-1] == pytest.approx(rate, abs=1e-3)
+    # What is left of the fast mode after eight steps, in its ratio to the slow one.
+    left = (abs(1 - eta * values[1]) / rate) ** 8
+    assert ratios[-1] == pytest.approx(rate, abs=0.15 * left)
     assert (np.diff(falls) > 0).all()
     assert (falls < rate**2).all()
 
@@ -46,5 +49,6 @@ def test_offsets_cost_nothing_in_population(rank: int) -> None:
     size = float(0.5 * (drawn.shift.dense() ** 2).sum())
     for name in ("lora-ga", "lora-sb"):
         # Rounding of T squared, relative to the loss at zero.
-        assert float(lt.predict.floor(population, name, rank=rank)) <= 1e-28 * size
+        least = rounding(16, operations=2) ** 2 * size
+        assert float(lt.predict.floor(population, name, rank=rank)) <= least
         assert float(lt.predict.floor(drawn, name, rank=rank)) > 1e-3 * size

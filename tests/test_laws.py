@@ -131,7 +131,9 @@ def test_row_space_never_leaves_that_of_the_gradient(problem, extra, seed):
     spread = torch.linalg.svdvals(B)[: problem.true_rank]
     first = torch.linalg.svdvals(start_b1(problem, traj))[: problem.true_rank]
     condition = float(max(spread[0] / spread[-1], first[0] / first[-1]))
-    assert float(sines.nan_to_num(0.0).max()) <= 60 * 2.3e-16 * 20 * condition
+    assert float(sines.nan_to_num(0.0).max()) <= tolerance.rounding(
+        20, operations=60, condition=condition
+    )
 
 
 def start_b1(problem, traj):
@@ -147,7 +149,9 @@ def test_spectral_start_is_as_close_as_the_covariance(problem, extra):
     Delta = problem.shift.dense()[0]
     gap = torch.linalg.matrix_norm(A @ B - Delta, 2)
     bound = problem.covariance_deviation()[0] * torch.linalg.matrix_norm(Delta, 2)
-    assert float(gap) <= float(bound) * (1 + 1e-12) + 1e-14
+    # Two SVDs and three products of matrices of the size of Δ and G, at most 40 wide.
+    size = torch.linalg.matrix_norm(Delta, 2) + torch.linalg.matrix_norm(A @ B, 2)
+    assert float(gap) <= float(bound) + tolerance.rounding(40, operations=5) * float(size)
     close(A @ B, problem.one_step_gradient().dense()[0], tol=1e-13)
     close(A.T @ A, B @ B.T, tol=1e-13)
 
@@ -187,4 +191,4 @@ def test_draws_do_not_depend_on_the_rest_of_the_batch():
     assert torch.equal(many.covariance.matrix[2], one.covariance.matrix[0])
     assert torch.equal(many.shift.A[2], one.shift.A[0])
     small = lt.sample_linear(d=7, k=6, true_rank=2, samples=30, seeds=[9], dtype="float32")
-    torch.testing.assert_close(small.shift.A, one.shift.A.float())
+    assert torch.equal(small.shift.A, one.shift.A.float())

@@ -7,11 +7,16 @@ from typing import Any
 import pytest
 import torch
 from peft_nets import peft
+from tolerance import near, rounding
 from torch import Tensor, nn
 
 import loraone_theory as lt
 from loraone_theory.integrations.peft import PairOptimizer, lora_pairs
 from loraone_theory.methods.rules import RULES
+
+# A few steps of batched products over widths of at most 24 and of Gram matrices, which damping or
+# their factors keep to a condition number of 1e3.
+PATHS = near(24, operations=4, condition=1e3, scale=1.0)
 
 PEFTS = pytest.importorskip("peft.optimizers", reason="needs a PEFT that has optimisers")
 
@@ -133,7 +138,7 @@ def test_schedulers_and_hand_edits_take_effect() -> None:
     )
     train(model, optimizer, X, Y, 1)  # schedulers leave keys of their own in the groups
     cyclic.step()
-    assert optimizer.param_groups[0]["lr"] == pytest.approx(cyclic.get_last_lr()[0])
+    assert optimizer.param_groups[0]["lr"] == cyclic.get_last_lr()[0]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -192,7 +197,9 @@ def test_others_train_under_their_own_rule() -> None:
         reference.step()
     assert len(head) == 2
     for p, q in zip(head, theirs, strict=True):
-        torch.testing.assert_close(p, q)
+        # Five steps of AdamW whose entries are quotients of gradients over the batch.
+        once = near(len(X), operations=5, scale=1.0, dtype=p.dtype)
+        torch.testing.assert_close(p, q, **once)
     for pair, start in zip(lora_pairs(model), lora_pairs(twin), strict=True):
         assert torch.equal(pair.down, start.down)
 
@@ -260,8 +267,8 @@ def test_layers_of_one_shape_are_advanced_as_if_alone(name: str) -> None:
                 optimizer.step()
     # Batched products and eigendecompositions round in another order.
     for mine, other in zip(lora_pairs(model), lora_pairs(twin), strict=True):
-        torch.testing.assert_close(mine.down, other.down, rtol=1e-10, atol=1e-12)
-        torch.testing.assert_close(mine.up, other.up, rtol=1e-10, atol=1e-12)
+        for found, expected in zip(mine.factors, other.factors, strict=True):
+            torch.testing.assert_close(found, expected, **PATHS)
 
 
 @pytest.mark.parametrize(
@@ -374,7 +381,9 @@ def test_embeddings_and_variants_go_to_the_others(dora: bool) -> None:
         each(ids).square().sum().backward()
         its.step()
     for p, q in zip(others, theirs, strict=True):
-        torch.testing.assert_close(p, q)
+        # One step of AdamW, whose entries are quotients of a gradient and its size.
+        once = near(24, operations=4, scale=1.0, dtype=p.dtype)
+        torch.testing.assert_close(p, q, **once)
 
 
 @pytest.mark.parametrize(
@@ -462,4 +471,6 @@ def test_where_they_coincide_the_steps_are_those_of_peft(settings: Any, make: An
         train(model, ours, X, Y, 1)
         train(twin, theirs, X, Y, 1)
     for mine, other in zip(lora_pairs(model)[0].factors, lora_pairs(twin)[0].factors, strict=True):
-        assert (mine - other).norm() <= 1e-6 * other.norm()
+        # Ten steps of two products over the batch and the widths.
+        allowed = rounding(len(X), operations=2 * 10, dtype=torch.float32)
+        assert (mine - other).norm() <= allowed * other.norm()

@@ -8,6 +8,10 @@ import xloop
 
 import loraone_theory as lt
 
+# Where Lanczos iterations stop, relative to the largest eigenvalue (predict/modes.py): a Ritz value
+# of a symmetric form is as close to an eigenvalue as its residual is long.
+LANCZOS = 1e-8
+
 FLOORS = [
     ("lora-one", {}),
     ("lora", {}),
@@ -40,10 +44,14 @@ def test_floors_are_reached(name, hyper, rank):
     reached = run["loss"][-1]
     if name in ("lora-one", "lora", "full") and (rank >= 8 or name == "full"):
         assert bool((floor == 0).all())
-        assert float(reached.max()) <= 1e-25
+        # Entries move until a step of ¼ is less than what sums of 100 terms round.
+        assert float(reached.max()) <= 0.5 * tolerance.rounding(100, operations=4) ** 2
     else:
         assert bool((floor > 0.01).all())
-        torch.testing.assert_close(reached, floor, rtol=1e-6, atol=0)
+        # What 6000 steps at half the rate that is predicted leave, and rounding of as many.
+        rate = lt.predict.contraction(problem, method, rank=rank, seeds=(0, 1)).loss_rate(0.25)
+        left = float(rate.max()) ** 3000 + tolerance.rounding(1600, operations=10)
+        torch.testing.assert_close(reached, floor, rtol=left, atol=0)
 
 
 def test_a_deficient_offset_method_can_lie_below():
@@ -55,8 +63,11 @@ def test_a_deficient_offset_method_can_lie_below():
     assert one.item() == pytest.approx(0.355, abs=0.01)
     large = lt.predict.floor(problem, lt.methods.lora_ga(gamma=4.0), rank=4)
     assert float(large) < float(one)
-    tiny = lt.predict.floor(problem, lt.methods.lora_ga(gamma=1e6), rank=4)
-    torch.testing.assert_close(tiny, one, rtol=1e-4, atol=0)
+    gamma = 1e6
+    tiny = lt.predict.floor(problem, lt.methods.lora_ga(gamma=gamma), rank=4)
+    # The offset has singular values ζ² = √d/γ; singular values of the target move by as much each,
+    # so ½Σσ_i² over four of them by ζ²Σσ_i, below 4ζ².
+    torch.testing.assert_close(tiny, one, rtol=0, atol=4 * 100**0.5 / gamma)
 
 
 def test_plateau_is_where_alignment_settles():
@@ -74,7 +85,8 @@ def test_plateau_is_where_alignment_settles():
         every=10,
     )
     predicted = lt.predict.plateau(problem)
-    torch.testing.assert_close(run["left_alignment"][-1], predicted, atol=1e-3, rtol=0)
+    # To the size of what LoRA-init leaves of the start: init_std² over the least singular value.
+    torch.testing.assert_close(run["left_alignment"][-1], predicted, atol=4 * 1e-2**2, rtol=0)
     # It first dips below, towards U(G), and then comes back.
     assert bool((run["left_alignment"].nan_to_num(1.0).amin(0) < 0.75 * predicted).all())
 
@@ -106,7 +118,8 @@ def test_linearised_dynamics_is_the_matrix_power():
         known = tolerance.subspace(values, 2, error)
         known += tolerance.subspace(S, 2, tolerance.rounding(50) * S[0])
         assert sines[i].item() == pytest.approx(sine, rel=0, abs=known)
-        assert known <= (1e-9 if t < 40 else 1e-3)  # t = 40: σ₁ is 8.7e7, σ₂ is 2.1
+        # So that it says something: at t = 40 σ₁ is 8.7e7 and σ₂ 2.1.
+        assert known <= 0.01
 
 
 def dense_tangent_spectrum(problem, rule):
@@ -127,19 +140,25 @@ def test_tangent_extremes_against_the_dense_operator(rule, sampler, monkeypatch)
     problem = sampler(d=12, k=8, true_rank=3, samples=100, condition_number=5.0)
     exact = dense_tangent_spectrum(problem, rule)[[0, -1]]
     ours = lt.predict.tangent_extremes(problem, rule)[0].numpy()
-    np.testing.assert_allclose(ours, exact, rtol=1e-10)
+    # Eigenvalues of forms of dk = 96, made of roots and inverses at κ = 5 and Σ̂.
+    wrong = tolerance.rounding(96, operations=4, condition=5.0**2)
+    np.testing.assert_allclose(ours, exact, rtol=wrong)
     monkeypatch.setattr("loraone_theory.predict.modes.DENSE_SIZE", 2)
     lanczos = lt.predict.tangent_extremes(problem, rule)[0].numpy()
-    np.testing.assert_allclose(lanczos, exact, rtol=1e-7)
+    np.testing.assert_allclose(lanczos, exact, rtol=0, atol=LANCZOS * exact[1])
 
 
 def test_population_rates_are_one_and_two():
     shift = lt.sample_linear(d=12, k=8, true_rank=3, samples=20, condition_number=7.0).shift
     problem = lt.LinearProblem.population(shift=shift)
     extremes = lt.predict.tangent_extremes(problem, "preconditioned")
-    torch.testing.assert_close(extremes, torch.tensor([[1.0, 2.0]]).double())
-    assert lt.predict.best_step(problem, "preconditioned").item() == pytest.approx(2 / 3)
-    assert lt.predict.largest_stable_step(problem, "preconditioned").item() == pytest.approx(1)
+    wrong = tolerance.rounding(96, operations=2)  # an eigenvalue problem of dk = 96 at κ = 1
+    expected = torch.tensor([[1.0, 2.0]]).double()
+    torch.testing.assert_close(extremes, expected, rtol=wrong, atol=0)
+    best = lt.predict.best_step(problem, "preconditioned").item()
+    assert best == pytest.approx(2 / 3, rel=wrong)
+    edge = lt.predict.largest_stable_step(problem, "preconditioned").item()
+    assert edge == pytest.approx(1, rel=wrong)
 
 
 def slowest_mode_decay(problem, rule, method, eta):

@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory.methods.parametrisations import Start
@@ -31,6 +32,13 @@ GD_TYPE = [
     "lora-one-released",
     "lora-one-early",
 ]
+# Central differences at h = 1e-5: third derivatives times h², and rounding of sums over d and k of
+# numbers of size one over h and the step, 0.1; times the conditioning of the eigenvalues, 100.
+DIFFERENCES = 100 * (1e-5**2 + rounding(D + K) / 1e-5 / 0.1)
+# Eigenvalues up to 2 of forms of dk, by products with inverse roots at a condition number of 10.
+MODES = 2 * rounding(D * K, operations=4, condition=10)
+# Where Lanczos iterations stop, relative to the largest eigenvalue (predict/modes.py).
+LANCZOS = 1e-8
 PRECONDITIONED = ("p-lora", "lora-pro", "lora-one-preconditioned")
 
 
@@ -75,10 +83,13 @@ def test_floors_are_reached(name: str, rank: int) -> None:
         every=1500,
     )
     reached = float(run["loss"][-1, 0])
+    # What 1500 steps at half the predicted rate leave, and rounding of sums over N.
+    slowest = float(near.loss_rate(eta)) if not near.notes or eta != 0.1 else 0.97
+    left = slowest**750 + rounding(20 * D, operations=10)
     if floor == 0:
-        assert reached <= 1e-20
+        assert reached <= left
     else:
-        assert reached == pytest.approx(floor, rel=1e-6)
+        assert reached == pytest.approx(floor, rel=left)
 
 
 def test_adalora_reaches_the_floor_of_its_final_rank() -> None:
@@ -88,9 +99,12 @@ def test_adalora_reaches_the_floor_of_its_final_rank() -> None:
     floor = lt.predict.floor(problem, method, rank=4)
     assert floor.equal(lt.predict.pair_floor(problem, rank=2))
     run = lt.simulate(
-        problem, method, rank=4, learning_rate=0.1, steps=4000, record=("loss",), every=4000
+        problem, method, rank=4, learning_rate=0.1, steps=4000, record=("loss",), every=1000
     )
-    assert float(run["loss"][-1]) == pytest.approx(float(floor), rel=1e-6)
+    # What is left of a geometric fall, from its last two falls; and rounding of sums over N.
+    before, last = (-run["loss"].flatten().diff()[-2:]).tolist()
+    left = last**2 / (before - last) + rounding(20 * D, operations=10) * float(floor)
+    assert float(run["loss"][-1]) == pytest.approx(float(floor), abs=2 * left)
 
 
 # --- rates -----------------------------------------------------------------------------------
@@ -189,7 +203,7 @@ def test_local_rates_step_sizes_and_edges(name: str, rank: int) -> None:
     values, vectors = modes(problem, method, at, frozen, eta)
     # Central differences at h = 1e-5: rounding 1e-16/h and third derivatives times h².
     found = np.array([(1 - values).min(), (1 - values).max()]) / eta
-    np.testing.assert_allclose(found, near.extremes[0].numpy(), rtol=1e-6)
+    np.testing.assert_allclose(found, near.extremes[0].numpy(), rtol=DIFFERENCES)
 
     predicted = float(near.rate(eta))
     mode = vectors[int(abs(values).argmax())]
@@ -241,7 +255,7 @@ def test_a_path_dependent_solution_can_be_handed_in() -> None:
     small, at = reduction.problem, tuple(reduction.initial)
     values, _ = modes(small, dataclasses.replace(method, offset=False), at, (), 0.2)
     found = np.array([(1 - values).min(), (1 - values).max()]) / 0.2
-    np.testing.assert_allclose(near.extremes[0].numpy(), found, rtol=1e-6)
+    np.testing.assert_allclose(near.extremes[0].numpy(), found, rtol=DIFFERENCES)
 
 
 def test_a_large_step_unbalances_and_moves_the_rate() -> None:
@@ -267,7 +281,8 @@ def test_a_large_step_unbalances_and_moves_the_rate() -> None:
         gaps.append(abs(float(balanced) - reached) / (1 - reached))
         if eta == best:
             curve = ((run["loss"] - floor) / (run["loss"][0] - floor)).sqrt()[:, 0]
-            last = int((curve <= 1e-6).nonzero()[0])
+            low = 1e-6
+            last = int((curve <= low).nonzero()[0])
             measured = float((curve[last] / curve[last // 2]) ** (1 / (last - last // 2)))
             assert measured == pytest.approx(reached, abs=0.01 * (1 - reached))
     assert gaps[0] > 0.01 > gaps[1]
@@ -280,7 +295,7 @@ def test_lanczos_agrees_with_lapack(name: str, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr("loraone_theory.predict.modes.DENSE_SIZE", 10)
     found = lt.predict.contraction(instance(), method, rank=2).extremes
     # The iteration stops at 1e-8 of the largest eigenvalue.
-    torch.testing.assert_close(found, dense, rtol=1e-6, atol=1e-7)
+    torch.testing.assert_close(found, dense, rtol=0, atol=LANCZOS * float(dense.max()))
 
 
 def test_the_population_has_modes_outside_the_span() -> None:
@@ -288,10 +303,12 @@ def test_the_population_has_modes_outside_the_span() -> None:
     problem = lt.LinearProblem.population(shift=instance().shift)
     for name, low, high in (("lora", 0.4, 2.0), ("p-lora", 1.0, 2.0), ("lora-pro", 1.0, 1.0)):
         found = lt.predict.contraction(problem, name, rank=3).extremes
-        torch.testing.assert_close(found, torch.tensor([[low, high]], dtype=torch.float64))
+        expected = torch.tensor([[low, high]], dtype=torch.float64)
+        torch.testing.assert_close(found, expected, rtol=0, atol=MODES)
     # r = 2 < r*: the slowest mode turns U_2 towards U_3, at 0.7 − 0.4.
     found = lt.predict.contraction(problem, "lora", rank=2).extremes
-    torch.testing.assert_close(found, torch.tensor([[0.3, 2.0]], dtype=torch.float64))
+    expected = torch.tensor([[0.3, 2.0]], dtype=torch.float64)
+    torch.testing.assert_close(found, expected, rtol=0, atol=MODES)
 
 
 # --- what is known beyond numbers ------------------------------------------------------------
@@ -301,14 +318,13 @@ def test_lora_plus_is_gd_with_a_larger_step() -> None:
     for rank in (2, 3):
         plain = lt.predict.contraction(instance(), "lora", rank=rank).extremes
         plus = lt.predict.contraction(instance(), lt.methods.lora_plus(ratio=9.0), rank=rank)
-        torch.testing.assert_close(plus.extremes, 3 * plain)
+        torch.testing.assert_close(plus.extremes, 3 * plain, rtol=0, atol=3 * MODES)
 
 
 def test_lora_pro_contracts_as_full_fine_tuning() -> None:
     full = lt.predict.contraction(instance(), "full", rank=3).extremes
-    torch.testing.assert_close(
-        lt.predict.contraction(instance(), "lora-pro", rank=3).extremes, full
-    )
+    found = lt.predict.contraction(instance(), "lora-pro", rank=3).extremes
+    torch.testing.assert_close(found, full, rtol=0, atol=MODES)
 
 
 @pytest.mark.parametrize(
@@ -339,4 +355,5 @@ def test_summaries_of_every_method(name: str) -> None:
     run = lt.simulate(
         problem, name, rank=3, learning_rate=0.01, steps=1, seeds=(0, 1), record=("error",)
     )
-    torch.testing.assert_close(found.initial_error, run["error"][0])
+    once = rounding(90, operations=4)  # a gradient over N, an SVD, a product and a norm
+    torch.testing.assert_close(found.initial_error, run["error"][0], rtol=once, atol=once)

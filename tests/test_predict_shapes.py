@@ -14,6 +14,10 @@ import loraone_theory as lt
 from loraone_theory.predict.tangent_map import tangent_map
 
 RNG_SEED = 3
+# Central differences at h = 1e-5: third derivatives times h², and rounding of sums over at most 20
+# numbers of size one over h and the step, 0.1; times the conditioning of the eigenvalues, 100.
+DIFFERENCES = 100 * (1e-5**2 + tolerance.rounding(20) / 1e-5 / 0.1)
+SCALAR = tolerance.rounding(1, operations=10)  # roots, quotients and products of scalars
 
 
 def root(M: np.ndarray, power: float) -> np.ndarray:
@@ -93,19 +97,20 @@ def test_modes_at_every_small_shape(d: int, k: int, N: int, true_rank: int, rank
         near = lt.predict.contraction(problem, name, rank=rank)
         mu = moving_modes(X, T, A, B, rule)
         moving = near.extremes[..., 0] if near.moving is None else near.moving
-        assert float(near.extremes[..., 1]) == pytest.approx(mu[-1], rel=1e-6)
-        assert float(moving) == pytest.approx(mu[0], rel=1e-5)
-        assert float(near.best_step) == pytest.approx(2 / (mu[0] + mu[-1]), rel=1e-5)
+        # Everything is relative to the largest of the differences' eigenvalues.
+        wrong = DIFFERENCES * mu[-1]
+        assert float(near.extremes[..., 1]) == pytest.approx(mu[-1], abs=wrong)
+        assert float(moving) == pytest.approx(mu[0], abs=wrong)
+        assert float(near.best_step) == pytest.approx(2 / (mu[0] + mu[-1]), rel=2 * DIFFERENCES)
         unseen = N < d
         assert (near.moving is not None) == unseen
         assert bool(float(near.rate(1e-3)) == 1.0) == unseen
         assert any("the rate is 1" in note for note in near.notes) == unseen
         if rank == true_rank:
             edge = lt.predict.largest_stable_step(problem, rule)
-            assert float(edge) == pytest.approx(2 / mu[-1], rel=1e-6)
-            assert float(lt.predict.best_step(problem, rule)) == pytest.approx(
-                2 / (mu[0] + mu[-1]), rel=1e-5
-            )
+            assert float(edge) == pytest.approx(2 / mu[-1], rel=DIFFERENCES)
+            expected = pytest.approx(2 / (mu[0] + mu[-1]), rel=2 * DIFFERENCES)
+            assert float(lt.predict.best_step(problem, rule)) == expected
 
 
 @pytest.mark.parametrize(("rank", "k"), [(2, 5), (4, 3)])
@@ -133,7 +138,7 @@ def test_the_tangent_map_as_a_matrix(rule: str, options: dict, rank: int, k: int
     allowed = tolerance.rounding(
         d * k, operations=6, condition=gram * (moving[0] / moving[-1]) ** 2
     )
-    assert allowed < 1e-9
+    assert allowed < tolerance.rounding(d * k, operations=6, condition=1e4)  # it says something
     tangent = tangent_map(lt.Factors(*map(torch.from_numpy, (A, B))), rule, **options)
     z = np.concatenate([X.ravel(), Y.ravel()])
     at = [torch.from_numpy(part) for part in (X, Y)]
@@ -152,12 +157,15 @@ def test_one_by_one_in_closed_form() -> None:
     problem = lt.LinearProblem.population(shift=np.ones((1, 1)))
     for name, mu in (("lora-one", 2.0), ("lora-one-preconditioned", 2.0), ("full", 1.0)):
         near = lt.predict.contraction(problem, name, rank=1)
-        torch.testing.assert_close(near.extremes, torch.full_like(near.extremes, mu))
-        assert float(near.best_step) == pytest.approx(1 / mu)
-        assert float(near.largest_stable_step) == pytest.approx(2 / mu)
+        one = torch.full_like(near.extremes, mu)
+        torch.testing.assert_close(near.extremes, one, rtol=SCALAR, atol=0)
+        assert float(near.best_step) == pytest.approx(1 / mu, rel=SCALAR)
+        assert float(near.largest_stable_step) == pytest.approx(2 / mu, rel=SCALAR)
     for rule in ("gd", "preconditioned"):
-        assert float(lt.predict.largest_stable_step(problem, rule)) == pytest.approx(1.0)
-        assert float(lt.predict.best_step(problem, rule)) == pytest.approx(0.5)
+        assert float(lt.predict.largest_stable_step(problem, rule)) == pytest.approx(
+            1.0, rel=SCALAR
+        )
+        assert float(lt.predict.best_step(problem, rule)) == pytest.approx(0.5, rel=SCALAR)
 
 
 @pytest.mark.parametrize("name", lt.METHODS)
@@ -192,7 +200,10 @@ def test_a_fixed_pair_at_fewer_samples_than_columns() -> None:
     fit = design @ np.linalg.lstsq(design, XD.ravel(), rcond=None)[0]
     expected = 0.5 * np.sum((fit - XD.ravel()) ** 2) / len(X)
     found = float(lt.predict.floor(small, "lora-xs", rank=3))
-    assert found == pytest.approx(expected, rel=1e-10)
+    # Least squares of N·k equations, to the square of the condition number of the design.
+    kappa = np.linalg.cond(design)
+    allowed = tolerance.rounding(len(design), operations=4, condition=kappa**2)
+    assert found == pytest.approx(expected, rel=allowed)
 
 
 def test_a_run_on_few_samples_contracts_at_loss_rate() -> None:
@@ -219,7 +230,10 @@ def test_a_run_on_few_samples_contracts_at_loss_rate() -> None:
         assert measured == pytest.approx(predicted, abs=0.02 * (1 - predicted))
         # AB = P_X Δ: the error off the row space of X is at rest.
         P = np.linalg.pinv(X) @ X
-        np.testing.assert_allclose(A @ B, P @ T, atol=1e-9)
+        # The loss has fallen to 1e-11, and E to its root over the least singular value of X.
+        least = np.linalg.svd(X, compute_uv=False)[-1] / np.sqrt(len(X))
+        left = (2 * inside[-1]) ** 0.5 / least + tolerance.rounding(8, operations=100)
+        np.testing.assert_allclose(A @ B, P @ T, rtol=0, atol=left)
 
 
 @pytest.mark.parametrize("s", [0.5, 1.0, 2.0, 4.0])
@@ -234,10 +248,10 @@ def test_damping_with_a_scale(s: float) -> None:
     assert any("damped" in note for note in near.notes)
     A, B = (part / np.sqrt(s) for part in best_fit(X, T.numpy(), 2))
     mu = moving_modes(X, T.numpy(), A, B, "preconditioned", s, 0.05)
-    np.testing.assert_allclose(near.extremes[0].numpy(), mu[[0, -1]], rtol=1e-6)
+    np.testing.assert_allclose(near.extremes[0].numpy(), mu[[0, -1]], rtol=DIFFERENCES)
     handed = lt.Factors(*map(torch.from_numpy, (A, B)))
     there = lt.predict.contraction(problem, method, rank=2, damping=0.05, solution=handed)
-    np.testing.assert_allclose(there.extremes[0].numpy(), mu[[0, -1]], rtol=1e-6)
+    np.testing.assert_allclose(there.extremes[0].numpy(), mu[[0, -1]], rtol=DIFFERENCES)
 
 
 @pytest.mark.parametrize("s", [0.5, 2.0])
@@ -261,7 +275,7 @@ def test_damped_lora_pro_is_its_rule_differenced(s: float) -> None:
     columns = [(one(z + h * e) - one(z - h * e)) / (2 * h) for e in eye]
     mu = (1 - np.linalg.eigvals(torch.stack(columns, 1).numpy()).real) / eta
     mu = np.sort(mu[mu > 1e-6 * mu.max()])
-    np.testing.assert_allclose(near.extremes[0].numpy(), mu[[0, -1]], rtol=1e-6)
+    np.testing.assert_allclose(near.extremes[0].numpy(), mu[[0, -1]], rtol=DIFFERENCES)
 
 
 def test_superfluous_directions_of_a_run_are_at_rest() -> None:

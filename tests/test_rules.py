@@ -54,7 +54,7 @@ def gram_condition(A: torch.Tensor, B: torch.Tensor, damping: float = 0.0) -> fl
 def assert_same(found, expected, condition: float = 1.0) -> None:
     """Ten roundings of every entry in each of 30 steps, whose path is below ten times its end."""
     allowed = tolerance.rounding(STEPS, operations=10 * 10, condition=condition)
-    assert allowed < 1e-9
+    assert allowed < tolerance.rounding(STEPS, operations=100, condition=1e4)
     for ours, theirs in zip(found, expected, strict=True):
         assert (ours - theirs).norm().item() <= allowed * theirs.norm().item()
 
@@ -156,7 +156,9 @@ def test_lora_pro_chooses_the_steps_nearest_to_the_gradients() -> None:
     M, N = A.mT @ A, B @ B.mT
     best = sylvester(M, N, -(A.mT @ gradients[0] @ torch.linalg.inv(N)))
     at_best = distance(best)
-    torch.testing.assert_close(distance(None), at_best)
+    # The least of a square: to the square of what Z is off by, and its own sums over D and R.
+    once = tolerance.rounding(D * R, operations=4)
+    torch.testing.assert_close(distance(None), at_best, rtol=once, atol=0)
     for seed in range(20):
         assert (distance(best + 0.1 * normal(2, R, R, seed=seed)) > at_best).all()
 
@@ -228,7 +230,8 @@ def test_adaptive_damping_restores_the_linear_rate_when_r_exceeds_the_true_rank(
         method = lt.methods.p_lora(adaptive=c)
         adaptive = lt.simulate(problem, method, steps=100, **options)
         # The law of fixed damping would leave 1e-3, a linear rate of 1 − η or so leaves 0.7^100.
-        assert adaptive["error"][-1].item() < 1e-12
+        # At least a step of 0.7·0.3 in the logarithm: half of them would do.
+        assert adaptive["error"][-1].item() < 0.8**100
         assert adaptive.status[0].outcome is lt.Outcome.COMPLETED
     undamped = lt.simulate(problem, "p-lora", steps=100, **options)
     assert undamped.status[0].outcome is lt.Outcome.TRUNCATED
@@ -238,7 +241,8 @@ def test_adaptive_damping_vanishes_linearly_with_the_residual() -> None:
     """From a point at distance t of a solution, the first step differs from undamped by c·ρ ∝ t."""
     A, B = pair()
     full = normal(2, D, K, seed=5)
-    damped, plain = rules.preconditioned(1.0, adaptive=1e-6), rules.preconditioned(1.0)
+    c = 1e-6
+    damped, plain = rules.preconditioned(1.0, adaptive=c), rules.preconditioned(1.0)
 
     def effect(t: float) -> torch.Tensor:
         gradients = (t * full @ B.mT, t * A.mT @ full)
@@ -250,7 +254,7 @@ def test_adaptive_damping_vanishes_linearly_with_the_residual() -> None:
 
     # The effect per unit of gradient is c·ρ(t)·const: ten times smaller for a tenth of t, but for
     # the next power of cρ/σ_min² = 1e-6·10/0.1, and for rounding over cρ.
-    assert (effect(1.0) / effect(0.1)).item() == pytest.approx(10.0, rel=1e-3)
+    assert (effect(1.0) / effect(0.1)).item() == pytest.approx(10.0, rel=10 * c * 10 / 0.1)
 
 
 @pytest.mark.parametrize(
@@ -290,7 +294,10 @@ def test_penalty_gradient_against_autograd(squared: bool) -> None:
     P = normal(2, D, R, seed=0).requires_grad_()
     sizes = torch.linalg.matrix_norm(P.mT @ P - torch.eye(R, dtype=P.dtype))
     (expected,) = torch.autograd.grad((sizes**2 if squared else sizes).sum(), P)
-    torch.testing.assert_close(penalty_gradient(P.detach(), squared), expected)
+    # A Gram matrix over D, its norm and a product.
+    tolerance.close(
+        penalty_gradient(P.detach(), squared), expected, tolerance.rounding(D, operations=3)
+    )
 
 
 def test_penalty_gradient_at_an_exact_frame_is_zero() -> None:

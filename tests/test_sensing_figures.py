@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from tolerance import close, printed, rounding
 
 import loraone_theory as lt
 from loraone_theory.core.factors import Factors
@@ -92,9 +93,11 @@ def test_one_step_errors(name: str) -> None:
         squares = (found**2).sum((-2, -1)) / 2
         # The expected figure is a mean of 40 such draws: the difference of two means.
         error = float(squares.std()) * (1 / 60 + 1 / 40) ** 0.5
-        assert abs(float(squares.mean()) - expected) < 4 * error + 5e-4
+        assert abs(float(squares.mean()) - expected) < 4 * error + printed(3)
     start = lt.methods.lora_one().init(problem, 2, problem.seeds)
-    torch.testing.assert_close(start.trainable[0] @ start.trainable[1], best(G, 2))
+    # Sums over m measurements, and an SVD.
+    found = start.trainable[0] @ start.trainable[1]
+    close(found, best(G, 2), rounding(m, operations=2))
 
 
 @pytest.mark.parametrize(("m", "expected"), [(60, 2.375e-7), (120, 9.50e-8)])
@@ -110,6 +113,6 @@ def test_noise_floor_of_dense_sensing(m: int, expected: float) -> None:
         record=("risk",), every=400, seeds=range(200),
     )  # fmt: skip
     risk = run["risk"][-1]
-    assert expected == pytest.approx(0.5e-6 * 19 / (m - 20))
+    assert expected == pytest.approx(0.5e-6 * 19 / (m - 20), rel=rounding(1, operations=4))
     # 400 steps at a rate of at most 1 − .3·(1 − √(19/m))² leave nothing of the start.
     assert abs(float(risk.mean()) - expected) < 4 * float(risk.std()) / 200**0.5

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from tolerance import close, rounding
 
 import loraone_theory as lt
 from loraone_theory.core.factors import Factors
@@ -51,7 +52,8 @@ def test_steps_longhand(method: str) -> None:
                 step = step @ np.linalg.inv(U.T @ U + damping * np.eye(3))
             U = U - 0.1 * step
         # 12 steps on matrices of size one.
-        np.testing.assert_allclose(run.final.A[i].numpy(), U, rtol=0, atol=1e-12)
+        allowed = rounding(240 + D, operations=2 * 12)  # two sums in each of 12 steps
+        np.testing.assert_allclose(run.final.A[i].numpy(), U, rtol=0, atol=allowed)
 
 
 def test_the_step_is_the_gradient_of_half_the_loss() -> None:
@@ -62,7 +64,7 @@ def test_the_step_is_the_gradient_of_half_the_loss() -> None:
     form = lt.methods.symmetric().parametrisation
     with torch.no_grad():
         (found,) = form.pullback((U,), (), problem.gradients(Factors(U, U.mT)))
-    torch.testing.assert_close(found, expected, rtol=1e-12, atol=1e-13)
+    close(found, expected, rounding(60 + D, operations=3))  # three products, over m and d
 
 
 def test_balanced_recursion_in_the_population() -> None:
@@ -78,7 +80,9 @@ def test_balanced_recursion_in_the_population() -> None:
     excess, h = torch.full((2,), 0.99, dtype=torch.float64), eta * values
     for _ in range(60):
         excess = excess * (1 - 2 * h + (2 * h - h * h) * excess + h * h * excess**2)
-    torch.testing.assert_close(found, values * (1 - excess), rtol=1e-12, atol=0)
+    # 60 steps that grow from 0.01, of a product over d each.
+    allowed = rounding(D, operations=60)
+    torch.testing.assert_close(found, values * (1 - excess), rtol=allowed, atol=0)
 
 
 def test_the_rate_at_equal_rank() -> None:
@@ -88,7 +92,8 @@ def test_the_rate_at_equal_rank() -> None:
     )
     error = run["risk"].sqrt().flatten()
     slope = (error[250] / error[150]) ** 0.01
-    assert float(slope) == pytest.approx(0.9, abs=2e-3)
+    # The first step of the window has (.8/.9)^150 of the next mode left, and that is nothing.
+    assert float(slope) == pytest.approx(0.9, rel=rounding(D, operations=250, condition=1e6))
 
 
 def test_over_rank_is_sublinear() -> None:
@@ -104,13 +109,13 @@ def test_over_rank_is_sublinear() -> None:
 
 def test_preconditioned_from_spectral_init() -> None:
     """Converges at one rate whatever κ is, in the population and on measurements."""
-    steps = []
+    steps, level = [], 1e-10
     for kappa in (1.0, 10.0, 100.0):
         run = lt.simulate(
             population(1.0, 1 / kappa), lt.methods.symmetric_preconditioned(init_std=0.3),
             rank=2, learning_rate=0.3, steps=120,
         )  # fmt: skip
-        below = run["risk"].flatten() < 1e-20 / kappa**2
+        below = run["risk"].flatten() < (level / kappa) ** 2
         assert bool(below.any())
         steps.append(int(below.int().argmax()))
     # From a random start ln κ more; a factor κ more for plain descent.
@@ -119,7 +124,9 @@ def test_preconditioned_from_spectral_init() -> None:
         sensed(600), lt.methods.symmetric_preconditioned(), rank=2, learning_rate=0.3, steps=150,
         seeds=(0, 1),
     )  # fmt: skip
-    assert (run["risk"][-1] < 1e-16).all()
+    # 150 steps at a rate of 1 − η(1 − δ), δ = √(dof/m) and twice that, after ten that find it.
+    rate = 1 - 0.3 * (1 - 2 * (39 / 600) ** 0.5)
+    assert (run["risk"][-1] < rate**280).all()
     assert (run["risk"][0] < 0.5 * 1.25).all()
 
 
@@ -129,7 +136,10 @@ def test_damping_by_the_residual_restores_the_rate_at_over_rank() -> None:
     made = lt.methods.symmetric_preconditioned(init_std=0.1, adaptive=1.0)
     adaptive = lt.simulate(population(1.0, 0.5), made, **options)
     plain = lt.simulate(population(1.0, 0.5), lt.methods.symmetric(init_std=0.1), **options)
-    assert float(adaptive["risk"][-1]) < 1e-12 < 1e-6 < float(plain["risk"][-1])
+    # A rate of 0.87 against a tail of 1/(ηt).
+    fast, slow = 0.87**200, 1 / (0.5 * 200)
+    assert float(adaptive["risk"][-1]) < fast**0.5
+    assert float(plain["risk"][-1]) > (slow / 10) ** 2
 
 
 def test_what_is_refused() -> None:

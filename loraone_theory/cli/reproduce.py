@@ -107,7 +107,7 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool, named: bool = True
             task = bar.add_task(name, total=1.0)
             try:
                 paths, agreed = _one(job, out, plot_only, _progress(bar, task))
-                result = "drawn" if agreed is None else "done" if agreed.holds else "differs"
+                result = "drawn" if agreed is None else agreed.verdict
                 failed = failed or result == "differs"
             except KeyboardInterrupt:
                 paths, agreed, result, stopped = [], None, "interrupted", True

@@ -112,7 +112,7 @@ def _lanczos(
 
         operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=float)
         ends.append([_end(operator, which) for which in ("SA", "LA")])
-    low, high = torch.tensor(ends).to(like).reshape(*batch, 2).unbind(-1)
+    low, high = torch.tensor(ends, dtype=torch.float64).to(like).reshape(*batch, 2).unbind(-1)
     # The iteration stops at 1e-8 of the largest eigenvalue.
     unknown = low.abs() <= 1e-7 * high
     low = torch.where(unknown, 0.0, low)
