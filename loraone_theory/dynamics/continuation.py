@@ -19,7 +19,7 @@ from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.run import Point, Run
 from loraone_theory.methods import Method
 from loraone_theory.methods.rules.base import State
-from loraone_theory.problems.base import Problem
+from loraone_theory.problems.base import Problem, fact
 
 if TYPE_CHECKING:
     from loraone_theory.dynamics.trajectory import Trajectory
@@ -85,6 +85,11 @@ def _restored(
     plan = provenance.plan_of(
         stored.config, problem=problem, method=method, initial=stored.initial, records=records
     )
+    if fact(plan.given, "reveals"):
+        raise ValueError(
+            f"a {type(plan.given).__name__} is drawn as its runs go, and what was drawn is not in "
+            "the file; extend the run before saving it, or simulate again with more steps"
+        )
     like = plan.problem.like
     params = tuple(_like(value, like) for value in stored.params)
     leaves = iter([_like(x, like) if isinstance(x, Tensor) else x for x in stored.leaves])

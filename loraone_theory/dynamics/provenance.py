@@ -71,7 +71,8 @@ def described(problem: Problem) -> dict[str, Any]:
 def _content(thing: Any) -> Any:
     """What of an object determines its values, for a fingerprint."""
     if dataclasses.is_dataclass(thing) and not isinstance(thing, type):
-        found = {field.name: getattr(thing, field.name) for field in dataclasses.fields(thing)}
+        fields = [field for field in dataclasses.fields(thing) if "revealed" not in field.metadata]
+        found = {field.name: getattr(thing, field.name) for field in fields}
         left_out = ("seeds", "recipe")
         parts = [(n, _content(v)) for n, v in found.items() if n not in left_out]
         return (type(thing).__name__, parts)

@@ -81,7 +81,7 @@ class Record:
 
 def _loss(view: View) -> Tensor:
     """Training loss L."""
-    return view.problem.loss(view.shift, *view.known)
+    return view.loss
 
 
 def _risk(view: View) -> Tensor:
@@ -106,7 +106,7 @@ def _right_alignment(view: View) -> Tensor:
 
 def _alignment(P: Tensor, M: Tensor) -> Tensor:
     Q, defined = linalg.left_frame(M, P.shape[-1])
-    return torch.where(defined, linalg.largest_sine(P, Q), torch.nan)
+    return torch.where(defined, linalg.largest_sine(_each(P, Q), Q), torch.nan)
 
 
 def _left_angles(view: View) -> Tensor:
@@ -121,7 +121,12 @@ def _right_angles(view: View) -> Tensor:
 
 def _angles(P: Tensor, M: Tensor) -> Tensor:
     Q, defined = linalg.left_frame(M, P.shape[-1])
-    return torch.where(defined[..., None], linalg.principal_angles(P, Q), torch.nan)
+    return torch.where(defined[..., None], linalg.principal_angles(_each(P, Q), Q), torch.nan)
+
+
+def _each(P: Tensor, Q: Tensor) -> Tensor:
+    """P for every matrix of Q: one product for all of them would round by how many there are."""
+    return P.expand(*Q.shape[:-2], *P.shape[-2:])
 
 
 def _balance(view: View) -> Tensor:

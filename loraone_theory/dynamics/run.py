@@ -139,8 +139,9 @@ class Run:
         params = self.stepper.params
         finite = [torch.isfinite(t).flatten(-2).all(-1) for t in params]
         if loss:
-            value = RECORDS["loss"].measure(self.plan.view(params, lift=False))
-            finite.append(torch.isfinite(value))
+            now = tuple(t[None] for t in params)
+            value = RECORDS["loss"].measure(self.plan.view(now, lift=False))
+            finite.append(torch.isfinite(value[0]))
         found = torch.broadcast_tensors(*finite)
         return torch.stack(found).all(0).expand(self.plan.batch.shape).cpu()
 

@@ -157,6 +157,8 @@ class Trajectory:
     ) -> Trajectory:
         """The same runs with `steps` more steps: bit for bit what one longer run would have given.
 
+        Noise that is drawn as a run goes (`sample_linear_lazy`) is drawn on, equal in law.
+
         Args:
             steps: how many more.
             problem: after `load`, where the problem was not drawn by a sampler.

@@ -85,6 +85,19 @@ class View:
         """E for the losses that take it, nothing for the others."""
         return (self.residual,) if fact(self.problem, "takes_residual") else ()
 
+    @cached_property
+    def loss(self) -> Tensor:
+        """L, (times, *batch)."""
+        if not fact(self.problem, "one_by_one"):
+            return self.problem.loss(self.shift, *self.known)
+        return torch.stack([self.problem.loss(at) for at in self._times(self.shift)])
+
+    def _times(self, shift: Factors) -> list[Factors]:
+        """The points of each time on their own."""
+        batch = torch.broadcast_shapes(shift.A.shape[:-2], shift.B.shape[:-2])
+        A, B = (M.expand(*batch, *M.shape[-2:]) for M in shift)
+        return [Factors(*pair) for pair in zip(A, B, strict=True)]
+
     @property
     def reference(self) -> Reference:
         """Frames of the one-step gradient's leading singular spaces."""
@@ -98,9 +111,12 @@ class View:
     def gradients_at(self, trainable: Params) -> Params:
         """∇L at other values of the trained tensors."""
         shift = self.parametrisation.shift(trainable, self.frozen)
-        return tuple(
-            self.parametrisation.pullback(trainable, self.frozen, self.problem.gradients(shift))
-        )
+        if fact(self.problem, "one_by_one"):
+            found = [self.problem.gradients(at) for at in self._times(shift)]
+            gradients = Factors(*(torch.stack(parts) for parts in zip(*found, strict=True)))
+        else:
+            gradients = self.problem.gradients(shift)
+        return tuple(self.parametrisation.pullback(trainable, self.frozen, gradients))
 
     @cached_property
     def singular_values(self) -> Tensor:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -56,6 +56,8 @@ class LossProblem(Described):
     chunk: int | None = None
     seeds: tuple[int, ...] | None = None
     recipe: dict[str, Any] | None = None
+
+    one_by_one: ClassVar[bool] = True
 
     @property
     def d(self) -> int:

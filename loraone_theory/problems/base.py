@@ -81,6 +81,9 @@ class Facts(NamedTuple):
         has_rows: whether the training rows were kept, so that `batch` can be asked.
         fresh: (step, size, seeds) -> the problem of `size` rows that were not seen before.
         test_loss: the loss on held-out rows, (Factors) -> (...).
+        one_by_one: several points at once round otherwise than one by one, so that records, which
+            do not depend on where a run stopped, take the points one by one.
+        reveals: it is drawn as a run goes, and what was drawn is not part of its recipe.
         recipe: the sampler that drew it and its arguments, as JSON; None where data were given.
     """
 
@@ -100,8 +103,13 @@ class Facts(NamedTuple):
     has_rows: bool = True
     fresh: Callable[..., Any] | None = None
     test_loss: Callable[[Factors], Tensor] | None = None
+    one_by_one: bool = False
+    reveals: bool = False
     recipe: Mapping[str, Any] | None = None
 
+
+# Of the fields of a dataclass that fill while a problem is used: not part of its fingerprint.
+REVEALED = {"revealed": True}
 
 # Facts that cost something are read when they are asked for.
 LAZY = frozenset({"relative_shift"})

@@ -53,6 +53,8 @@ class LazyNoiseProblem(Described):
     recipe: dict[str, Any] | None = None
 
     matrix_free: ClassVar[bool] = True
+    reveals: ClassVar[bool] = True
+    one_by_one: ClassVar[bool] = True
 
     @property
     def d(self) -> int:

@@ -9,7 +9,7 @@ uniform direction.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 import torch
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from loraone_theory.core.linalg import eps
 from loraone_theory.core.randomness import generator
+from loraone_theory.problems.base import REVEALED
 
 # A direction is new where its part off those before exceeds this many eps of its norm.
 NEW = 256
@@ -72,11 +73,11 @@ class Revealed:
     seeds: tuple[int, ...]
     height: int
     total: Tensor
-    rest: Tensor
-    left: _Side
-    right: _Side
-    core: Tensor
-    most: int
+    rest: Tensor = field(metadata=REVEALED)
+    left: _Side = field(metadata=REVEALED)
+    right: _Side = field(metadata=REVEALED)
+    core: Tensor = field(metadata=REVEALED)
+    most: int = field(metadata=REVEALED)
 
     @classmethod
     def draw(

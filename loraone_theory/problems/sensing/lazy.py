@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
@@ -20,6 +20,7 @@ from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.linalg import eps
 from loraone_theory.core.randomness import normal, per_seed
+from loraone_theory.problems.base import REVEALED
 from loraone_theory.problems.described import Described
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.sampling import spectrum_values
@@ -37,9 +38,9 @@ class _Rows:
     m: int
     most: int
     noise: Tensor | None  # ‖z‖ (n,), the coordinate of z along its own row
-    directions: Tensor  # (n, J, dk), unit or zero
-    matrices: Tensor  # (n, J', dk), the row of z first
-    lock: threading.Lock = field(default_factory=threading.Lock)
+    directions: Tensor = field(metadata=REVEALED)  # (n, J, dk), unit or zero
+    matrices: Tensor = field(metadata=REVEALED)  # (n, J', dk), the row of z first
+    lock: threading.Lock = field(default_factory=threading.Lock, metadata=REVEALED)
 
     def images(self, E: Tensor, size: Tensor) -> Tensor:
         """The coordinates of 𝒜(E) − z along the rows, (n, J'), with a new row where E needs one."""
@@ -99,6 +100,8 @@ class LazyDenseProblem(Described):
     offset: Factors | None = None
     seeds: tuple[int, ...] = ()
     recipe: dict[str, Any] | None = None
+
+    reveals: ClassVar[bool] = True
 
     @property
     def d(self) -> int:

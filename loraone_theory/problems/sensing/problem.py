@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -59,6 +59,8 @@ class SensingProblem(Described):
     ensemble: str | None = None
     noise_std: float = 0.0
     gram: Gram | None = None
+
+    one_by_one: ClassVar[bool] = True
 
     @classmethod
     def from_data(
