@@ -56,7 +56,7 @@ def test_a_table_has_one_row_for_each_number(run):
 
 
 def test_what_is_not_installed_is_named():
-    with pytest.raises(ImportError, match="needs no_such_library, which is not installed"):
+    with pytest.raises(ImportError, match="no_such_library is not installed: pip install"):
         labelled.optional("no_such_library")
 
 
