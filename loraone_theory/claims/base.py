@@ -8,7 +8,7 @@ outside are counted and never taken as support.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
@@ -92,6 +92,15 @@ class Evidence:
 
 
 Measure = Callable[[Draws], Evidence]
+
+
+def listed(values: Iterable[float]) -> str:
+    """Numbers for a text.
+
+    >>> listed((1.0, 0.25, 1e-9))
+    '1, 0.25, 1e-09'
+    """
+    return ", ".join(f"{value:g}" for value in values)
 
 
 @dataclass(frozen=True, eq=False)

@@ -8,7 +8,7 @@ from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
 from loraone_theory.core.randomness import generator, normal
 
 EPS = np.finfo(np.float64).eps
-D, K, SAMPLES, RANK, ETA = 10, 8, 40, 3, 0.1
+D, K, SAMPLES, RANK, ETA, LOGGED = 10, 8, 40, 3, 0.1, 20
 
 
 def _start(draws: Draws, *, power: int, any_scale: bool = False) -> Evidence:
@@ -57,12 +57,12 @@ def _logged(draws: Draws, *, lag: int) -> Evidence:
         X = np.sqrt(D) * np.eye(D)  # XᵀX/N = I
         A, B = normal(rng, D, RANK), np.zeros((RANK, K))
         risks, losses = [], []
-        for _ in range(20 + lag):
+        for _ in range(LOGGED + lag):
             E = A @ B - shift
             risks.append((E**2).sum() / 2)
             losses.append(((X @ E) ** 2).sum() / (2 * D))
             A, B = A - ETA / D * E @ B.T, B - ETA / D * A.T @ E
-        pairs = zip(risks[:20], losses[lag : 20 + lag], strict=True)
+        pairs = zip(risks[:LOGGED], losses[lag : LOGGED + lag], strict=True)
         found.append(max(abs(loss / risk - 1) for risk, loss in pairs))
     return Evidence(
         np.array(found), 0.0, tolerance=EPS * D * K, numbers={"mean": float(np.mean(found))}
@@ -128,7 +128,7 @@ CLAIMS = (
         reference=f"{_NOTEBOOK}, comparison cell",
         statement="Logged risk and loss agree where Σ̂ = I, risk at t and loss at t + 1.",
         hypotheses=("Σ̂ = I",),
-        how="20 steps of gradient descent written out; at one t they agree to rounding.",
+        how=f"{LOGGED} steps of gradient descent written out; at one t they agree to rounding.",
         kind="identity",
         measure=lambda draws: _logged(draws, lag=1),
         mutant_statement="risk at t and loss at t + 2",

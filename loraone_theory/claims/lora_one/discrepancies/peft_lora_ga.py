@@ -9,7 +9,7 @@ from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
 from loraone_theory.core.randomness import generator, normal
 from loraone_theory.problems.linear.problem import LinearProblem
 
-D, K, SAMPLES, RANK, GAMMA = 14, 12, 60, 3, 16.0
+D, K, SAMPLES, TRUE_RANK, RANK, GAMMA = 14, 12, 60, 8, 3, 16.0
 EPS = np.finfo(np.float64).eps
 
 
@@ -36,7 +36,7 @@ def _products(draws: Draws, *, any_scale: bool) -> Evidence:
     for seed in draws.seeds():
         rng = generator(seed, "4.8")
         X = normal(rng, SAMPLES, D)
-        for true_rank in (8, RANK):
+        for true_rank in (TRUE_RANK, RANK):
             shift = normal(rng, D, true_rank) @ normal(rng, true_rank, K)
             problem = LinearProblem.from_data(X, shift=shift)
             method = methods.lora_ga(gamma=GAMMA)
@@ -68,7 +68,7 @@ CLAIMS = (
         reference="LoRA-GA in PEFT, against its released code",
         statement="PEFT's A₀B₀ is that of LoRA-GA: ζ²U_{1:r}V_{r+1:2r}ᵀ with ζ = k^{1/4}/√γ.",
         hypotheses=("direction ArB2r, scale stable",),
-        how=f"PEFT's formulas written out, d = {D}, k = {K}, r = {RANK}, ∇L of rank 8.",
+        how=f"PEFT's formulas written out, d = {D}, k = {K}, r = {RANK}, ∇L of rank {TRUE_RANK}.",
         kind="identity",
         measure=lambda draws: _products(draws, any_scale=False),
         mutant_statement="up to one factor",

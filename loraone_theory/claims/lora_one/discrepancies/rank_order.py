@@ -7,7 +7,7 @@ import functools
 import numpy as np
 
 from loraone_theory import methods, predict
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed
 from loraone_theory.problems.linear.sampling import sample_linear
 
 D, SAMPLES, SCALES = 40, 640, (0.1, 0.5, 2.0, 10.0)
@@ -54,8 +54,9 @@ def _dependence(draws: Draws, *, reverse: bool) -> Evidence:
 
 
 _HOW = (
-    f"Floors of 3.5, d = k = {D}, N = {SAMPLES}, λ* = linspace(1, 0.25, 8), r ∈ {set(RANKS)}, "
-    f"√k/γ ∈ {set(SCALES)}."
+    f"Floors of derivations 3.5, d = k = {D}, N = {SAMPLES}, {len(SPECTRUM)} λ* spaced "
+    f"equally from {SPECTRUM[0]:g} to {SPECTRUM[-1]:g}, r = {listed(RANKS)}, √k/γ = "
+    f"{listed(SCALES)}."
 )
 
 CLAIMS = (

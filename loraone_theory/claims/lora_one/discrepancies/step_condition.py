@@ -10,12 +10,19 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
-D, TRUE_RANK, STEPS, ETA = 40, 4, 400, 0.9
+D, TRUE_RANK, KAPPA, STEPS, ETA = 40, 4, 3.0, 400, 0.9
+# N/d, that of the mutant, and what counts as converged.
+RATIO, FEWER, CONVERGED = 16, 4, 1e-6
 
 
 def _problem(draws: Draws, ratio: int) -> LinearProblem:
     return sample_linear(
-        d=D, k=D, true_rank=TRUE_RANK, samples=ratio * D, seeds=draws.seeds(), condition_number=3.0
+        d=D,
+        k=D,
+        true_rank=TRUE_RANK,
+        samples=ratio * D,
+        seeds=draws.seeds(),
+        condition_number=KAPPA,
     )
 
 
@@ -35,20 +42,22 @@ def _promised(draws: Draws, ratio: int) -> Evidence:
     numbers = {
         "mean of ‖Σ̂ − I‖_op": float(problem.covariance_deviation().mean()),
         "mean of the largest stable η": float(limit.mean()),
-        "share that converges": float((found <= 1e-6).mean()),
+        "share that converges": float((found <= CONVERGED).mean()),
         "share with η below the limit": float((limit > ETA).mean()),
     }
-    return Evidence(found, 1e-6, numbers=numbers)
+    return Evidence(found, CONVERGED, numbers=numbers)
 
 
 def _limited(draws: Draws, share: float) -> Evidence:
     """Each instance at `share` of its own stability limit."""
     found, limits = [], []
     for seed in draws.seeds():
-        problem = _problem(Draws(1, seed), 16)
+        problem = _problem(Draws(1, seed), RATIO)
         limits.append(float(predict.largest_stable_step(problem, "preconditioned")))
         found.append(_end(problem, share * limits[-1]))
-    return Evidence(np.concatenate(found), 1e-6, numbers={"mean limit": float(np.mean(limits))})
+    return Evidence(
+        np.concatenate(found), CONVERGED, numbers={"mean limit": float(np.mean(limits))}
+    )
 
 
 CLAIMS = (
@@ -58,12 +67,15 @@ CLAIMS = (
         title="Preconditioned GD converges for every η below 1",
         reference="Theorem 4.2 and Appendix C.3, the range of η, at the sample size of Eq. 8's use",
         statement=f"From Spectral-init preconditioned GD converges for η ∈ (c, 1): here η = {ETA}.",
-        hypotheses=("linear model", "r = r*", "N = 16d"),
-        how=f"d = k = {D}, N = {16 * D}, κ = 3, {STEPS} steps, ‖E_T‖_F ≤ 1e-6 ‖E_0‖_F.",
+        hypotheses=("linear model", "r = r*", f"N = {RATIO}d"),
+        how=(
+            f"d = k = {D}, N = {RATIO}d, κ = {KAPPA:g}, {STEPS} steps to "
+            f"‖E_T‖_F ≤ {CONVERGED:g} ‖E₀‖_F."
+        ),
         kind="bound",
-        measure=lambda draws: _promised(draws, 16),
-        mutant_statement="the same at N = 4d",
-        mutant=lambda draws: _promised(draws, 4),
+        measure=lambda draws: _promised(draws, RATIO),
+        mutant_statement=f"the same at N = {FEWER}d",
+        mutant=lambda draws: _promised(draws, FEWER),
         trials=60,
         smoke_trials=6,
         expected=Finding.VIOLATED,
@@ -80,7 +92,10 @@ CLAIMS = (
         reference="Appendix C.3; derivations 3.7",
         statement="From Spectral-init preconditioned GD converges for η < 2/λ_max((I + P_A)Σ̂).",
         hypotheses=("linear model", "r = r*", "η at 90 % of the limit"),
-        how=f"d = k = {D}, N = {16 * D}, κ = 3, {STEPS} steps, each instance at its own limit.",
+        how=(
+            f"d = k = {D}, N = {RATIO}d, κ = {KAPPA:g}, {STEPS} steps, each instance at its own "
+            "limit."
+        ),
         kind="bound",
         measure=lambda draws: _limited(draws, 0.9),
         mutant_statement="η at 110 % of the limit",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from loraone_theory import methods
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.problems.linear.sampling import sample_linear
 
 D, TRUE_RANK, RANK = 24, 6, 4
@@ -55,7 +55,10 @@ CLAIMS = (
             "letter, three meanings."
         ),
         hypotheses=(),
-        how=f"‖A₀B₀‖_op at γ = 2 and 8, k = 16 and 64, same X and U; d = {D}, r = {RANK}.",
+        how=(
+            f"‖A₀B₀‖_op at γ = {listed(GAMMAS)} and k = {listed(WIDTHS)}, same X and U; d = {D}, "
+            f"r = {RANK}."
+        ),
         kind="identity",
         measure=lambda draws: _exponents(draws, EXPONENTS),
         mutant_statement="γ means the same in all three: it multiplies",

@@ -12,7 +12,7 @@ from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.methods import Method
 from loraone_theory.problems.linear.sampling import sample_linear
 
-D, K, TRUE_RANK, RANK = 24, 18, 4, 3
+D, K, TRUE_RANK, RANK, RATIO = 24, 18, 4, 3, 16
 EPS = np.finfo(np.float64).eps
 
 
@@ -20,7 +20,7 @@ def _first_shift(draws: Draws, early: Method, today: Method) -> Evidence:
     """What each adds to W at t = 0: promised nothing, and the best rank-r part of G."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=TRUE_RANK, samples=16 * D, condition_number=3.0, seeds=seeds
+        d=D, k=K, true_rank=TRUE_RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds
     )
     U, S, V = linalg.truncated_svd(problem.one_step_gradient().dense(), RANK)
     step = U * S[..., None, :] @ V.mT
@@ -56,7 +56,7 @@ CLAIMS = (
             "gradient step away."
         ),
         hypotheses=(),
-        how=f"Linear model, d = {D}, k = {K}, N = {16 * D}, r = {RANK} < r* = {TRUE_RANK}.",
+        how=f"Linear model, d = {D}, k = {K}, N = {RATIO}d, r = {RANK} < r* = {TRUE_RANK}.",
         kind="identity",
         measure=lambda draws: _first_shift(draws, EARLY, TODAY),
         mutant_statement="the two names exchanged",

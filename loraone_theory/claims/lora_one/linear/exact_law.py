@@ -18,6 +18,7 @@ from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 
 D, K, TRUE_RANK, RANK, SAMPLES, STEPS = 24, 9, 3, 5, 60, 60
+KAPPA = 3.0
 # Probability of a false alarm of one comparison: 2 exp(−n D²) <= LEVEL for two samples of n.
 LEVEL = 1e-6
 
@@ -58,7 +59,7 @@ def _same_law(draws: Draws, *, wrong: bool) -> Evidence:
     """Kolmogorov–Smirnov distances of five statistics, directly sampled against exact-law."""
     seeds, others = draws.seeds(), draws.seeds(block=1)
     with_X, free = (
-        sample(d=D, k=K, true_rank=TRUE_RANK, samples=SAMPLES, condition_number=3.0, seeds=some)
+        sample(d=D, k=K, true_rank=TRUE_RANK, samples=SAMPLES, condition_number=KAPPA, seeds=some)
         for sample, some in ((sample_linear, seeds), (sample_linear_matrix_free, others))
     )
     if wrong:
@@ -88,7 +89,8 @@ CLAIMS = (
         ),
         hypotheses=("Gaussian inputs", "a rotation-equivariant rule and initialisation"),
         how=(
-            f"d = {D}, N = {SAMPLES}, κ = 3, GD from LoRA-init: the laws of five statistics from X "
+            f"d = {D}, N = {SAMPLES}, κ = {KAPPA:g}, GD from LoRA-init: the laws of five "
+            "statistics from X "
             "and without X; each Kolmogorov–Smirnov distance against the value that equal laws "
             f"exceed with probability {LEVEL:g} (Dvoretzky–Kiefer–Wolfowitz)."
         ),

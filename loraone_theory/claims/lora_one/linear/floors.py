@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory import methods, predict
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.dynamics.loop import simulate
@@ -16,14 +16,20 @@ from loraone_theory.problems.linear.covariance import Dense
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
-D, TRUE_RANK, RATIO = 100, 8, 16
+D, TRUE_RANK, RATIO, STEPS, RANKS = 100, 8, 16, 3000, (4, 8, 16)
+SPECTRUM = tuple(np.linspace(1, 0.25, TRUE_RANK).tolist())
+# Of a smoke run.
+SMALL, FEWER_STEPS, FEWER_RANKS = 40, 1500, (4, 16)
+GAMMA = 4.0
+OFFSET = f"LoRA-GA, γ = {GAMMA:g}"
+FEWER = ("LoRA-One", OFFSET, "LoRA-SB")
 EPS = np.finfo(np.float64).eps
 METHODS = {
     "LoRA": lambda: methods.lora(),
     "LoRA-One": lambda: methods.lora_one(),
     "LoRA-One, damped preconditioner": lambda: methods.lora_one_preconditioned(),
     "LoRA+": lambda: methods.lora_plus(ratio=4.0),
-    "LoRA-GA, γ = 4": lambda: methods.lora_ga(gamma=4.0),
+    OFFSET: lambda: methods.lora_ga(gamma=GAMMA),
     "LoRA-SB": lambda: methods.lora_sb(),
 }
 
@@ -35,7 +41,7 @@ def _instances(draws: Draws, width: int) -> tuple[LinearProblem, tuple[int, ...]
         k=width,
         true_rank=TRUE_RANK,
         samples=RATIO * width,
-        spectrum=np.linspace(1, 0.25, TRUE_RANK).tolist(),
+        spectrum=SPECTRUM,
         seeds=seeds,
     )
     return problem, seeds
@@ -43,7 +49,7 @@ def _instances(draws: Draws, width: int) -> tuple[LinearProblem, tuple[int, ...]
 
 def _end(problem: LinearProblem, method: Method, rank: int, seeds: tuple[int, ...]) -> Tensor:
     """Losses at three equally spaced late times, (3, n)."""
-    steps = 3000 if problem.d == D else 1500
+    steps = STEPS if problem.d == D else FEWER_STEPS
     # The preconditioned rule needs some damping wherever r exceeds the rank of what is left.
     run = simulate(
         problem,
@@ -61,14 +67,14 @@ def _end(problem: LinearProblem, method: Method, rank: int, seeds: tuple[int, ..
 
 def _reached(draws: Draws, *, offset: bool) -> Evidence:
     """Final losses against floors, in units of ½‖Σ̂^{1/2}Δ‖²; `offset` False forgets it in T."""
-    width = 40 if draws.smoke else D
+    width = SMALL if draws.smoke else D
     problem, seeds = _instances(draws, width)
     unit = problem.loss(Factors(0 * problem.shift.A, problem.shift.B))
-    names = ["LoRA-One", "LoRA-GA, γ = 4", "LoRA-SB"] if draws.smoke else list(METHODS)
+    names = list(FEWER) if draws.smoke else list(METHODS)
     found, promised, allowed, numbers = [], [], [], {}
-    for name in names if offset else ["LoRA-GA, γ = 4"]:
+    for name in names if offset else [OFFSET]:
         farthest = 0.0
-        for rank in (4, 16) if draws.smoke else (4, 8, 16):
+        for rank in FEWER_RANKS if draws.smoke else RANKS:
             method = METHODS[name]()
             floor = predict.floor(problem, method, rank=rank, seeds=seeds)
             if not offset:
@@ -78,7 +84,7 @@ def _reached(draws: Draws, *, offset: bool) -> Evidence:
             promised.append(floor / unit)
             allowed.append(_still_to_fall(losses) / unit + EPS * width)
             farthest = max(farthest, float((found[-1] - promised[-1]).abs().max()))
-            if name in ("LoRA-One", "LoRA-GA, γ = 4", "LoRA-SB") and rank < 16:
+            if name in FEWER and rank < RANKS[-1]:
                 numbers[f"mean loss reached, {name}, r = {rank}"] = float(losses[-1].mean())
         numbers[f"largest distance from the floor / loss at the start, {name}"] = farthest
     return Evidence(
@@ -132,14 +138,14 @@ def _below(draws: Draws, *, strength: float) -> Evidence:
 
 def _scale(draws: Draws, *, rank: int) -> Evidence:
     """LoRA-GA's floor minus LoRA-One's at γ = 4, in units of the loss at the start."""
-    problem, seeds = _instances(draws, 40 if draws.smoke else D)
+    problem, seeds = _instances(draws, SMALL if draws.smoke else D)
     unit = problem.loss(Factors(0 * problem.shift.A, problem.shift.B))
     one = predict.floor(problem, "lora-one", rank=rank)
     numbers = {"LoRA-One": float(one.mean())}
     for gamma in (1.0, 4.0, 16.0, 64.0, 256.0):
         ga = predict.floor(problem, methods.lora_ga(gamma=gamma), rank=rank, seeds=seeds)
         numbers[f"LoRA-GA, γ = {gamma:g}"] = float(ga.mean())
-        if gamma == 4.0:
+        if gamma == GAMMA:
             gap = (ga - one) / unit
     return Evidence(lhs=gap.numpy(), rhs=0.0, tolerance=EPS * D, numbers=numbers)
 
@@ -151,14 +157,17 @@ CLAIMS = (
         title="Runs land on the predicted floors",
         reference="derivations 3.5",
         statement=(
-            "The least loss is ½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) with T = Δ + offset for methods that train "
+            "The least loss is ½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) with T = Δ + offset for methods that "
+            "train "
             "A and B, and the least-squares value over R for A R B; gradient descent reaches it."
         ),
         hypotheses=("linear model",),
         how=(
-            f"3000 steps of six methods at r = 4, 8, 16, r* = {TRUE_RANK}, d = k = {D} (smoke: "
-            "1500, three, 40), N = 16d, λ* = linspace(1, 1/4, 8); final loss against floor within "
-            "what a geometric tail through the last losses still falls."
+            f"{STEPS} steps of {len(METHODS)} methods at r = {listed(RANKS)}, r* = {TRUE_RANK}, "
+            f"d = k = {D} (in a smoke run {FEWER_STEPS} of {len(FEWER)} at r = "
+            f"{listed(FEWER_RANKS)} and d = {SMALL}), N = {RATIO}d, λ* equally spaced from "
+            f"{SPECTRUM[0]:g} to {SPECTRUM[-1]:g}; final loss against floor within what a "
+            "geometric tail through the last losses still falls."
         ),
         kind="identity",
         measure=lambda draws: _reached(draws, offset=True),
@@ -191,11 +200,14 @@ CLAIMS = (
         reference="derivations 3.5; Sec. 5, Fig. 4",
         statement="At r = r*/2 and γ = 4 LoRA-GA's floor lies below LoRA-One's.",
         hypotheses=("linear model", "r < r*", "a large offset"),
-        how=f"Floors at r = 4, r* = {TRUE_RANK}, over γ; sizes as for lora-one/linear/floors.",
+        how=(
+            f"Floors at r = {RANKS[0]}, r* = {TRUE_RANK}, over γ; sizes as for "
+            "lora-one/linear/floors."
+        ),
         kind="bound",
-        measure=lambda draws: _scale(draws, rank=4),
+        measure=lambda draws: _scale(draws, rank=RANKS[0]),
         mutant_statement="the same at r = r*",
-        mutant=lambda draws: _scale(draws, rank=8),
+        mutant=lambda draws: _scale(draws, rank=TRUE_RANK),
         trials=20,
         smoke_trials=3,
         explanation="So Fig. 4's order of methods depends on LoRA-GA's scale for r < r*.",

@@ -20,7 +20,9 @@ from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
 D, K, RANK, STEPS, RATE, RATIO = 14, 11, 3, 25, 0.1, 4.0
+SAMPLES_RATIO, KAPPA, STRETCH = 8, 2.0, 3.0
 GA_RANK = 2
+GA_TRUE_RANK = 2 * GA_RANK
 # Methods whose start is made of the problem, or is zero.
 OWN = ("lora-one", "lora-one-preconditioned", "lora-sb", "full")
 EPS = np.finfo(np.float64).eps
@@ -30,7 +32,7 @@ def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
     """Instances with N = 8d, κ = 2, and factors of full rank near Spectral-init."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=RANK, samples=8 * D, condition_number=2.0, seeds=seeds
+        d=D, k=K, true_rank=RANK, samples=SAMPLES_RATIO * D, condition_number=KAPPA, seeds=seeds
     )
     A, B = methods.lora_one().init(problem, RANK, (0,)).trainable
     A = A + 0.1 * per_seed(lambda rng: normal(rng, D, RANK), seeds, "gauge A", A)
@@ -121,7 +123,12 @@ def _own_starts(draws: Draws, *, signed: bool) -> Evidence:
     """LoRA-GA's own starts in both frames, `signed`: with the signs of the first in the second."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=2 * GA_RANK, samples=8 * D, condition_number=2.0, seeds=seeds
+        d=D,
+        k=K,
+        true_rank=GA_TRUE_RANK,
+        samples=SAMPLES_RATIO * D,
+        condition_number=KAPPA,
+        seeds=seeds,
     )
     turned, O1, O2 = _rotated(problem, seeds)
     method = methods.lora_ga()
@@ -179,9 +186,15 @@ def _rotation(draws: Draws, names: tuple[str, ...]) -> Evidence:
     )
 
 
-_SIZES = f"d = {D}, k = {K}, r = r* = {RANK}, N = 8d, κ = 2, {STEPS} steps of η = {RATE}, unreduced"
+_SIZES = (
+    f"d = {D}, k = {K}, r = r* = {RANK}, N = {SAMPLES_RATIO}d, κ = {KAPPA:g}, {STEPS} steps of η "
+    f"= {RATE}, unreduced"
+)
 _GIVEN = ("lora", "lora-momentum", "p-lora", "lora+", "lora-pro")
-_GA_SIZES = f"d = {D}, k = {K}, 2r = r* = {2 * GA_RANK}, N = 8d, κ = 2, {STEPS} steps of η = {RATE}"
+_GA_SIZES = (
+    f"d = {D}, k = {K}, r = {GA_RANK}, r* = {GA_TRUE_RANK}, N = {SAMPLES_RATIO}d, κ = {KAPPA:g}, "
+    f"{STEPS} steps of η = {RATE}"
+)
 
 CLAIMS = (
     Claim(
@@ -193,11 +206,11 @@ CLAIMS = (
             "Preconditioned GD from (A₀Q, Q⁻¹B₀) has the same A_tB_t for every invertible Q."
         ),
         hypotheses=("A_t, B_t of full rank r", "no damping"),
-        how=f"Two runs with a Q of condition number 9; {_SIZES}.",
+        how=f"Two runs, singular values of Q between {STRETCH:g} and its inverse; {_SIZES}.",
         kind="identity",
-        measure=lambda draws: _gauge(draws, "p-lora", stretch=3.0),
+        measure=lambda draws: _gauge(draws, "p-lora", stretch=STRETCH),
         mutant_statement="the same of gradient descent",
-        mutant=lambda draws: _gauge(draws, "lora", stretch=3.0),
+        mutant=lambda draws: _gauge(draws, "lora", stretch=STRETCH),
         trials=300,
         smoke_trials=20,
         derivation="3.1",

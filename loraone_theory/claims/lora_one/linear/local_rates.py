@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loraone_theory import predict
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
@@ -23,6 +23,11 @@ EPS = np.finfo(np.float64).eps
 # Relative size of the displacement from the solution: second-order terms are of this size, and
 # rounding of E of size eps over it.
 NEAR = 1e-7
+CONDITION_NUMBERS, LEARNING_RATES = (1.0, 10.0), (0.2, 0.5, 0.9)
+# Of the claim on κ: all against the first.
+SPREAD, SPREAD_RATE = (1.0, 3.0, 10.0, 30.0), 0.2
+# Of the tails: d, and the ‖E_t‖_F between which they are measured.
+TAIL_WIDTH, LOW, HIGH = 60, 1e-12, 1e-6
 
 
 def _instances(draws: Draws, kappa: float, width: int = D) -> LinearProblem:
@@ -55,32 +60,28 @@ def _slow_mode(problem: LinearProblem, rule: RuleName, fastest: bool) -> tuple[T
     return A, B, v / torch.linalg.vector_norm(v, dim=-2, keepdim=True), V[..., [column]]
 
 
+def _growth(problem: LinearProblem, rule: RuleName, rate: float, fastest: bool) -> Tensor:
+    """‖E₁‖/‖E₀‖ of one step from `NEAR` along an extreme mode."""
+    A, B, v, w = _slow_mode(problem, rule, fastest)
+    # E = A'B − Δ is exactly NEAR·v wᵀ with w in the row space of B.
+    moved = Factors(A + NEAR * v @ (torch.linalg.pinv(B).mT @ w).mT, B)
+    run = simulate(
+        problem, "p-lora" if rule == "preconditioned" else "lora", rank=TRUE_RANK,
+        learning_rate=rate, steps=1, initial=moved, record=("error",), reduce="never",
+    )  # fmt: skip
+    return run["error"][1] / run["error"][0]
+
+
 def _contraction(draws: Draws, rule: RuleName, *, isotropic: bool) -> Evidence:
     """‖E₁‖/‖E₀‖ of one step along the slowest and the fastest mode, for three κ and two η.
 
     `isotropic` promises the rates of Σ̂ = I instead: max(|1 − η|, |1 − 2η|).
     """
     found, promised, allowed, numbers = [], [], [], {}
-    name = "p-lora" if rule == "preconditioned" else "lora"
-    for kappa in (1.0, 10.0):
+    for kappa in CONDITION_NUMBERS:
         problem = _instances(draws, kappa)
-        for rate in (0.2, 0.5, 0.9):
-            growth = []
-            for fastest in (False, True):
-                A, B, v, w = _slow_mode(problem, rule, fastest)
-                # E = A'B − Δ is exactly NEAR·v wᵀ with w in the row space of B.
-                moved = Factors(A + NEAR * v @ (torch.linalg.pinv(B).mT @ w).mT, B)
-                run = simulate(
-                    problem,
-                    name,
-                    rank=TRUE_RANK,
-                    learning_rate=rate,
-                    steps=1,
-                    initial=moved,
-                    record=("error",),
-                    reduce="never",
-                )
-                growth.append(run["error"][1] / run["error"][0])
+        for rate in LEARNING_RATES:
+            growth = [_growth(problem, rule, rate, fastest) for fastest in (False, True)]
             found.append(torch.stack(growth).amax(0))
             if isotropic:
                 promised.append(torch.full_like(found[-1], max(abs(1 - rate), abs(1 - 2 * rate))))
@@ -105,11 +106,10 @@ def _tail(draws: Draws, rule: RuleName, kappa: float, rate: float, *, wrong: boo
 
     `wrong` promises the rate at ten times κ (gradient descent) or at η/2 (preconditioned).
     """
-    problem = _instances(draws, kappa, width=60)
+    problem = _instances(draws, kappa, width=TAIL_WIDTH)
     predicted = predict.local_rate(problem, rule, learning_rate=rate)
     slowest = float(predicted.max())
-    high, low = 1e-6, 1e-12
-    steps = int(1.2 * math.log(low * 1e-2) / math.log(slowest)) + 50
+    steps = int(1.2 * math.log(LOW * 1e-2) / math.log(slowest)) + 50
     run = simulate(
         problem,
         "lora-one" if rule == "gd" else "lora-one-preconditioned",
@@ -120,14 +120,14 @@ def _tail(draws: Draws, rule: RuleName, kappa: float, rate: float, *, wrong: boo
         reduce="never",
     )
     errors = run["error"].numpy()
-    measured = stats.decay_rate(errors, low=low, high=high)
+    measured = stats.decay_rate(errors, low=LOW, high=HIGH)
     if wrong and rule == "gd":
         predicted = predict.local_rate(
-            _instances(draws, 10 * kappa, width=60), rule, learning_rate=rate
+            _instances(draws, 10 * kappa, width=TAIL_WIDTH), rule, learning_rate=rate
         )
     elif wrong:
         predicted = predict.local_rate(problem, rule, learning_rate=rate / 2)
-    start = float(np.argmax(errors < high, axis=0).min())
+    start = float(np.argmax(errors < HIGH, axis=0).min())
     # The spectrum of Σ̂ ends like a square root, so ‖E_t‖² ~ ρ^{2t}t^{−3/2} and the slope of
     # log‖E_t‖ is off by 3/(4t), at most that of the window's first step.
     allowance = 0.75 / start
@@ -144,27 +144,13 @@ def _tail(draws: Draws, rule: RuleName, kappa: float, rate: float, *, wrong: boo
 
 
 def _spread(draws: Draws, rule: RuleName) -> Evidence:
-    """One-step contraction along the slowest mode at κ = 1, 3, 10, 30, against that at κ = 1."""
+    """One-step contraction along the slowest mode, at each κ against that at the first."""
     found, numbers = [], {}
-    rate = 0.2
-    for kappa in (1.0, 3.0, 10.0, 30.0):
-        problem = _instances(draws, kappa)
-        A, B, v, w = _slow_mode(problem, rule, False)
-        moved = Factors(A + NEAR * v @ (torch.linalg.pinv(B).mT @ w).mT, B)
-        run = simulate(
-            problem,
-            "p-lora" if rule == "preconditioned" else "lora",
-            rank=TRUE_RANK,
-            learning_rate=rate,
-            steps=1,
-            initial=moved,
-            record=("error",),
-            reduce="never",
-        )
-        found.append(run["error"][1] / run["error"][0])
-        numbers[f"(1 − rate)/η at κ = {kappa:g}"] = float((1 - found[-1]).mean()) / rate
+    for kappa in SPREAD:
+        found.append(_growth(_instances(draws, kappa), rule, SPREAD_RATE, False))
+        numbers[f"(1 − rate)/η at κ = {kappa:g}"] = float((1 - found[-1]).mean()) / SPREAD_RATE
     same = torch.stack(found[1:])
-    kappas = np.repeat([3.0, 10.0, 30.0], same.shape[1])
+    kappas = np.repeat(SPREAD[1:], same.shape[1])
     return Evidence(
         lhs=same.flatten().numpy(),
         rhs=found[0].expand_as(same).flatten().numpy(),
@@ -194,7 +180,8 @@ def _mode_claim(id: str, alias: str, rule: RuleName, title: str) -> Claim:
         hypotheses=_HYPOTHESES,
         how=(
             f"One unreduced step from {NEAR:g} along the extreme modes; d = {D}, k = {K}, "
-            f"r* = {TRUE_RANK}, N = {RATIO}d, κ ∈ {{1, 10}}, η ∈ {{0.2, 0.5, 0.9}}."
+            f"r* = {TRUE_RANK}, N = {RATIO}d, κ = {listed(CONDITION_NUMBERS)}, "
+            f"η = {listed(LEARNING_RATES)}."
         ),
         kind="identity",
         measure=lambda draws: _contraction(draws, rule, isotropic=False),
@@ -216,7 +203,10 @@ def _tail_claim(
         reference="derivations 3.7; App. C.2, C.3",
         statement="‖E_{t+1}‖_F/‖E_t‖_F → max |1 − ημ| as t → ∞.",
         hypotheses=(*_HYPOTHESES, "Spectral-init"),
-        how=f"‖E_t‖_F from 1e-6 to 1e-12, unreduced; d = 60, k = {K}, N = {RATIO}d, η = {rate}.",
+        how=(
+            f"‖E_t‖_F from {HIGH:g} to {LOW:g}, unreduced; d = {TAIL_WIDTH}, k = {K}, "
+            f"N = {RATIO}d, η = {rate:g}."
+        ),
         kind="value",
         measure=lambda draws: _tail(draws, rule, kappa, rate, wrong=False),
         mutant_statement=broken,
@@ -243,8 +233,8 @@ CLAIMS = (
         statement="The local rate of preconditioned GD does not depend on S.",
         hypotheses=_HYPOTHESES,
         how=(
-            "The slowest mode at κ = 3, 10, 30 against κ = 1, η = 0.2; sizes as for "
-            "lora-one/linear/local-rates."
+            f"The slowest mode at κ = {listed(SPREAD[1:])} against κ = {SPREAD[0]:g}, "
+            f"η = {SPREAD_RATE:g}; sizes as for lora-one/linear/local-rates."
         ),
         kind="identity",
         measure=lambda draws: _spread(draws, "preconditioned"),

@@ -15,7 +15,7 @@ from loraone_theory.methods.rules.lora_pro import project
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
-D, K, TRUE_RANK, RANK, SCALE, GAMMA = 14, 11, 5, 3, 1.7, 4.0
+D, K, TRUE_RANK, RANK, SCALE, GAMMA, RATIO = 14, 11, 5, 3, 1.7, 4.0, 4
 # Small enough that the second-order part of a step shows in a difference quotient as FIRST_ORDER.
 STEP = 1e-6
 EPS = np.finfo(np.float64).eps
@@ -24,7 +24,7 @@ EPS = np.finfo(np.float64).eps
 def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=TRUE_RANK, samples=4 * D, condition_number=3.0, seeds=seeds
+        d=D, k=K, true_rank=TRUE_RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds
     )
     A = per_seed(lambda rng: normal(rng, D, RANK), seeds, "A", problem.like)
     B = per_seed(lambda rng: normal(rng, RANK, K), seeds, "B", problem.like)
@@ -174,7 +174,7 @@ def _move_evidence(found: Tensor, promised: Tensor, second: Tensor, rounding: Te
     )
 
 
-_SIZES = f"d = {D}, k = {K}, r* = {TRUE_RANK}, r = {RANK}, s = {SCALE}, N = 4d"
+_SIZES = f"d = {D}, k = {K}, r* = {TRUE_RANK}, r = {RANK}, s = {SCALE}, N = {RATIO}d"
 
 CLAIMS = (
     Claim(

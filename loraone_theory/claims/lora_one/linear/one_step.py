@@ -13,16 +13,17 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
-D, K, RANK = 16, 12, 3
+D, K, RANK, RATIO = 16, 12, 3, 3
+WIDER = RANK + 1
 RATES = (0.05, 0.4)
 EPS = np.finfo(np.float64).eps
 
 
 def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
-    """Instances with N = 3d and Gaussian factors of their own."""
+    """Instances with N = {RATIO}d and Gaussian factors of their own."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=RANK, samples=3 * D, condition_number=3.0, seeds=seeds
+        d=D, k=K, true_rank=RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds
     )
     A = per_seed(lambda rng: normal(rng, D, RANK), seeds, "A", problem.like)
     B = per_seed(lambda rng: normal(rng, RANK, K), seeds, "B", problem.like)
@@ -123,10 +124,10 @@ def _spectral_balance(draws: Draws, *, uneven: float) -> Evidence:
     """‖D₀‖_F at Spectral-init, relative to ‖G‖; `uneven` moves a share of S from A to B."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=RANK, samples=3 * D, condition_number=3.0, seeds=seeds
+        d=D, k=K, true_rank=RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds
     )
     run = simulate(
-        problem, "lora-one", rank=RANK + 1, learning_rate=0.1, steps=1, record=(), reduce="never"
+        problem, "lora-one", rank=WIDER, learning_rate=0.1, steps=1, record=(), reduce="never"
     )
     A, B = (1 + uneven) * run.initial.A, run.initial.B / (1 + uneven)
     gap = torch.linalg.matrix_norm(A.mT @ A - B @ B.mT)
@@ -135,7 +136,7 @@ def _spectral_balance(draws: Draws, *, uneven: float) -> Evidence:
 
 
 _HYPOTHESES = ("linear model",)
-_HOW = f"One unreduced step at d = {D}, k = {K}, r = r* = {RANK}, N = 3d, η ∈ {set(RATES)}."
+_HOW = f"One unreduced step at d = {D}, k = {K}, r = r* = {RANK}, N = {RATIO}d, η ∈ {set(RATES)}."
 
 CLAIMS = (
     Claim(
@@ -193,7 +194,7 @@ CLAIMS = (
         reference="derivations 3.4",
         statement="A₀ᵀA₀ = B₀B₀ᵀ at Spectral-init.",
         hypotheses=("Spectral-init",),
-        how=f"d = {D}, k = {K}, r* = {RANK}, r = r* + 1, N = 3d.",
+        how=f"d = {D}, k = {K}, r* = {RANK}, r = {WIDER}, N = {RATIO}d.",
         kind="identity",
         measure=lambda draws: _spectral_balance(draws, uneven=0.0),
         mutant_statement="one part in a million of A moved to B",

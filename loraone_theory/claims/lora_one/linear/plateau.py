@@ -10,11 +10,14 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.sampling import sample_linear
 
 D, TRUE_RANK, RANK, RATIO, RATE, STD = 100, 4, 8, 16, 0.25, 1e-3
+STEPS, SMALL = 1200, 40
+# Of the dip: η, and α² beside the claimed one.
+DIP_RATE, DIP_STDS = 1 / 64, (1e-2, 1e-3, 1e-4)
 
 
 def _settled(draws: Draws, *, unaligned: bool) -> Evidence:
     """Final alignment with U(G) against sinΘ(U(Δ), U(G)), or against 0 (alignment kept)."""
-    width, seeds = 40 if draws.smoke else D, draws.seeds()
+    width, seeds = SMALL if draws.smoke else D, draws.seeds()
     problem = sample_linear(
         d=width, k=width, true_rank=TRUE_RANK, samples=RATIO * width, seeds=seeds
     )
@@ -23,7 +26,7 @@ def _settled(draws: Draws, *, unaligned: bool) -> Evidence:
         "lora",
         rank=RANK,
         learning_rate=RATE,
-        steps=1200,
+        steps=STEPS,
         seeds=seeds,
         init_std=STD,
         record=("left_alignment", "error"),
@@ -53,18 +56,18 @@ def _settled(draws: Draws, *, unaligned: bool) -> Evidence:
 
 def _dips(draws: Draws, *, std: float) -> Evidence:
     """Best alignment on the way against half of the plateau."""
-    width, seeds = 40 if draws.smoke else D, draws.seeds()
+    width, seeds = SMALL if draws.smoke else D, draws.seeds()
     problem = sample_linear(
         d=width, k=width, true_rank=TRUE_RANK, samples=RATIO * width, seeds=seeds
     )
     numbers, kept = {}, None
-    sizes = [std] if std > 0.01 or draws.smoke else [1e-2, 1e-3, 1e-4]
+    sizes = (std,) if std > 0.01 or draws.smoke else DIP_STDS
     for alpha in sizes:
         run = simulate(
             problem,
             "lora",
             rank=RANK,
-            learning_rate=1 / 64,
+            learning_rate=DIP_RATE,
             steps=800,
             seeds=seeds,
             init_std=alpha,
@@ -92,8 +95,8 @@ CLAIMS = (
         ),
         hypotheses=_HYPOTHESES,
         how=(
-            f"d = k = {D} (smoke: 40), N = 16d, r* = {TRUE_RANK}, r = {RANK}, α = {STD:g}, "
-            f"η = {RATE}, t = 1200."
+            f"d = k = {D} ({SMALL} in a smoke run), N = {RATIO}d, r* = {TRUE_RANK}, r = {RANK}, "
+            f"α = {STD:g}, η = {RATE}, t = {STEPS}."
         ),
         kind="identity",
         measure=lambda draws: _settled(draws, unaligned=True),
@@ -110,9 +113,12 @@ CLAIMS = (
         reference="derivations 3.6",
         statement="min_t ‖U_{r*,⊥}(G)ᵀU_{r*}(A_t)‖_op is below half of the plateau.",
         hypotheses=(*_HYPOTHESES, "α ≤ 1e-3"),
-        how=f"d = k = {D} (smoke: 40), N = 16d, r* = {TRUE_RANK}, r = {RANK}, α = 1e-3, η = 1/64.",
+        how=(
+            f"d = k = {D} ({SMALL} in a smoke run), N = {RATIO}d, r* = {TRUE_RANK}, r = {RANK}, "
+            f"α = {STD:g}, η = {DIP_RATE:g}."
+        ),
         kind="bound",
-        measure=lambda draws: _dips(draws, std=1e-3),
+        measure=lambda draws: _dips(draws, std=STD),
         mutant_statement="the same at α = 0.1",
         mutant=lambda draws: _dips(draws, std=0.1),
         trials=30,

@@ -18,7 +18,7 @@ from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import Reduction, reduce
 
 D, K, TRUE_RANK, RANK, RATIO, STEPS, RATE = 20, 16, 3, 5, 8, 120, 0.2
-WIDE, WIDE_STEPS = 100, 1500
+WIDE, WIDE_RATIO, WIDE_STEPS = 100, 16, 1500
 EPS = np.finfo(np.float64).eps
 
 
@@ -109,7 +109,7 @@ def _reduced(draws: Draws, *, forget: bool = False, population: bool = False) ->
 
 
 def _wide(seeds: tuple[int, ...]) -> Tensor:
-    X, W, shift = _instances(seeds, WIDE, WIDE, 16 * WIDE)
+    X, W, shift = _instances(seeds, WIDE, WIDE, WIDE_RATIO * WIDE)
     problem = LinearProblem.from_data(X, shift=shift, pretrained=W)
     start = Factors(*methods.lora(init_std=0.1).init(problem, RANK, seeds).trainable)
     run = simulate(
@@ -140,7 +140,7 @@ CLAIMS = (
             "diagonal Σ̂ and k = m."
         ),
         hypotheses=("linear model, noiseless labels", "a rotation-equivariant rule"),
-        how=f"{_HOW} One more instance at d = k = {WIDE}, N = 16d, {WIDE_STEPS} steps.",
+        how=f"{_HOW} One more instance at d = k = {WIDE}, N = {WIDE_RATIO}d, {WIDE_STEPS} steps.",
         kind="identity",
         measure=_reduced,
         mutant_statement="the rows of B₀ left out of the basis",

@@ -6,10 +6,11 @@ import math
 
 import numpy as np
 
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.problems.linear.sampling import sample_linear_matrix_free
 
 D = 1000
+WIDTHS, SMALL_WIDTHS, RATIO, CONDITION_NUMBERS = (100, 1000, 10_000), (100, 1000), 16, (1, 2, 4, 8)
 
 
 def _edge(ratio: float) -> float:
@@ -42,10 +43,10 @@ def _deviations(draws: Draws, ratio: float, block: int, d: int = D) -> np.ndarra
 
 def _concentrates(draws: Draws, *, squared: bool) -> Evidence:
     """ε against (1 + √(d/N))² − 1 at N/d = 16, over three widths; the mutant drops the square."""
-    ratio = 16.0
+    ratio = float(RATIO)
     promised = _edge(ratio) if squared else ratio**-0.5
     found, allowed, numbers = [], [], {"edge": _edge(ratio)}
-    for block, d in enumerate((100, 1000) if draws.smoke else (100, 1000, 10_000)):
+    for block, d in enumerate(SMALL_WIDTHS if draws.smoke else WIDTHS):
         values = _deviations(draws, ratio, block, d)
         found.append(values)
         allowed.append(np.full(len(values), 3 * _allowance(d, ratio)))
@@ -59,7 +60,7 @@ def _concentrates(draws: Draws, *, squared: bool) -> Evidence:
 def _threshold(draws: Draws, *, power: int) -> Evidence:
     """2κε at the N/d promised for κ; the mutant lets N/d grow like κ instead of κ²."""
     found, allowed, numbers = [], [], {}
-    for block, kappa in enumerate((1.0, 2.0, 4.0, 8.0)):
+    for block, kappa in enumerate(map(float, CONDITION_NUMBERS)):
         ratio = _needed(kappa) if power == 2 else _needed(1.0) * kappa
         values = 2 * kappa * _deviations(draws, ratio, block)
         found.append(values)
@@ -79,7 +80,7 @@ CLAIMS = (
         reference="derivations 3.8; Eq. 8",
         statement="‖Σ̂ − I‖_op = (1 + √(d/N))² − 1 + O(d^{−2/3}); 0.5625 at N = 16d.",
         hypotheses=("Gaussian inputs",),
-        how=f"Exact-law instances at N = 16d, d ∈ {{100, 1000, 10000}}; allowed is {_ALLOWED}.",
+        how=f"Exact-law instances, N = {RATIO}d, d = {listed(WIDTHS)}; allowed is {_ALLOWED}.",
         kind="identity",
         measure=lambda draws: _concentrates(draws, squared=True),
         mutant_statement="√(d/N), without the square",
@@ -98,7 +99,11 @@ CLAIMS = (
             "16κ² for large κ."
         ),
         hypotheses=("Gaussian inputs",),
-        how=f"2κ‖Σ̂ − I‖_op at that N/d for κ = 1, 2, 4, 8, d = {D}; allowed is {_ALLOWED}.",
+        how=(
+            f"‖Σ̂ − I‖_op over the bound at that N/d for κ = {listed(CONDITION_NUMBERS)}, d = "
+            f"{D}; allowed is "
+            f"{_ALLOWED}."
+        ),
         kind="identity",
         measure=lambda draws: _threshold(draws, power=2),
         mutant_statement="N of order κd",

@@ -3,19 +3,21 @@
 from __future__ import annotations
 
 import functools
+import math
 from typing import NamedTuple
 
 import numpy as np
 
 from loraone_theory import predict
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.sampling import sample_linear
 
 D, K, SAMPLES, TRUE_RANK, ETA = 30, 20, 960, 3, 0.5
 # ‖E‖_F within which the tail is measured.
 LOW, HIGH = 1e-11, 1e-6
+CONDITION_NUMBERS, FEWER = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0), (1.0, 4.0, 16.0)
 
 
 class Rates(NamedTuple):
@@ -28,7 +30,7 @@ class Rates(NamedTuple):
 
 @functools.lru_cache(maxsize=1)
 def _rates(draws: Draws) -> Rates:
-    kappas = np.array([1.0, 4.0, 16.0] if draws.smoke else [1.0, 2.0, 4.0, 8.0, 16.0, 32.0])
+    kappas = np.array(FEWER if draws.smoke else CONDITION_NUMBERS)
     measured, predicted = [], []
     for kappa in kappas.tolist():
         problem = sample_linear(
@@ -53,9 +55,15 @@ def _slope(draws: Draws, *, promised: float) -> Evidence:
         for kappa, row in zip(rates.kappas, rates.measured, strict=True)
     }
     numbers["slope"] = float(slopes.mean())
-    # 1 − rate is ημ_min with μ_min = c/κ + O(1/κ²): the second term bends the slope by less than
-    # ln 1.2/ln 32 between κ = 1 and the rest.
-    return Evidence(slopes, promised, tolerance=0.05, numbers=numbers)
+    # The predicted (1 − rate)κ is constant up to R₁. The spectrum of Σ̂ ends like a square root, so
+    # the slope of ln‖E_t‖ is off by 3/(4t), relatively by R₂ over the window, whatever the rate.
+    # Where points of a regression over a span L move within R, its slope moves by 3R/(2L) at most.
+    scaled = np.log((1 - rates.predicted) * rates.kappas[:, None])
+    first, last = -math.log(HIGH), -math.log(LOW)
+    window = 0.75 * math.log(last / first) / (last - first)
+    bend = 1.5 * (float(np.ptp(scaled, axis=0).mean()) + window) / math.log(rates.kappas[-1])
+    numbers["allowance for the window"] = bend
+    return Evidence(slopes, promised, tolerance=bend, numbers=numbers)
 
 
 def _ratio(draws: Draws, *, blind: bool) -> Evidence:
@@ -70,7 +78,9 @@ def _ratio(draws: Draws, *, blind: bool) -> Evidence:
 
 
 _HYPOTHESES = ("linear model", "Spectral-init, r = r*, GD", "η below the stability limit")
-_SIZES = f"d = {D}, k = {K}, N = {SAMPLES}, r* = {TRUE_RANK}, η = {ETA}, κ = 1, 2, 4, …, 32"
+_SIZES = (
+    f"d = {D}, k = {K}, N = {SAMPLES}, r* = {TRUE_RANK}, η = {ETA}, κ = {listed(CONDITION_NUMBERS)}"
+)
 
 CLAIMS = (
     Claim(
@@ -80,11 +90,14 @@ CLAIMS = (
         reference="Appendix C.2",
         statement="‖E_t‖_F ∝ rateᵗ with 1 − rate ∝ 1/κ.",
         hypotheses=_HYPOTHESES,
-        how=f"{_SIZES}; tail rates between 1e-6 and 1e-11, slope in log–log per instance.",
+        how=(
+            f"{_SIZES}; tail rates of ‖E_t‖_F between {HIGH:g} and {LOW:g}, slope in log–log per "
+            "instance."
+        ),
         kind="value",
         measure=lambda draws: _slope(draws, promised=-1.0),
-        mutant_statement="1 − rate ∝ κ^{−0.9}",
-        mutant=lambda draws: _slope(draws, promised=-0.9),
+        mutant_statement="1 − rate ∝ κ^{−0.94}",
+        mutant=lambda draws: _slope(draws, promised=-0.94),
         trials=48,
         smoke_trials=12,
         derivation="3.7",
@@ -100,7 +113,7 @@ CLAIMS = (
             "E ↦ Σ̂E BᵀB + AAᵀΣ̂E on {AX + YB} at the balanced solution."
         ),
         hypotheses=_HYPOTHESES,
-        how=f"{_SIZES}; (1 − measured)/(1 − predicted), prediction from Σ̂ and Δ alone.",
+        how=f"{_SIZES}; measured over predicted contraction, prediction from Σ̂ and Δ alone.",
         kind="value",
         measure=lambda draws: _ratio(draws, blind=False),
         mutant_statement="the rate at κ = 1 for every κ",

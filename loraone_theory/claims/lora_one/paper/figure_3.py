@@ -12,7 +12,7 @@ from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.problems.linear.sampling import sample_linear
 
 # LoRA-init needs room for its slowest draws: those with UᵀA₀ close to 0.
-SAMPLES, ETA, ALPHA, STEPS, ARRIVED = 32, 0.1, 0.5**0.5, 2000, 1e-6
+SAMPLES, ETA, SIZE, ALPHA, STEPS, ARRIVED = 32, 0.1, 1.0, 0.5**0.5, 2000, 1e-6
 
 
 def distance(a: np.ndarray, b: np.ndarray, shift: np.ndarray) -> np.ndarray:
@@ -46,7 +46,7 @@ def _arrival(run: Trajectory) -> np.ndarray:
 
 
 def _races(
-    draws: Draws, samples: int = SAMPLES, size: float = 1.0, std: float = ALPHA
+    draws: Draws, samples: int = SAMPLES, size: float = SIZE, std: float = ALPHA
 ) -> tuple[np.ndarray, ...]:
     """Distances at t = 0 and arrival steps of LoRA-init and Spectral-init, ‖Δ‖ = `size`."""
     seeds = draws.seeds(block=samples)
@@ -114,7 +114,7 @@ CLAIMS = (
         reference="Figure 3, whose text says significantly fewer steps; the factor is ours",
         statement="GD from Spectral-init takes at most half the steps, on at least half the draws.",
         hypotheses=("linear model", "d = 2, k = r = 1", "N = 4, ‖Δ‖ = √5, α = 1"),
-        how=f"η = {ETA}, steps until ‖AB − Δ‖_F ≤ 1e-6, as in the reference notebook.",
+        how=f"η = {ETA}, steps until ‖AB − Δ‖_F ≤ {ARRIVED:g}, as in the reference notebook.",
         kind="probability",
         measure=lambda draws: _significantly_fewer(draws, factor=0.5),
         mutant_statement="at most 0.4 times the steps",
@@ -140,8 +140,9 @@ CLAIMS = (
         ),
         hypotheses=("linear model", "d = 2, k = r = 1"),
         how=(
-            f"N = {SAMPLES}, ‖Δ‖ = 1, η = {ETA}, α = 1/√2; exact distance from the curve of "
-            "minimisers, steps until ‖AB − Δ‖_F ≤ 1e-6."
+            f"N = {SAMPLES}, ‖Δ‖ = {SIZE:g}, η = {ETA}, α = {ALPHA:.4g}; exact distance from the "
+            "curve "
+            f"of minimisers, steps until ‖AB − Δ‖_F ≤ {ARRIVED:g}."
         ),
         kind="probability",
         measure=lambda draws: _closer_and_sooner(draws, swapped=False),

@@ -18,6 +18,7 @@ TRUE_RANK = len(SPECTRUM)
 GAMMA = 6.0
 # "Ends lower" is judged as: on at least this share of instances.
 SHARE = 0.9
+RANKS, STEPS, LATE_STEPS, RATIO = (TRUE_RANK, 2 * TRUE_RANK), 400, 3000, 1e-12
 
 
 def _problem(seeds: tuple[int, ...]) -> LinearProblem:
@@ -34,8 +35,8 @@ def _final_loss(problem: LinearProblem, method: Method, rank: int, steps: int) -
 
 
 def _reached(draws: Draws, ranks: tuple[int, ...]) -> Evidence:
-    """Final loss of LoRA-One against 1e-12 of the least of LoRA-GA's and LoRA-SB's."""
-    problem, steps = _problem(draws.seeds()), 400
+    """Final loss of LoRA-One against `RATIO` of the least of LoRA-GA's and LoRA-SB's."""
+    problem, steps = _problem(draws.seeds()), STEPS
     ours, others, numbers = [], [], {}
     rivals = {"LoRA-GA": methods.lora_ga(gamma=GAMMA), "LoRA-SB": methods.lora_sb()}
     for rank in ranks:
@@ -47,12 +48,12 @@ def _reached(draws: Draws, ranks: tuple[int, ...]) -> Evidence:
             floors = predict.floor(problem, rival, rank=rank).numpy()
             numbers[f"mean final loss, {name}, r = {rank}"] = float(loss.mean())
             numbers[f"mean floor, {name}, r = {rank}"] = float(floors.mean())
-    return Evidence(np.concatenate(ours), 1e-12 * np.concatenate(others), numbers=numbers)
+    return Evidence(np.concatenate(ours), RATIO * np.concatenate(others), numbers=numbers)
 
 
 def _below(draws: Draws, rank: int) -> Evidence:
     """Final loss of LoRA-One against that of LoRA-GA, with their floors."""
-    problem, steps = _problem(draws.seeds()), 3000
+    problem, steps = _problem(draws.seeds()), LATE_STEPS
     one, rival = methods.lora_one(), methods.lora_ga(gamma=GAMMA)
     ours, other = (_final_loss(problem, method, rank, steps) for method in (one, rival))
     numbers = {
@@ -65,7 +66,9 @@ def _below(draws: Draws, rank: int) -> Evidence:
     return Evidence(ours, other, probability=SHARE, numbers=numbers)
 
 
-_SIZES = f"d = k = {D}, N = {SAMPLES}, λ* from 1 to 0.25, r* = {TRUE_RANK}"
+_SIZES = (
+    f"d = k = {D}, N = {SAMPLES}, λ* from {SPECTRUM[0]:g} to {SPECTRUM[-1]:g}, r* = {TRUE_RANK}"
+)
 
 
 def _deficient(
@@ -87,7 +90,10 @@ def _deficient(
             f"at least {SHARE:.0%} of instances."
         ),
         hypotheses=("linear model", f"r = {rank} < r*", "gradient descent"),
-        how=f"{_SIZES}, γ = {GAMMA:g} for LoRA-GA; losses after 3000 steps, floors beside them.",
+        how=(
+            f"{_SIZES}, γ = {GAMMA:g} for LoRA-GA; losses after {LATE_STEPS} steps, floors "
+            "beside them."
+        ),
         kind="probability",
         measure=lambda draws: _below(draws, rank),
         mutant_statement=f"the same with r = {mutant_rank}",
@@ -110,11 +116,11 @@ CLAIMS = (
         statement="For r ≥ r* the loss of LoRA-One goes to 0, those of LoRA-GA and LoRA-SB do not.",
         hypotheses=("linear model", "r ≥ r*", "gradient descent"),
         how=(
-            f"{_SIZES}, r = {TRUE_RANK} and {2 * TRUE_RANK}, 400 steps: LoRA-One's loss against "
-            f"1e-12 of the lower of the other two; LoRA-GA with γ = {GAMMA:g}."
+            f"{_SIZES}, r = {RANKS[0]} and {RANKS[1]}, {STEPS} steps: LoRA-One's loss against "
+            f"{RATIO:g} of the lower of the other two; LoRA-GA with γ = {GAMMA:g}."
         ),
         kind="bound",
-        measure=lambda draws: _reached(draws, (TRUE_RANK, 2 * TRUE_RANK)),
+        measure=lambda draws: _reached(draws, RANKS),
         mutant_statement="the same for r < r*",
         mutant=lambda draws: _reached(draws, (TRUE_RANK // 2,)),
         trials=32,

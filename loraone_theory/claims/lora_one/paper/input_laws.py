@@ -86,9 +86,9 @@ CLAIMS = (
         ),
         hypotheses=(_LINEAR, "LoRA-init, GD", "r = 2r*"),
         how=(
-            f"X-based instances, {_NAMES}; d = {D}, N = {RATIO}d, r* = {TRUE_RANK}, κ = 1, "
+            f"X-based instances, {_NAMES}; d = {D}, N = {RATIO}d, r* = {TRUE_RANK}, equal λ*, "
             f"θ = {THETA:g}, η = {ETA:g}."
-        ).replace("κ = 1, ", "all λ* equal, "),
+        ),
         kind="probability",
         measure=lambda draws: _reach(draws, lift=1.0),
         mutant_statement=f"the bound on α dropped: {LIFT:g} times larger",

@@ -15,6 +15,8 @@ from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_popul
 
 D, K, TRUE_RANK, RANK = 20, 15, 2, 3
 SHIFTS = np.geomspace(1e-7, 1e-2, 6)
+# Of the mean: c, and N/d.
+SHIFT, RATIO = 0.5, 40
 
 
 def _exponent(draws: Draws, *, size: float) -> Evidence:
@@ -54,7 +56,7 @@ def _mean(draws: Draws, *, shrunk: bool) -> Evidence:
     Every draw has inputs, weights and shift of its own; the promised value of
     ⟨J, ½Δ⟩/‖½Δ‖² is taken from the closed form, or is 1 where the residual is dropped.
     """
-    c, samples = 0.5, 40 * D
+    c, samples = SHIFT, RATIO * D
     problem = sample_relu(
         d=D, k=K, true_rank=TRUE_RANK, samples=samples, relative_shift=c, seeds=draws.seeds()
     )
@@ -87,9 +89,10 @@ CLAIMS = (
         ),
         hypotheses=("Gaussian inputs", "‖Δ_m‖ and ‖(AB)_m‖ of order c‖w_m‖, c → 0"),
         how=(
-            f"Closed-form gradient (5.1) at d = {D}, k = {K}, random factors of rank {RANK} and "
+            f"Closed-form gradient (derivations 5.1) at d = {D}, k = {K}, random factors of rank "
+            f"{RANK} and "
             "of the size of Δ; exponent of the relative residual in c by regression over "
-            "c = 1e-7 … 1e-2, one slope per draw."
+            f"c = {SHIFTS[0]:g} … {SHIFTS[-1]:g}, one slope per draw."
         ),
         kind="value",
         measure=lambda draws: _exponent(draws, size=0.5),
@@ -114,7 +117,8 @@ CLAIMS = (
         ),
         hypotheses=("Gaussian inputs",),
         how=(
-            f"Independent instances at d = {D}, k = {K}, N = 40d, c = 1/2; the component of J "
+            f"Independent instances at d = {D}, k = {K}, N = {RATIO}d, c = {SHIFT:g}; the "
+            "component of J "
             "along ½Δ, sampled against closed form."
         ),
         kind="value",

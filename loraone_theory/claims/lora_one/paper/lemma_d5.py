@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import torch
 
@@ -12,6 +14,18 @@ from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu.sampling import sample_relu
 
 LEAST = 1 / 20
+# Sizes inside the lemma's conditions, and with the one on N or on the shift dropped.
+INSIDE: dict[str, Any] = {"d": 10, "k": 8, "true_rank": 1, "ratio": 4000, "shift": 0.05}
+FEW: dict[str, Any] = {"d": 16, "k": 12, "true_rank": 2, "ratio": 256, "shift": 0.05}
+LARGE: dict[str, Any] = {"d": 6, "k": 5, "true_rank": 1, "ratio": 2000, "shift": 1.0}
+FEWER, VERY_FEW, LARGER = 100, 16, 2.0
+
+
+def _sizes(of: dict[str, Any]) -> str:
+    return (
+        f"d = {of['d']}, k = {of['k']}, r* = {of['true_rank']}, equal λ*, c = {of['shift']:g}, "
+        f"N = {of['ratio']}d."
+    )
 
 
 def _start(
@@ -66,11 +80,11 @@ CLAIMS = (
             ASSUMED,
             "ε = O(1/(r*κ√d)): N/d well above 500 F², F = ‖Δ‖_F/λ*_{r*}",
         ),
-        how="d = 10, k = 8, r* = 1, κ = 1 (F = 1), N = 4000d.",
+        how=_sizes(INSIDE),
         kind="probability",
-        measure=lambda draws: _start(draws, d=10, k=8, true_rank=1, ratio=4000, shift=0.05),
-        mutant_statement="the hypothesis on N dropped, at N = 100d",
-        mutant=lambda draws: _start(draws, d=10, k=8, true_rank=1, ratio=100, shift=0.05),
+        measure=lambda draws: _start(draws, **INSIDE),
+        mutant_statement=f"the hypothesis on N dropped, at N = {FEWER}d",
+        mutant=lambda draws: _start(draws, **INSIDE | {"ratio": FEWER}),
         trials=1200,
         smoke_trials=60,
         explanation=(
@@ -86,11 +100,11 @@ CLAIMS = (
         reference="ours: Lemma D.5 with its condition on N dropped",
         statement=STATEMENT,
         hypotheses=(*BASE, ASSUMED, "N = 256d; the lemma's ε = O(1/(r*κ√d)) is not asked for"),
-        how="d = 16, k = 12, r* = 2, κ = 1 (F = √2), N = 256d.",
+        how=_sizes(FEW),
         kind="probability",
-        measure=lambda draws: _start(draws, d=16, k=12, true_rank=2, ratio=256, shift=0.05),
-        mutant_statement="the same at N = 16d",
-        mutant=lambda draws: _start(draws, d=16, k=12, true_rank=2, ratio=16, shift=0.05),
+        measure=lambda draws: _start(draws, **FEW),
+        mutant_statement=f"the same at N = {VERY_FEW}d",
+        mutant=lambda draws: _start(draws, **FEW | {"ratio": VERY_FEW}),
         trials=200,
         smoke_trials=12,
         expected=Finding.VIOLATED,
@@ -108,11 +122,11 @@ CLAIMS = (
         reference="ours: Lemma D.5 with Assumption 4.1 dropped",
         statement=STATEMENT,
         hypotheses=(*BASE[:2], "N = 2000d", "the relative shift is 1: Assumption 4.1 is not met"),
-        how="d = 6, k = 5, r* = 1, κ = 1, c = 1, N = 2000d.",
+        how=_sizes(LARGE),
         kind="probability",
-        measure=lambda draws: _start(draws, d=6, k=5, true_rank=1, ratio=2000, shift=1.0),
-        mutant_statement="the same at c = 2",
-        mutant=lambda draws: _start(draws, d=6, k=5, true_rank=1, ratio=2000, shift=2.0),
+        measure=lambda draws: _start(draws, **LARGE),
+        mutant_statement=f"the same at c = {LARGER:g}",
+        mutant=lambda draws: _start(draws, **LARGE | {"shift": LARGER}),
         trials=200,
         smoke_trials=12,
         expected=Finding.VIOLATED,

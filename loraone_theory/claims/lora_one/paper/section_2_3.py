@@ -8,12 +8,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, normal
 from loraone_theory.problems.relu.population import ReLUPopulation
 
 D, K, TRUE_RANK, RANK = 8, 6, 2, 3
+SIZES, SAMPLES = (0.01, 1.0, 100.0), 4000
 EPS = np.finfo(np.float64).eps
 
 
@@ -68,7 +69,7 @@ def _relu(draws: Draws, *, factor: float) -> Evidence:
     """E‖y − ŷ‖² over ‖AB − Δ‖_F² in closed form, and sampled as a check of the closed form."""
     ratios: list[float] = []
     scores: list[float] = []
-    for size in (0.01, 1.0, 100.0):
+    for size in SIZES:
         for seed in draws.seeds():
             rng = generator(seed, f"ReLU {size}")
             W, A, B = normal(rng, D, K), normal(rng, D, RANK), normal(rng, RANK, K)
@@ -81,14 +82,14 @@ def _relu(draws: Draws, *, factor: float) -> Evidence:
             whole = float(np.linalg.norm(A @ B - shift) ** 2)
             ratios.append(2 * float(problem.risk(learned)) / whole)
             if len(scores) < 30:
-                X = normal(rng, 4000, D)
+                X = normal(rng, SAMPLES, D)
                 miss = np.maximum(X @ (W + shift), 0) - np.maximum(X @ (W + A @ B), 0)
                 sampled = (miss**2).sum(1) / whole
-                scores.append((sampled.mean() - ratios[-1]) / (sampled.std() / np.sqrt(4000)))
+                scores.append((sampled.mean() - ratios[-1]) / (sampled.std() / np.sqrt(SAMPLES)))
     numbers = {
         "largest ratio": max(ratios),
         "least ratio": min(ratios),
-        "largest |z| of 4000 samples against the closed form": float(np.abs(scores).max()),
+        f"largest |z| of {SAMPLES} samples against the closed form": float(np.abs(scores).max()),
     }
     # The closed form subtracts at most half of its first term, so it keeps all digits but one.
     return Evidence(np.array(ratios), factor, tolerance=16 * EPS, numbers=numbers)
@@ -103,7 +104,7 @@ CLAIMS = (
         statement="E‖y − ŷ‖² = ‖AB − Δ‖_F² for a fresh isotropic x.",
         hypotheses=("linear model", "E x = 0, E xxᵀ = I"),
         how=(
-            f"The expectation as a finite sum, d = {D}, k = {K}, r = {RANK}: all 2^d sign vectors, "
+            f"The expectation as a finite sum, d = {D}, k = {K}, r = {RANK}: all sign vectors, "
             "the points ±√d e_i, and a Gauss–Hermite product rule, which is exact for Gaussian x."
         ),
         kind="identity",
@@ -122,8 +123,8 @@ CLAIMS = (
         statement="E‖relu(x(W+Δ)) − relu(x(W+AB))‖² ≤ ‖AB − Δ‖_F² for x ~ N(0, I).",
         hypotheses=("ReLU model", "x ~ N(0, I)"),
         how=(
-            f"Closed form at d = {D}, k = {K}, shifts of size 0.01, 1 and 100, one dead column and "
-            "one target opposite to its weight; 4000 samples confirm the closed form."
+            f"Closed form at d = {D}, k = {K}, shifts of size {listed(SIZES)}, one dead column and "
+            f"one target opposite to its weight; {SAMPLES} samples confirm the closed form."
         ),
         kind="bound",
         measure=lambda draws: _relu(draws, factor=1.0),

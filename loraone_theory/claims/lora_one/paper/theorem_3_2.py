@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.claims.lora_one.paper.base import (
     ETA,
     RATIO,
@@ -22,14 +22,20 @@ from loraone_theory.claims.lora_one.paper.base import (
 )
 from loraone_theory.core import linalg
 
+# d -> share of the draws, in eighths; of a smoke run, and of the mutant.
+SHARES, FEWER, BROKEN = {100: 8, 1000: 4, 10_000: 1}, {100: 4, 1000: 1}, {100: 2}
+CONDITION_NUMBERS, LIFT = (1.0, 2.0), 3000.0
+RANK, WIDTH, SMALL_ALPHA = 8, 100, 1e-7
+WIDTHS, FEWER_WIDTHS = (100, 316, 1000, 3162, 10_000), (100, 316, 1000)
+
 
 def _reach(draws: Draws, *, lift: float) -> Evidence:
     """Time to alignment θ over its scale, α `lift` times that of the theorem."""
-    sizes = {100: 8, 1000: 4, 10_000: 1} if not draws.smoke else {100: 4, 1000: 1}
+    sizes = FEWER if draws.smoke else SHARES
     found, numbers, constants = [], {}, []
-    for block, (d, share) in enumerate(sizes.items() if lift == 1 else [(100, 2)]):
+    for block, (d, share) in enumerate((sizes if lift == 1 else BROKEN).items()):
         here = []
-        for kappa in (1.0, 2.0):
+        for kappa in CONDITION_NUMBERS:
             seeds = draws.seeds(max(1, draws.trials * share // 8), block=block)
             of = sampled(d, seeds, rank=2 * TRUE_RANK, kappa=kappa)
             steps = math.ceil(TIME * of.scale.max())
@@ -58,12 +64,12 @@ def _time_slopes(draws: Draws) -> np.ndarray:
     ‖U(G)ᵀA₀‖ of unit entries is χ_r at every d, so its logarithm adds no slope; what it takes away
     is the luck of the draw, nearly all of the variance.
     """
-    widths = np.array([100, 316, 1000] if draws.smoke else [100, 316, 1000, 3162, 10_000])
+    widths = np.array(FEWER_WIDTHS if draws.smoke else WIDTHS)
     times = []
     for block, d in enumerate(widths.tolist()):
-        of = sampled(d, draws.seeds(block=block), rank=8, true_rank=1)
+        of = sampled(d, draws.seeds(block=block), rank=RANK, true_rank=1)
         steps = math.ceil(TIME * of.scale.max())
-        times_here = hitting_time(of, torch.full_like(of.alpha, 1e-7), steps=steps)
+        times_here = hitting_time(of, torch.full_like(of.alpha, SMALL_ALPHA), steps=steps)
         U = linalg.truncated_svd(of.problem.one_step_gradient(), 1).U
         luck = torch.linalg.matrix_norm(U.mT @ of.unit.A).log()
         times.append(times_here * of.growth.numpy() + luck.numpy())
@@ -83,7 +89,7 @@ def _time_against_rate(
     """Slope of ln T against −ln ln(1+ηλ_{r*}(G)) over pairs (κ, η), at the theorem's α."""
     logs, times = [], []
     for kappa, eta in grid:
-        of = sampled(100, draws.seeds(), rank=8, kappa=kappa, eta=eta)
+        of = sampled(WIDTH, draws.seeds(), rank=RANK, kappa=kappa, eta=eta)
         steps = math.ceil(TIME * of.scale.max())
         times.append(np.log(hitting_time(of, of.alpha, steps=steps, every=1 + steps // 60)))
         logs.append(-np.log(of.growth.numpy()))
@@ -111,7 +117,7 @@ def _rate_claim(
         reference="Theorem 3.2",
         statement=f"T(θ) is proportional to 1/ln(1 + ηλ_{{r*}}(G)), varied through {alias[-1]}.",
         hypotheses=(*_HYPOTHESES, "r ≥ 2r*", _ALPHA),
-        how=f"{_EXACT}, d = 100, r = 8, {text}; slope in log–log, per instance.",
+        how=f"{_EXACT}, d = {WIDTH}, r = {RANK}, {text}; slope in log–log, per instance.",
         kind="value",
         measure=lambda draws: measure(draws, 1.0),
         mutant_statement="proportional to its power 0.85",
@@ -134,13 +140,15 @@ CLAIMS = (
         ),
         hypotheses=(*_HYPOTHESES, f"r = 2r*, r* = {TRUE_RANK}", _ALPHA),
         how=(
-            f"{_EXACT}, κ ∈ {{1, 2}}, and at N = ∞, κ = 1; d ∈ {{100, 1000, 10000}}, θ = {THETA}, "
-            f"η = {ETA}. The open constants are set to 1 in α and θ and {TIME:g} in the time."
+            f"{_EXACT}, κ = {listed(CONDITION_NUMBERS)}, and at N = ∞ with equal λ*; d = "
+            f"{listed(SHARES)}, "
+            f"θ = {THETA}, η = {ETA}. The open constants are set to one in α and θ and to {TIME:g} "
+            "in the time."
         ),
         kind="probability",
         measure=lambda draws: _reach(draws, lift=1.0),
-        mutant_statement="the bound on α dropped: 3000 times larger",
-        mutant=lambda draws: _reach(draws, lift=3000.0),
+        mutant_statement=f"the bound on α dropped: {LIFT:g} times larger",
+        mutant=lambda draws: _reach(draws, lift=LIFT),
         trials=240,
         smoke_trials=60,
         explanation=(
@@ -157,8 +165,8 @@ CLAIMS = (
         title="The time to align grows like ln √d",
         reference="Theorem 3.2",
         statement="T(θ)·ln(1 + ηλ_{r*}(G)) grows with slope 1 in ln √d.",
-        hypotheses=(*_HYPOTHESES, "r ≥ 2r*", "α = 1e-7, small enough at every d used"),
-        how=f"{_EXACT}, r* = 1 so that κ♮ = 1, r = 8, d from 100 to 10000, a slope per series.",
+        hypotheses=(*_HYPOTHESES, "r ≥ 2r*", f"α = {SMALL_ALPHA:g}, small enough at every d used"),
+        how=f"{_EXACT}, one direction, r = {RANK}, d = {listed(WIDTHS)}, a slope per series.",
         kind="value",
         measure=lambda draws: _time_against_width(draws, promised=1.0),
         mutant_statement="slope 0.9",

@@ -51,14 +51,15 @@ CLAIMS = (
         reference="Theorem 3.2: probability 1 − C₁e^{−d} − C₂e^{−r} − C₃e^{−N}",
         statement=(
             "For r ≥ 2r* the part of A₀ in the probability of failure is at most C₂e^{−r}, with "
-            "the C₂ that r = 2r* asks for."
+            "the C₂ that r = 2r* asks for; failure: not aligned to θ after a multiple of "
+            "ln(√d/θ)/ln(1+ηλ) steps."
         ),
         hypotheses=("linear model", "LoRA-init, GD", "r ≥ 2r*", "N = ∞, κ = 1, α → 0"),
         how=(
             f"Closed form of the linearised dynamics at d = {WIDTH}, r* = {TRUE_RANK}, "
             f"r = {', '.join(map(str, RANKS))}, θ = {THETA:g}: {STARTS} starts a draw "
-            f"({SMALL} in a smoke run), failed where the alignment at "
-            f"t = {TIME:g} ln(√d/θ)/ln(1+ηλ) is above θ."
+            f"({SMALL} in a smoke run), failed where the alignment after "
+            f"{TIME:g} times the scale of the statement is above θ."
         ),
         kind="bound",
         measure=lambda draws: _falls(draws, exponent=1.0),

@@ -6,12 +6,13 @@ import numpy as np
 import torch
 
 from loraone_theory import methods
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 
 D, WIDE, K, TRUE_RANK = 30, 1000, 20, 3
+RATIOS, CONDITION_NUMBERS = (2, 16), (1.0, 10.0)
 EPS = np.finfo(np.float64).eps
 
 
@@ -32,7 +33,7 @@ def _start_gap(draws: Draws, ratio: int, kappa: float) -> tuple[np.ndarray, ...]
 
 
 def _first(draws: Draws, *, strength: float) -> Evidence:
-    parts = [_start_gap(draws, ratio, kappa) for ratio in (2, 16) for kappa in (1.0, 10.0)]
+    parts = [_start_gap(draws, ratio, kappa) for ratio in RATIOS for kappa in CONDITION_NUMBERS]
     gap, deviation, top, _ = (np.concatenate(column) for column in zip(*parts, strict=True))
     bound = strength * deviation * top
     return Evidence(
@@ -81,7 +82,7 @@ def _second_claim(
         reference="Theorem 3.3, second inequality",
         statement=_SECOND,
         hypotheses=(*_HYPOTHESES, "ε ≤ 1/(2κ), Eq. 8"),
-        how=f"Exact-law instances at d = {WIDE}, N = {ratio}d, κ = 1.",
+        how=f"Exact-law instances at d = {WIDE}, N = {ratio}d, equal λ*.",
         kind="bound",
         measure=lambda draws: _second(draws, ratio),
         mutant_statement="the hypothesis on ε dropped, at N = 2d",
@@ -102,7 +103,10 @@ CLAIMS = (
         reference="Theorem 3.3, first inequality",
         statement="‖A₀B₀ − Δ‖_op ≤ ε‖Δ‖_op with ε = ‖Σ̂ − I‖_op.",
         hypotheses=_HYPOTHESES,
-        how=f"X-based instances at d = {D}, N/d ∈ {{2, 16}}, κ ∈ {{1, 10}}.",
+        how=(
+            f"X-based instances at d = {D}, N/d = {listed(RATIOS)}, κ = "
+            f"{listed(CONDITION_NUMBERS)}."
+        ),
         kind="bound",
         measure=lambda draws: _first(draws, strength=1.0),
         mutant_statement="the bound halved",

@@ -91,7 +91,8 @@ STATEMENT = (
     "judged as a probability of at least 0.99 (0.9 in a smoke run)."
 )
 HYPOTHESES = ("Gaussian inputs", "r = r*, κ and η as stated")
-UNTIL = "Runs until ‖E_t‖ = 1e-9 ‖E₀‖, draws shared out evenly, at"
+UNTIL = f"Runs until ‖E_t‖ = {LEVEL:g} ‖E₀‖, draws shared out evenly, at"
+KEPT = f"Draws with ρ₀ above {START:g} are outside."
 FREE = "without ρ ≤ 1/20 and ε = O(1/(r*κ√d)), which no draw at N/d ≤ 256 meets"
 
 OWN = (
@@ -160,17 +161,17 @@ SHARE = 0.9
 SIZES = ((1.0, 2), (10.0, 2), (30.0, 2), (100.0, 2), (10.0, 4))
 
 
-def _regimes(lift: float) -> list[Regime]:
+def _regimes() -> list[Regime]:
     found = []
     for kappa, rank in SIZES:
         S = np.geomspace(kappa, 1.0, rank)
-        shift = lift * SHARE * math.pi / 20 / float(np.linalg.norm(S) / S[-1])
+        shift = SHARE * math.pi / 20 / float(np.linalg.norm(S) / S[-1])
         found.append(Regime(14, 12, rank, None, shift=shift, kappa=kappa, etas=(0.9,), steps=84))
     return found
 
 
 def _inside(draws: Draws, *, strength: float) -> Evidence:
-    regimes = _regimes(1.0)
+    regimes = _regimes()
     return _measure(draws, regimes, small=regimes[1::2], strength=strength, start=START)
 
 
@@ -186,7 +187,7 @@ CLAIMS = (
             ASSUMED,
             "ε = O(1/(r*κ√d)) and ρ ≤ 1/20, tested as ρ₀ ≤ 1/20; η in (c_η, 1)",
         ),
-        how=f"{UNTIL} {_words(OWN)}. Draws with ρ₀ > 1/20 are outside.",
+        how=f"{UNTIL} {_words(OWN)}. {KEPT}",
         kind="probability",
         measure=lambda draws: _measure(draws, OWN, small=OWN_SMALL, start=START),
         mutant_statement="the hypothesis on N dropped, at N = 4d",
@@ -217,8 +218,7 @@ CLAIMS = (
             "η in (c_η, 1)",
         ),
         how=(
-            f"{UNTIL} d = 14, k = 12, η = 0.9, c = 0.9π/(20F), κ = 1, 10, 30, 100 at "
-            "r = r* = 2 and κ = 10 at r = r* = 4. Draws with ρ₀ > 1/20 are outside."
+            f"{UNTIL} {_words(_regimes())}, with c a tenth below the hypothesis. {KEPT}"
         ),
         kind="probability",
         measure=lambda draws: _inside(draws, strength=0.25),

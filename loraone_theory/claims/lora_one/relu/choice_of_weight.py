@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.linalg import truncated_svd
 from loraone_theory.dynamics.loop import simulate
@@ -17,6 +17,8 @@ from loraone_theory.problems.relu.sampling import sample_relu_population
 
 EPS = np.finfo(np.float64).eps
 D, K, TRUE_RANK, STEPS = 12, 10, 2, 40
+FACTORS, WIDTHS, FEWER_WIDTHS = (1.0, 1e-3, 30.0), (16, 32, 64, 128, 256, 512), (16, 32, 64, 128)
+CONDITION_NUMBERS, RANKS, LARGER = (1.0, 10.0), (1, 4), 4.0
 
 
 def _scaled(draws: Draws, *, with_weight: bool) -> Evidence:
@@ -26,7 +28,7 @@ def _scaled(draws: Draws, *, with_weight: bool) -> Evidence:
         seeds=draws.seeds(),
     )  # fmt: skip
     worst, sizes = np.zeros(draws.trials), []
-    for sigma in (1.0, 1e-3, 30.0):
+    for sigma in FACTORS:
         shift = Factors(sigma * problem.shift.A, problem.shift.B)
         W = (sigma if with_weight else 1.0) * problem.pretrained
         run = simulate(
@@ -51,8 +53,8 @@ def _recommended(draws: Draws, *, factor: float) -> Evidence:
     """ρ₀ at c = factor · π/(20F), over κ and r*."""
     rho, numbers = [], {}
     block = 0
-    for kappa in (1.0, 10.0):
-        for rank in (1, 4):
+    for kappa in CONDITION_NUMBERS:
+        for rank in RANKS:
             S = np.geomspace(kappa, 1.0, rank)
             F = float(np.linalg.norm(S) / S[-1])
             c = factor * math.pi / (20 * F)
@@ -72,7 +74,7 @@ def _recommended(draws: Draws, *, factor: float) -> Evidence:
 
 def _operator_norm(draws: Draws, *, unit: bool) -> Evidence:
     """Exponent of ‖W‖_op in d = k."""
-    widths = (16, 32, 64, 128) if draws.smoke else (16, 32, 64, 128, 256, 512)
+    widths = FEWER_WIDTHS if draws.smoke else WIDTHS
     found, numbers = [], {}
     for d in widths:
         problem = sample_relu_population(
@@ -101,7 +103,7 @@ CLAIMS = (
         statement="(W, Δ) → σ(W, Δ) multiplies every E_t by σ, under undamped preconditioned GD.",
         hypotheses=("ReLU model", "Spectral-init", "λ = 0"),
         how=(
-            f"d = {D}, k = {K}, r* = {TRUE_RANK}, σ ∈ {{1, 1e-3, 30}}; ‖E_t‖_F/σ over {STEPS} "
+            f"d = {D}, k = {K}, r* = {TRUE_RANK}, σ = {listed(FACTORS)}; ‖E_t‖_F/σ over {STEPS} "
             "steps."
         ),
         kind="identity",
@@ -122,7 +124,9 @@ CLAIMS = (
             "‖W‖_op in d = k is 0."
         ),
         hypotheses=("unit Gaussian columns",),
-        how="d = k = 16 … 512 in doublings (128 in a smoke run), one slope per seed.",
+        how=(
+            f"d = k = {listed(WIDTHS)} (to {FEWER_WIDTHS[-1]} in a smoke run), one slope per seed."
+        ),
         kind="value",
         measure=lambda draws: _operator_norm(draws, unit=True),
         mutant_statement="entries of unit variance",
@@ -138,11 +142,14 @@ CLAIMS = (
         reference="derivations 5.7",
         statement="N = ∞ and c ≤ π/(20F): ρ₀ ≤ 1/20, with F = ‖Δ‖_F/λ*_{r*}.",
         hypotheses=("Gaussian inputs, N = ∞", "Spectral-init with γ = 2", "generic Δ"),
-        how=f"d = {D}, k = {K}, κ ∈ {{1, 10}}, r* ∈ {{1, 4}}, at c = π/(20F).",
+        how=(
+            f"d = {D}, k = {K}, κ = {listed(CONDITION_NUMBERS)}, r* = {listed(RANKS)}, at the "
+            "largest c."
+        ),
         kind="bound",
         measure=lambda draws: _recommended(draws, factor=1.0),
-        mutant_statement="a shift 4 times as large",
-        mutant=lambda draws: _recommended(draws, factor=4.0),
+        mutant_statement=f"a shift {LARGER:g} times as large",
+        mutant=lambda draws: _recommended(draws, factor=LARGER),
         trials=300,
         smoke_trials=20,
         explanation=(

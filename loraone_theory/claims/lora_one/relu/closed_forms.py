@@ -12,6 +12,8 @@ from loraone_theory.problems.relu import closed_forms as relu_math
 
 EPS = np.finfo(np.float64).eps
 D = 6
+# Between these ‖E‖/‖w'‖ lies.
+SMALLEST, LARGEST = 1e-8, 10.0
 NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 
@@ -22,7 +24,11 @@ def _pairs(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     weight = rng.standard_normal((D, n)) * 10.0 ** rng.uniform(-3, 3, n)
     E = rng.standard_normal((D, n))
     size = np.linalg.norm(weight, axis=0)
-    E *= size * 10.0 ** rng.uniform(-8, 1, n) / np.linalg.norm(E, axis=0)
+    E *= (
+        size
+        * np.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST), n))
+        / np.linalg.norm(E, axis=0)
+    )
     E[:, 0::10] = weight[:, 0::10] * -2.0  # target opposite
     E[:, 1::10] = -weight[:, 1::10]  # target zero
     E[:, 2::10] = weight[:, 2::10] * 0.5  # the same direction
@@ -130,8 +136,9 @@ CLAIMS = (
         ),
         hypotheses=("Gaussian inputs", "w' ≠ 0"),
         how=(
-            f"Random columns in {D} dimensions with ‖E_m‖/‖w'‖ from 1e-8 to 10, a tenth each of "
-            "them opposite, with w̃ = 0 and parallel, against Gauss–Legendre quadrature of the "
+            f"Random columns in {D} dimensions with ‖E_m‖/‖w'‖ from {SMALLEST:g} to "
+            f"{LARGEST:g}, a tenth each of them opposite, with w̃ zero and parallel, "
+            "against Gauss–Legendre quadrature of the "
             "definitions over the angle of x in the plane of w' and w̃."
         ),
         kind="identity",

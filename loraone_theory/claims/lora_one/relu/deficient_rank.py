@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu.population import ReLUPopulation
@@ -14,6 +14,11 @@ from loraone_theory.problems.relu.problem import ReLUProblem
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 
 RANK, TRUE_RANK, ETA, SHIFT, KAPPA = 2, 4, 0.5, 0.1, 3.0
+# Of each claim: d = k and steps, and those of a smoke run.
+FLOOR_SIZE, FLOOR_STEPS = 50, 150
+SAMPLE_SIZE, SAMPLE_STEPS, RATIOS = 20, 100, (8, 16, 32, 64, 128, 256)
+SMALL_SAMPLE_SIZE, FEWER_SAMPLE_STEPS, FEWER_RATIOS = 10, 60, (8, 256)
+RATE_SIZE, EARLY, LATER, SMALL_RATE_SIZE, SOONER = 50, 100, 100, 20, 60
 METHOD = "lora-one-preconditioned"
 EPS = np.finfo(np.float64).eps
 
@@ -36,7 +41,7 @@ def _excess(problem: ReLUProblem | ReLUPopulation, steps: int) -> tuple[np.ndarr
 
 
 def _floor(draws: Draws, *, allowed: float) -> Evidence:
-    excess, _ = _excess(_population(50, draws), 150)
+    excess, _ = _excess(_population(FLOOR_SIZE, draws), FLOOR_STEPS)
     # Below the Eckart–Young distance is as wrong as far above it.
     wrong = np.where(excess < -50 * EPS, np.inf, excess)
     return Evidence(
@@ -49,15 +54,15 @@ def _floor(draws: Draws, *, allowed: float) -> Evidence:
 
 def _samples(draws: Draws, *, promised: float) -> Evidence:
     """Exponent of δ in N/d, one slope per seed."""
-    d = 10 if draws.smoke else 20
-    ratios = (8, 256) if draws.smoke else (8, 16, 32, 64, 128, 256)
+    d = SMALL_SAMPLE_SIZE if draws.smoke else SAMPLE_SIZE
+    ratios = FEWER_RATIOS if draws.smoke else RATIOS
     found, numbers = [], {}
     for block, ratio in enumerate(ratios):
         problem = sample_relu(
             d=d, k=d, true_rank=TRUE_RANK, samples=ratio * d, relative_shift=SHIFT,
             condition_number=KAPPA, seeds=draws.seeds(block=block),
         )  # fmt: skip
-        excess, _ = _excess(problem, 60 if draws.smoke else 100)
+        excess, _ = _excess(problem, FEWER_SAMPLE_STEPS if draws.smoke else SAMPLE_STEPS)
         found.append(excess)
         numbers[f"mean δ at N = {ratio}d"] = float(excess.mean())
     slopes = stats.slopes(np.log(np.array(ratios)), np.log(np.stack(found)))
@@ -71,17 +76,18 @@ def _samples(draws: Draws, *, promised: float) -> Evidence:
 
 
 def _rate(draws: Draws, *, gap: bool) -> Evidence:
-    """Contraction of ‖A_tB_t − its limit‖_F over t = 100 … 200, over the promised one."""
-    problem = _population(20 if draws.smoke else 50, draws)
+    """Contraction of ‖A_tB_t − its limit‖_F after t = `EARLY`, over the promised one."""
+    problem = _population(SMALL_RATE_SIZE if draws.smoke else RATE_SIZE, draws)
+    later = SOONER if draws.smoke else LATER
     products, last = [], None
-    for steps in (100, 60 if draws.smoke else 100, 160):
+    for steps in (EARLY, later, 160):
         run = simulate(
             problem, METHOD, rank=RANK, learning_rate=ETA, steps=steps, initial=last, record=()
         )
         last = run.final
         products.append(last.dense())
     early, late = (torch.linalg.matrix_norm(P - products[-1]) for P in products[:2])
-    measured = (late / early) ** (1 / (60 if draws.smoke else 100))
+    measured = (late / early) ** (1 / later)
     spectrum = torch.linalg.svdvals(problem.shift.dense())[..., :TRUE_RANK]
     promised = 1 - predict_relu.deficient_rate(ETA, spectrum, RANK)
     if not gap:
@@ -112,7 +118,7 @@ CLAIMS = (
             "‖E_t‖_F → (1 + δ) √(Σ_{i>r} (λ_i*)²), with 0 ≤ δ ≤ 1e-5 at c = 0.1 for generic Δ."
         ),
         hypotheses=(*HYPOTHESES, "N = ∞"),
-        how=f"d = k = 50, {SIZES}, 150 steps.",
+        how=f"d = k = {FLOOR_SIZE}, {SIZES}, {FLOOR_STEPS} steps.",
         kind="bound",
         measure=lambda draws: _floor(draws, allowed=1e-5),
         mutant_statement="δ ≤ 1e-8",
@@ -130,8 +136,8 @@ CLAIMS = (
         statement="δ at finite N is of order d/N: the exponent of δ in N/d is −1.",
         hypotheses=HYPOTHESES,
         how=(
-            f"d = k = 20, {SIZES}, N/d = 8 … 256 in doublings (8 and 256 at d = 10 in a smoke "
-            "run), one slope per seed."
+            f"d = k = {SAMPLE_SIZE}, {SIZES}, N/d = {listed(RATIOS)} ({listed(FEWER_RATIOS)} at "
+            f"d = {SMALL_SAMPLE_SIZE} in a smoke run), one slope per seed."
         ),
         kind="value",
         measure=lambda draws: _samples(draws, promised=-1.0),
@@ -151,7 +157,11 @@ CLAIMS = (
             "the contraction 1 − rate."
         ),
         hypotheses=(*HYPOTHESES, "N = ∞", "small relative shift"),
-        how=f"d = k = 50 (20 in a smoke run), {SIZES}, over t = 100 … 200 (160 in a smoke run).",
+        how=(
+            f"d = k = {RATE_SIZE} ({SMALL_RATE_SIZE} in a smoke run), {SIZES}, from t = {EARLY} "
+            "on, over "
+            f"{LATER} steps ({SOONER} in a smoke run)."
+        ),
         kind="value",
         measure=lambda draws: _rate(draws, gap=True),
         mutant_statement="the rate at r = r*, 1 − η/2",

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from loraone_theory import methods
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import Method
@@ -14,22 +14,25 @@ from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu.population import ReLUPopulation
 from loraone_theory.problems.relu.sampling import sample_relu_population
 
-TRUE_RANK, ETA, SHIFT = 2, 0.5, 0.1
+TRUE_RANK, ETA, SHIFT, D, K, KAPPA, RANKS = 2, 0.5, 0.1, 15, 12, 3.0, (4, 6)
+# Fixed damping and when it is judged; the factor of adaptive damping, and between which steps.
+DAMPING, LATE, FACTOR, EARLY, LAST = 1e-3, 500, 0.25, 40, 80
+UNDAMPED_RANK, UNDAMPED_STEPS = 4, 400
 METHOD = "lora-one-preconditioned"
 
 
 def _problem(draws: Draws, block: int = 0) -> ReLUPopulation:
     return sample_relu_population(
-        d=15, k=12, true_rank=TRUE_RANK, relative_shift=SHIFT, condition_number=3.0,
+        d=D, k=K, true_rank=TRUE_RANK, relative_shift=SHIFT, condition_number=KAPPA,
         seeds=draws.seeds(block=block),
     )  # fmt: skip
 
 
 def _fixed(draws: Draws, t: int, *, counted: bool = True) -> Evidence:
     """‖E_t‖_F over √(r − r*) λ/(ηt) at one t, for r − r* = 2 and 4."""
-    damping = 1e-3
+    damping = DAMPING
     ratios, numbers = [], {}
-    for block, rank in enumerate((4,) if draws.smoke else (4, 6)):
+    for block, rank in enumerate(RANKS[:1] if draws.smoke else RANKS):
         run = simulate(
             _problem(draws, block), METHOD, rank=rank, learning_rate=ETA, steps=t, damping=damping,
             record=("error",), every=t,
@@ -53,15 +56,15 @@ def _fixed(draws: Draws, t: int, *, counted: bool = True) -> Evidence:
 def _adaptive(draws: Draws, method: str | Method, damping: float = 0.0) -> Evidence:
     """Contraction per step of the tail against that at r = r*, 1 − η/2."""
     lhs, numbers = [], {}
-    for block, rank in enumerate((4, 6)):
+    for block, rank in enumerate(RANKS):
         run = simulate(
-            _problem(draws, block), method, rank=rank, learning_rate=ETA, steps=80,
+            _problem(draws, block), method, rank=rank, learning_rate=ETA, steps=LAST,
             damping=damping, record=("error",),
         )  # fmt: skip
         error = run["error"].numpy()
-        lhs.append((error[80] / error[40]) ** (1 / 40))
+        lhs.append((error[LAST] / error[EARLY]) ** (1 / (LAST - EARLY)))
         numbers[f"mean rate at r − r* = {rank - TRUE_RANK}"] = float(lhs[-1].mean())
-        numbers[f"largest ‖E₈₀‖/‖E₀‖ at r = {rank}"] = float((error[80] / error[0]).max())
+        numbers[f"largest ‖E₈₀‖/‖E₀‖ at r = {rank}"] = float((error[LAST] / error[0]).max())
     return Evidence(
         lhs=np.concatenate(lhs),
         rhs=predict_relu.population_rate(ETA),
@@ -76,7 +79,13 @@ def _singular(draws: Draws, rank: int) -> Evidence:
     """Smallest over largest eigenvalue of AᵀA at the end of undamped runs."""
     problem = _problem(draws)
     run = simulate(
-        problem, METHOD, rank=rank, learning_rate=ETA, steps=400, record=("error",), every=400
+        problem,
+        METHOD,
+        rank=rank,
+        learning_rate=ETA,
+        steps=UNDAMPED_STEPS,
+        record=("error",),
+        every=UNDAMPED_STEPS,
     )
     values = torch.linalg.eigvalsh(run.final.A.mT @ run.final.A)
     smallest = (values[..., 0].abs() / values[..., -1]).numpy()
@@ -96,7 +105,8 @@ def _singular(draws: Draws, rank: int) -> Evidence:
 
 
 HYPOTHESES = ("Gaussian inputs, N = ∞", "r > r*", "Spectral-init with γ = 2")
-SIZES = "d = 15, k = 12, r* = 2, r ∈ {4, 6}, κ = 3, c = 0.1, η = 0.5"
+_SIZES = f"d = {D}, k = {K}, r* = {TRUE_RANK}, κ = {KAPPA:g}, c = {SHIFT:g}, η = {ETA:g}"
+SIZES = f"{_SIZES}, r = {listed(RANKS)}"
 LAW = "‖E_t‖_F ≈ √(r − r*) λ/(ηt) at fixed damping λ > 0."
 
 
@@ -111,11 +121,14 @@ CLAIMS = (
             *HYPOTHESES,
             "within the window: λ/(ηt) well above the imbalance of the superfluous directions",
         ),
-        how=f"{SIZES}, λ = 1e-3 (r = 4 in a smoke run); the ratio to the law at t = 500.",
+        how=(
+            f"{SIZES}, λ = {DAMPING:g} (r = {RANKS[0]} in a smoke run); the ratio to the law at "
+            f"t = {LATE}."
+        ),
         kind="value",
-        measure=lambda draws: _fixed(draws, 500),
+        measure=lambda draws: _fixed(draws, LATE),
         mutant_statement="one superfluous direction whatever r",
-        mutant=lambda draws: _fixed(draws, 500, counted=False),
+        mutant=lambda draws: _fixed(draws, LATE, counted=False),
         trials=30,
         smoke_trials=8,
         explanation=(
@@ -134,11 +147,11 @@ CLAIMS = (
             "the rate is 1 − η/2, as at r = r*."
         ),
         hypotheses=(*HYPOTHESES, "a small: (1 − (η/2)/(1 + a√((r − r*)/2)))² ≤ 1 − η/2"),
-        how=f"{SIZES}, a = 0.25; the mean contraction of ‖E_t‖_F over t = 40 … 80.",
+        how=f"{SIZES}, a = {FACTOR:g}; the mean contraction of ‖E_t‖_F over t = {EARLY} … {LAST}.",
         kind="value",
-        measure=lambda draws: _adaptive(draws, methods.lora_one_preconditioned(adaptive=0.25)),
-        mutant_statement="fixed damping, λ = 1e-3",
-        mutant=lambda draws: _adaptive(draws, METHOD, damping=1e-3),
+        measure=lambda draws: _adaptive(draws, methods.lora_one_preconditioned(adaptive=FACTOR)),
+        mutant_statement=f"fixed damping, λ = {DAMPING:g}",
+        mutant=lambda draws: _adaptive(draws, METHOD, damping=DAMPING),
         trials=30,
         smoke_trials=8,
         derivation="5.5",
@@ -153,9 +166,9 @@ CLAIMS = (
             "meaningless there; pseudo-inverses are truncated and the run still ends at Δ."
         ),
         hypotheses=HYPOTHESES,
-        how="d = 15, k = 12, r* = 2, r = 4, κ = 3, c = 0.1, η = 0.5, 400 steps.",
+        how=f"{_SIZES}, r = {UNDAMPED_RANK}, {UNDAMPED_STEPS} steps.",
         kind="bound",
-        measure=lambda draws: _singular(draws, 4),
+        measure=lambda draws: _singular(draws, UNDAMPED_RANK),
         mutant_statement="the same at r = r*",
         mutant=lambda draws: _singular(draws, TRUE_RANK),
         trials=40,

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import torch
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
@@ -15,16 +17,23 @@ TRUE_RANK, SHIFT = 2, 0.1
 PRECONDITIONED = "lora-one-preconditioned"
 # Levels of ‖E_t‖/‖E₀‖ between which a rate is fitted: settled, and far from rounding.
 LOW, HIGH = 1e-11, 1e-6
+# At finite N more of the run is fitted; the contraction of the mutant.
+EARLY, FACTOR = 1e-4, 1.15
+# N = ∞: d, k, κ, η; finite N: d = k, κ, and N/d with the steps that each takes; GD: d, k, κ.
+D, K, CONDITION_NUMBERS, ETAS, FEWER_ETAS = 20, 15, (1.0, 10.0), (0.3, 0.5, 0.9, 1.5), (0.5, 1.5)
+ETA, SIZE, SMALL_SIZE, KAPPA = 0.5, 50, 30, 3.0
+STEPS, FEWER_STEPS = {4: 400, 16: 150, 64: 110}, {4: 230, 16: 110}
+GD_WIDTH, GD_OUTPUTS, GD_CONDITION_NUMBERS = 15, 12, (3.0, 10.0)
 
 
 def _population(draws: Draws, method: str) -> Evidence:
     """Fitted rate less max(1 − η/2, |1 − η|) over κ and η, at N = ∞."""
     steps = 100 if draws.smoke else 190
-    etas = (0.5, 1.5) if draws.smoke else (0.3, 0.5, 0.9, 1.5)
+    etas = FEWER_ETAS if draws.smoke else ETAS
     lhs, rhs, numbers = [], [], {}
-    for block, kappa in enumerate((1.0, 10.0)):
+    for block, kappa in enumerate(CONDITION_NUMBERS):
         problem = sample_relu_population(
-            d=20, k=15, true_rank=TRUE_RANK, relative_shift=SHIFT, condition_number=kappa,
+            d=D, k=K, true_rank=TRUE_RANK, relative_shift=SHIFT, condition_number=kappa,
             seeds=draws.seeds(block=block),
         )  # fmt: skip
         top = float(torch.linalg.matrix_norm(problem.shift.dense(), 2).max())
@@ -53,45 +62,53 @@ def _population(draws: Draws, method: str) -> Evidence:
     )
 
 
-def _finite(draws: Draws, *, edge: bool) -> Evidence:
-    """(1 − rate)/(1 − predicted) at N/d = 4, 16 and 64, η = 0.5."""
-    d = 30 if draws.smoke else 50
-    settings = ((4, 230), (16, 110)) if draws.smoke else ((4, 400), (16, 150), (64, 110))
-    ratios, numbers = [], {}
-    for block, (ratio, steps) in enumerate(settings):
+def edge(samples: int, d: int) -> float:
+    """Mean of the smallest eigenvalue of Σ̂: (1 − √(d/N))² and the Tracy–Widom mean, 1.21σ above.
+
+    σ = (√N − √d)(1/√d − 1/√N)^{1/3}/N.
+    """
+    root_N, root_d = math.sqrt(samples), math.sqrt(d)
+    sigma = (root_N - root_d) * (1 / root_d - 1 / root_N) ** (1 / 3) / samples
+    return (1 - root_d / root_N) ** 2 + 1.21 * sigma
+
+
+def _finite(draws: Draws, *, factor: float) -> Evidence:
+    """(1 − rate) over `factor` times (η/2) λ_min(Σ̂), at several N/d."""
+    d = SMALL_SIZE if draws.smoke else SIZE
+    settings = FEWER_STEPS if draws.smoke else STEPS
+    ratios, allowances, numbers = [], [], {}
+    for block, (ratio, steps) in enumerate(settings.items()):
         problem = sample_relu(
             d=d, k=d, true_rank=TRUE_RANK, samples=ratio * d, relative_shift=SHIFT,
-            condition_number=3.0, seeds=draws.seeds(block=block),
+            condition_number=KAPPA, seeds=draws.seeds(block=block),
         )  # fmt: skip
         run = simulate(
-            problem, PRECONDITIONED, rank=TRUE_RANK, learning_rate=0.5, steps=steps,
+            problem, PRECONDITIONED, rank=TRUE_RANK, learning_rate=ETA, steps=steps,
             record=("error",),
         )  # fmt: skip
         error = run["error"].numpy()
-        rate = stats.decay_rate(error / error[0], low=LOW, high=1e-4)
-        predicted = predict_relu.finite_rate(0.5, samples=ratio * d, d=d)
-        if not edge:
-            predicted = predict_relu.population_rate(0.5)
-        ratios.append((1 - rate) / (1 - predicted))
+        rate = stats.decay_rate(error / error[0], low=LOW, high=EARLY)
+        promised = ETA / 2 * edge(ratio * d, d)
+        ratios.append((1 - rate) / (factor * promised))
+        # The spectrum ends like a square root, so the slope of ln‖E_t‖ is off by 3/(4t).
+        first, last = (math.log(level) / math.log1p(-promised) for level in (EARLY, LOW))
+        allowances.append(0.75 * math.log(last / first) / (last - first) / promised)
         numbers[f"mean rate at N = {ratio}d"] = float(rate.mean())
-        numbers[f"predicted rate at N = {ratio}d"] = predicted
-    return Evidence(
-        lhs=np.concatenate(ratios),
-        rhs=1.0,
-        # The smallest eigenvalue of Σ̂ lies inside its edge by a Tracy–Widom shift of relative
-        # size of order d^{−2/3}.
-        tolerance=2 * d ** (-2 / 3),
-        numbers=numbers,
-    )
+        numbers[f"promised at N = {ratio}d"] = 1 - promised
+        numbers[f"at the edge itself, N = {ratio}d"] = predict_relu.finite_rate(
+            ETA, samples=ratio * d, d=d
+        )
+    numbers["allowance of a finite window"] = min(allowances)
+    return Evidence(np.concatenate(ratios), 1.0, tolerance=min(allowances), numbers=numbers)
 
 
 def _descent(draws: Draws, *, knows: bool) -> Evidence:
     """(1 − rate)/(η/(2κ)) of gradient descent with step η/λ₁*."""
-    eta, ratios, numbers = 0.5, [], {}
-    for block, kappa in enumerate((3.0,) if draws.smoke else (3.0, 10.0)):
+    eta, ratios, numbers = ETA, [], {}
+    for block, kappa in enumerate(GD_CONDITION_NUMBERS[: 1 if draws.smoke else None]):
         problem = sample_relu_population(
-            d=15, k=12, true_rank=TRUE_RANK, relative_shift=SHIFT, condition_number=kappa,
-            seeds=draws.seeds(block=block),
+            d=GD_WIDTH, k=GD_OUTPUTS, true_rank=TRUE_RANK, relative_shift=SHIFT,
+            condition_number=kappa, seeds=draws.seeds(block=block),
         )  # fmt: skip
         tops = torch.linalg.matrix_norm(problem.shift.dense(), 2)
         # One step size for a batch, so the prediction takes the instance's own λ₁*.
@@ -123,8 +140,9 @@ CLAIMS = (
         statement="‖E_t‖_F contracts by max(1 − η/2, |1 − η|) a step near Δ, for every κ.",
         hypotheses=(*HYPOTHESES, "N = ∞", "0 < η < 2, so η < 1 is not needed"),
         how=(
-            "d = 20, k = 15, r* = 2, c = 0.1, κ ∈ {1, 10}, η ∈ {0.3, 0.5, 0.9, 1.5} (0.5 and 1.5 "
-            "in a smoke run); the rate fitted for ‖E_t‖/‖E₀‖ from 1e-6 to 1e-11."
+            f"d = {D}, k = {K}, r* = {TRUE_RANK}, c = {SHIFT:g}, κ = {listed(CONDITION_NUMBERS)}, "
+            f"η = {listed(ETAS)} ({listed(FEWER_ETAS)} in a smoke run); the rate fitted for "
+            f"‖E_t‖/‖E₀‖ from {HIGH:g} to {LOW:g}."
         ),
         kind="identity",
         measure=lambda draws: _population(draws, PRECONDITIONED),
@@ -143,19 +161,24 @@ CLAIMS = (
         title="Preconditioned rate at finite N",
         reference="derivations 5.4",
         statement=(
-            "The rate is close to 1 − (η/2)(1 − √(d/N))²; judged by the contraction 1 − rate."
+            "The rate is 1 − (η/2)λ_min, λ_min = (1 − √(d/N))² the smallest eigenvalue of Σ̂ as "
+            "d → ∞, with its mean shift of order d^{−2/3} at finite d; judged by the contraction "
+            "1 − rate."
         ),
         hypotheses=(*HYPOTHESES, "Δ spread over columns with unlike masks"),
-        how="d = k = 50 (30 in a smoke run), r* = 2, κ = 3, c = 0.1, η = 0.5, N/d ∈ {4, 16, 64}.",
+        how=(
+            f"d = k = {SIZE} ({SMALL_SIZE} in a smoke run), r* = {TRUE_RANK}, κ = {KAPPA:g}, "
+            f"c = {SHIFT:g}, η = {ETA:g}, N/d = {listed(STEPS)}."
+        ),
         kind="value",
-        measure=lambda draws: _finite(draws, edge=True),
-        mutant_statement="the population's contraction, η/2",
-        mutant=lambda draws: _finite(draws, edge=False),
+        measure=lambda draws: _finite(draws, factor=1.0),
+        mutant_statement=f"{FACTOR:g} times that contraction",
+        mutant=lambda draws: _finite(draws, factor=FACTOR),
         trials=8,
-        smoke_trials=8,
+        smoke_trials=24,
         explanation=(
-            "The contraction at d = 50 is larger than predicted by up to an eighth: the smallest "
-            "eigenvalue lies inside the edge at finite d."
+            "The smallest eigenvalue lies inside the edge at finite d, by 1.21 Tracy–Widom widths "
+            "in the mean: 7 % of the contraction at N = 4d and d = 50."
         ),
         derivation="5.4",
         figure="fig_t42_map.png",
@@ -167,7 +190,11 @@ CLAIMS = (
         reference="derivations 5.4",
         statement="GD with step η/λ₁* contracts by 1 − η/(2κ).",
         hypotheses=(*HYPOTHESES, "N = ∞", "η ≤ 1"),
-        how="d = 15, k = 12, r* = 2, c = 0.1, κ ∈ {3, 10}, η = 0.5, the contraction over η/(2κ).",
+        how=(
+            f"d = {GD_WIDTH}, k = {GD_OUTPUTS}, r* = {TRUE_RANK}, c = {SHIFT:g}, "
+            f"κ = {listed(GD_CONDITION_NUMBERS)}, η = {ETA:g}, the contraction over the promised "
+            "one."
+        ),
         kind="value",
         measure=lambda draws: _descent(draws, knows=True),
         mutant_statement="κ dropped",

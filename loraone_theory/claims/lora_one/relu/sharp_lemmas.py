@@ -13,6 +13,8 @@ from loraone_theory.problems.relu import closed_forms as relu_math
 
 EPS = np.finfo(np.float64).eps
 D, COLUMNS = 8, 1000
+# Between these ‖E‖/‖w'‖ lies.
+SMALLEST, LARGEST = 1e-5, 1e3
 
 
 def _columns(draws: Draws) -> tuple[Tensor, Tensor]:
@@ -24,7 +26,9 @@ def _columns(draws: Draws) -> tuple[Tensor, Tensor]:
     part = weight[..., ::5]
     E[..., ::5] -= part * ((part * E[..., ::5]).sum(1) / (part * part).sum(1))[:, None]
     size = np.linalg.norm(weight, axis=1, keepdims=True)
-    E *= size * 10.0 ** rng.uniform(-5, 3, (draws.trials, 1, COLUMNS))
+    E *= size * np.exp(
+        rng.uniform(math.log(SMALLEST), math.log(LARGEST), (draws.trials, 1, COLUMNS))
+    )
     E /= np.linalg.norm(E, axis=1, keepdims=True)
     tilt = 10.0 ** rng.uniform(-6, 0, part.shape[::2])[:, None]
     E[..., 1::5] = weight[..., 1::5] * -2 + tilt * rng.standard_normal(part.shape)
@@ -73,8 +77,10 @@ def _second(draws: Draws, *, upper: float) -> Evidence:
 
 HYPOTHESES = ("Gaussian inputs", "every w'_m ≠ 0, every E_m ≠ 0")
 HOW = (
-    f"{COLUMNS} random columns in {D} dimensions a draw, ‖E_m‖/‖w'_m‖ from 1e-5 to 1e3, a fifth of "
-    "them with E_m ⊥ w'_m and a fifth near E_m = −2w'_m, where the constants are attained."
+    f"{COLUMNS} random columns in {D} dimensions a draw, ‖E_m‖/‖w'_m‖ from {SMALLEST:g} to "
+    f"{LARGEST:g}, a fifth of them with E_m ⊥ w'_m and a fifth with w̃_m near −w'_m, where "
+    "the "
+    "constants are attained."
 )
 CLAIMS = (
     Claim(
