@@ -190,5 +190,8 @@ def test_what_formulas_do_not_hold_for_is_refused() -> None:
     # With the σ given it is the error without noise, and σ² r(d + k − r)/N more.
     quiet = lt.sample_linear(**size)
     found = lt.predict.one_step_error(noisy, noise_std=0.5) - lt.predict.one_step_error(quiet)
-    assert float(found) == pytest.approx(0.25 * 2 * (6 + 5 - 2) / 40, rel=1e-12)
-    assert float(lt.predict.one_step_error(signs, fourth_moment=1)) == pytest.approx(5 * 2 / 40)
+    # Differences of sums of squares of Δ over N; and one such sum.
+    wrong = rounding(30, operations=4, condition=10)
+    assert float(found) == pytest.approx(0.25 * 2 * (6 + 5 - 2) / 40, rel=wrong)
+    found = lt.predict.one_step_error(signs, fourth_moment=1)
+    assert float(found) == pytest.approx(5 * 2 / 40, rel=wrong)

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory import experiment, storage
@@ -38,7 +39,7 @@ def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
     drawn = experiment.produce(script, script.smoke, tmp_path, shares.append).figures
     assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
     assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1, rel=1e-12)
+    assert shares[-1] == pytest.approx(1, rel=rounding(len(shares)))
     assert storage.load_arrays(tmp_path / f"{name}.npz")
 
 
@@ -60,7 +61,8 @@ def test_arrival_of_an_exponential_is_exact() -> None:
     time = np.arange(0, 50, 5.0)
     risk = np.stack([np.exp(-0.1 * time), np.full(10, 0.9)], -1)
     found = arrival(time, risk, 0.3)
-    assert found[0] == pytest.approx(np.log(1 / 0.3) / 0.1, rel=1e-12)
+    # Logarithms of 0.3, joined between points that are 0.5 of one apart.
+    assert found[0] == pytest.approx(np.log(1 / 0.3) / 0.1, rel=rounding(4, operations=4 / 0.5))
     assert np.isnan(found[1])
 
 
@@ -80,7 +82,8 @@ def test_slope_of_a_geometric_risk() -> None:
     slope = part_of("fig_sensing", "slope")
     t = np.arange(300)
     found = slope(np.stack([0.8 ** (2 * t), np.full(300, 0.5)], -1))
-    assert found[0] == pytest.approx(0.8, rel=1e-12)
+    # A fit of up to 300 logarithms, down to −134.
+    assert found[0] == pytest.approx(0.8, rel=rounding(300, operations=134))
     assert np.isnan(found[1])
 
 
@@ -93,10 +96,14 @@ def test_noise_data_end_on_the_minima() -> None:
     Sigma = problem.covariance.apply(torch.eye(config.d, dtype=torch.float64))
     miss = torch.linalg.solve(Sigma, problem.one_step_gradient().dense()) - problem.shift.dense()
     expected = 0.5 * (miss**2).sum((-2, -1))
-    np.testing.assert_allclose(data["of_rank"][-1], expected.numpy(), rtol=1e-9)
+    # Least squares of N measurements in d = 12 dimensions, as a solution and as a minimum.
+    wrong = rounding(120, operations=4, condition=100)
+    np.testing.assert_allclose(data["of_rank"][-1], expected.numpy(), rtol=wrong)
     at = config.ranks.index(config.rank)
-    # Singular values of the noise differ by some .3·2√(12/120)/12 = .016: e^(−.3·10⁴·.016) is left.
-    np.testing.assert_allclose(data["risk"][-1, 0], data["of_rank"][at], rtol=1e-3)
+    # Singular values of the noise differ by .3·2√(12/120)/12 = .016 in the mean: with gaps of a
+    # seventh of that, e^(−.3·10⁴·.016/7) is left.
+    left = np.exp(-0.3 * 1e4 * 0.016 / 7)
+    np.testing.assert_allclose(data["risk"][-1, 0], data["of_rank"][at], rtol=left)
 
 
 def test_rip_data_are_within_gordon() -> None:
