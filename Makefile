@@ -24,11 +24,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peft,experiments]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peft,experiments,certify]"
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments,tables,release]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments,tables,certify,release]"
 	touch $@ $(VENV)/.installed
 
 reproduce: $(VENV)/.installed

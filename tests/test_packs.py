@@ -301,4 +301,6 @@ def test_good_claims_pass_and_leave_the_global_states_alone():
 @pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name, claim in CLAIMS.items() if not claim.long])
 def test_every_claim_keeps_the_contract(name):
+    if missing := CLAIMS[name].missing:
+        pytest.skip(missing)
     check_claim(CLAIMS[name])

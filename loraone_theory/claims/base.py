@@ -8,6 +8,7 @@ outside are counted and never taken as support.
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -15,7 +16,10 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
-Kind = Literal["identity", "bound", "probability", "value"]
+Kind = Literal["identity", "bound", "probability", "value", "certificate"]
+
+# Extra of the distribution -> the package that it brings, for claims that cannot do without.
+EXTRAS = {"certify": "flint"}
 
 
 class Finding(StrEnum):
@@ -63,6 +67,24 @@ class Draws:
         return tuple(answer)
 
 
+class Certificate(NamedTuple):
+    """What a proof by subdivision came to.
+
+    Args:
+        proved: whether the statement holds on its whole domain.
+        counterexample: a point where it does not, verified, or "".
+        undecided: what was left open, or "".
+        boxes: how many boxes were looked at.
+        depth: how often the smallest was halved.
+    """
+
+    proved: bool
+    counterexample: str
+    undecided: str
+    boxes: int
+    depth: int
+
+
 @dataclass(frozen=True, eq=False)
 class Evidence:
     """What a claim measured.
@@ -73,6 +95,7 @@ class Evidence:
     - value: the mean of lhs over independent draws is rhs up to `tolerance`, a finite-size
       allowance that the claim states beforehand: its confidence interval lies inside the
       allowance, outside it, or neither.
+    - certificate: proved on the whole domain, or refuted at a point; no draws.
 
     Args:
         lhs: (n,) measured.
@@ -81,6 +104,7 @@ class Evidence:
         tolerance: (n,) or one number, derived from dtype, size and conditioning.
         probability: promised probability, for that kind.
         numbers: further figures for the report, by name.
+        certificate: for that kind.
     """
 
     lhs: np.ndarray
@@ -89,6 +113,7 @@ class Evidence:
     tolerance: np.ndarray | float = 0.0
     probability: float | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict)
+    certificate: Certificate | None = None
 
 
 Measure = Callable[[Draws], Evidence]
@@ -116,7 +141,7 @@ class Claim:
         statement: in the paper's notation.
         hypotheses: under which it is claimed, one string each.
         how: how it is tested, on which sizes.
-        kind: identity, bound, probability or value.
+        kind: identity, bound, probability, value or certificate.
         measure: draws -> Evidence.
         mutant_statement: the claim broken on purpose.
         mutant: draws -> Evidence of the broken claim; it must come out VIOLATED.
@@ -129,6 +154,7 @@ class Claim:
         figure: file name under figures/, "fig_alignment.png", or "".
         aliases: other names that lead to it, such as former ids.
         long: takes minutes or more: left out unless named, or asked for with the other long ones.
+        extra: of the distribution, that it needs, for example "certify", or "".
     """
 
     id: str
@@ -150,11 +176,19 @@ class Claim:
     cap: int | None = None
     aliases: tuple[str, ...] = ()
     long: bool = False
+    extra: str = ""
 
     @property
     def paper(self) -> str:
         """The paper that it is of: what its id begins with, for example "lora-one"."""
         return self.id.partition("/")[0]
+
+    @property
+    def missing(self) -> str:
+        """Why it cannot be judged here: a package that is not installed; "" where it can."""
+        if not self.extra or importlib.util.find_spec(EXTRAS[self.extra]) is not None:
+            return ""
+        return f"{EXTRAS[self.extra]} is not installed: pip install 'loraone-theory[{self.extra}]'"
 
     def rounds(self, *, smoke: bool) -> tuple[int, ...]:
         """Draws after which the judge looks: doubled until the cap; a smoke run looks once."""

@@ -36,7 +36,7 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
 
     Args:
         evidence: one entry per draw.
-        kind: identity, bound, probability or value.
+        kind: identity, bound, probability, value or certificate.
         confidence: of this verdict alone; `stats.each` gives that of a verdict among many.
     """
     validate.instance("evidence", evidence, Evidence)
@@ -47,6 +47,8 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
     inside = np.broadcast_to(np.asarray(evidence.inside, dtype=bool), lhs.shape)
     slack = np.broadcast_to(np.asarray(evidence.tolerance, dtype=np.float64), lhs.shape)
     n, kept = lhs.size, int(inside.sum())
+    if kind == "certificate":
+        return _judge_certificate(evidence)
     if kept == 0:
         reason = f"none of {n} draws meets the hypotheses"
         return Judgement(Finding.OUTSIDE_HYPOTHESES, reason, n, 0, float("nan"))
@@ -62,6 +64,20 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
         reason = f"{int(fails.sum())} of {kept} draws exceed the promise, by up to {worst:.3g}"
         return Judgement(Finding.VIOLATED, reason, n, kept, worst)
     return Judgement(Finding.SUPPORTED, f"holds on all {kept} draws", n, kept, worst)
+
+
+def _judge_certificate(evidence: Evidence) -> Judgement:
+    found = evidence.certificate
+    if found is None:
+        raise ValueError("evidence of kind 'certificate' must hold the certificate")
+    size = f"{found.boxes} boxes, the smallest halved {found.depth} times"
+    if found.proved:
+        finding, reason = Finding.CERTIFIED, f"proved on the whole domain, by {size}"
+    elif found.counterexample:
+        finding, reason = Finding.VIOLATED, f"refuted: {found.counterexample}"
+    else:
+        finding, reason = Finding.INCONCLUSIVE, f"{found.undecided} is left open after {size}"
+    return Judgement(finding, reason, 1, 1, 0.0 if found.proved else 1.0)
 
 
 def _judge_probability(

@@ -19,6 +19,7 @@ from loraone_theory.claims.verdict import Store
 from loraone_theory.claims.verdict import Verdict as Verdict
 from loraone_theory.claims.workers import spread
 from loraone_theory.core import validate
+from loraone_theory.core.extras import MissingExtra
 from loraone_theory.core.threads import threads_for
 
 # What a record says of its claim besides the numbers.
@@ -59,12 +60,15 @@ def verify(
 
     Raises:
         ValueError: an unknown id, or a number out of range.
+        core.extras.MissingExtra: the claim needs a package that is not installed.
 
     >>> str(verify("lora-one/theorem-3.1", trials=5))
     'SUPPORTED'
     """
     if not isinstance(claim, Claim):
         claim = library().claims.find(claim)
+    if claim.missing:
+        raise MissingExtra(f"{claim.id} cannot be judged here, for {claim.missing}")
     _check(trials, confidence, seed, smoke)
     rounds = claim.rounds(smoke=smoke) if trials is None else (trials,)
     level = confidence if smoke else stats.each(confidence)
@@ -135,6 +139,8 @@ def chosen(
 ) -> list[str]:
     """The ids of the names, each once; without names those of all claims that qualify.
 
+    Claims that need a package which is not installed are left out then.
+
     Args:
         names: ids or aliases.
         paper: without names, the claims of this paper alone.
@@ -154,7 +160,8 @@ def chosen(
     if paper is not None:
         validate.choice("paper", paper, papers)
     among = known.claims.values() if source is None else known.own
-    return [c.id for c in among if c.long == long and paper in (None, c.paper)]
+    fit = (c for c in among if c.long == long and paper in (None, c.paper))
+    return [claim.id for claim in fit if not claim.missing]
 
 
 def verify_all(

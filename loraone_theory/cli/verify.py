@@ -89,6 +89,9 @@ class Verify:
                 report=seen,
             )
         screen.print(_table(verdicts))
+        for claim in () if self.claims else library(self.source).claims.values():
+            if claim.missing:
+                screen.print(f"left out: {claim.id}, for {claim.missing}")
         surprises = [found for found in verdicts if not found.as_expected]
         for found in surprises:
             screen.print(f"{found.id}: {found.finding}, expected {found.expected}")
