@@ -8,7 +8,7 @@ import pytest
 
 from loraone_theory import storage
 from loraone_theory.bench import page
-from loraone_theory.claims import CLAIMS, Finding, Paper, report, stats
+from loraone_theory.claims import CLAIMS, PAPERS, Finding, Paper, report, stats
 from loraone_theory.claims.run import Verdict
 from loraone_theory.cli import main
 from loraone_theory.cli import verify as command
@@ -104,7 +104,8 @@ def test_verify_takes_a_paper_or_those_that_take_long(quick, monkeypatch, capsys
     assert main(["verify", "--paper", "lora-on"]) == 2
     errors = capsys.readouterr().err
     assert "claims must not be named together with paper or long" in errors
-    assert "paper must be one of lora-one, other; got 'lora-on'; did you mean 'lora-one'?" in errors
+    known = ", ".join([*(paper.id for paper in PAPERS), "other"])
+    assert f"paper must be one of {known}; got 'lora-on'; did you mean 'lora-one'?" in errors
 
 
 def test_list_shows_claims_alone_and_describe_takes_former_names(capsys):

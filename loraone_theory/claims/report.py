@@ -176,10 +176,7 @@ def _section(record: Record) -> str:
     lines.append(f"- *Claim* ({about['reference']}): {about['statement']}")
     lines.append(f"- *Hypotheses*: {'; '.join(about['hypotheses']) or 'none'}.")
     lines.append(f"- *How tested* ({about['kind']}): {about['how']}")
-    lines.append(
-        f"- *Draws*: {record['trials']}, of which {record['inside']} meet the hypotheses; "
-        f"confidence {record['confidence']:g}."
-    )
+    lines.append(_effort(record))
     lines.append(
         f"- *Mutant*: {about['mutant_statement']}. **{record['mutant_verdict']}** — "
         f"{record['mutant_reason']}."
@@ -204,6 +201,15 @@ def _section(record: Record) -> str:
         picture = PurePosixPath("figures", about["figure"]).with_suffix(".png")
         lines.append(f"![{_cell(about['title'])}]({picture})\n")
     return "\n".join(lines)
+
+
+def _effort(record: Record) -> str:
+    if record["about"]["kind"] == "certificate":
+        return f"- *Proof and refutation of the mutant*: {record['seconds']:.2g} s; no draws."
+    return (
+        f"- *Draws*: {record['trials']}, of which {record['inside']} meet the hypotheses; "
+        f"confidence {record['confidence']:g}."
+    )
 
 
 def _command(record: Record) -> str:
