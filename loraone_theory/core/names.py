@@ -20,6 +20,10 @@ MethodName = Literal[
     "lora+-adamw",
     "p-lora",
     "p-lora-adamw",
+    "p-lora-alternating",
+    "muon",
+    "lora-muon",
+    "nystrom",
     "lora-pro",
     "lora-pro-adamw",
     "adalora",
@@ -33,13 +37,9 @@ MethodName = Literal[
     "lora-one-preconditioned",
     "lora-one-adamw",
     "lora-one-scaled-adamw",
+    "lora-one-whitened",
     "lora-one-released",
     "lora-one-early",
-    "lora-one-whitened",
-    "lora-muon",
-    "muon",
-    "nystrom",
-    "p-lora-alternating",
 ]
 RecordName = Literal[
     "loss",
@@ -58,18 +58,21 @@ RecordName = Literal[
     "test_loss",
 ]
 RuleName = Literal[
-    "whitened",
     "adamw",
     "alternating",
     "flow",
+    "gauss-newton",
     "gd",
     "lora-muon",
     "lora-plus",
     "lora-pro",
+    "lora-rite",
     "momentum",
     "muon",
     "preconditioned",
     "scaled-adamw",
+    "spectral-scaled",
+    "whitened",
 ]
 EnsembleName = Literal[
     "dense",
