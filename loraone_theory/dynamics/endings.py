@@ -71,19 +71,21 @@ def judge(
         swinging &= tail.amax(0) > GROWTH * tail.amin(0)
     zero = torch.zeros_like(diverged_at)
     counts = (zero, zero) if drops is None else tuple(c.cpu().expand_as(zero) for c in drops)
-    answer = np.empty(tuple(diverged_at.shape), dtype=object)
-    for index in np.ndindex(answer.shape):
-        if (step := int(diverged_at[index])) != NEVER:
+    steps, swings = diverged_at.numpy(), (swing / start).numpy()
+    growing = (growth > GROWTH).numpy()
+    answer = np.full(steps.shape, RunStatus(Outcome.COMPLETED), dtype=object)
+    noted = (steps != NEVER) | swinging.numpy() | growing | (counts[0] != 0).numpy()
+    for index in zip(*np.nonzero(noted), strict=True):
+        if (step := int(steps[index])) != NEVER:
             answer[index] = RunStatus(Outcome.DIVERGED, step)
         elif bool(swinging[index]):
-            factor = float(swing[index] / start[index])
-            answer[index] = RunStatus(Outcome.OSCILLATING, last, factor=factor)
-        elif float(growth[index]) > GROWTH:
+            answer[index] = RunStatus(Outcome.OSCILLATING, last, factor=float(swings[index]))
+        elif growing[index]:
             answer[index] = RunStatus(Outcome.GROWING, last, factor=float(growth[index]))
-        elif number := int(counts[0][index]):
-            answer[index] = RunStatus(Outcome.TRUNCATED, int(counts[1][index]), number)
         else:
-            answer[index] = RunStatus(Outcome.COMPLETED)
+            answer[index] = RunStatus(
+                Outcome.TRUNCATED, int(counts[1][index]), int(counts[0][index])
+            )
     return answer
 
 
