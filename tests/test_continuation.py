@@ -156,6 +156,24 @@ def test_what_is_the_users_own_is_handed_in_again(tmp_path):
         half.extend(8, problem=own, records=(size,), method=lt.methods.lora(init_std=0.5))
 
 
+def test_a_rate_of_ones_own_is_handed_in_again(tmp_path):
+    rates = [lambda t: 0.1 / (1 + t), 0.05]
+    given = {"rank": 2, "learning_rate": rates}
+    mine = lt.methods.lora().with_rule(lambda eta, damping: lt.methods.rules.gd(eta), name="own")
+    whole = lt.simulate(linear(), mine, steps=9, **given)
+    lt.simulate(linear(), mine, steps=4, **given).save(tmp_path / "half.npz")
+    half = lt.Trajectory.load(tmp_path / "half.npz")
+    with pytest.raises(ValueError, match=r"the rule 'own' of method .* hand the method in again"):
+        half.extend(5)
+    with pytest.raises(ValueError, match="learning rate was a function of the user's own"):
+        half.extend(5, method=mine)
+    with pytest.raises(ValueError, match="learning_rate handed in is not the one"):
+        half.extend(5, method=mine, learning_rate=[lambda t: 0.2 / (1 + t), 0.05])
+    same(half.extend(5, method=mine, learning_rate=rates), whole)
+    with pytest.raises(ValueError, match="learning_rate handed in is not the one"):
+        whole.extend(1, learning_rate=0.05)
+
+
 def test_files_of_former_versions_stay_readable(tmp_path):
     run = lt.simulate(linear(), "lora-ga", rank=2, learning_rate=0.1, steps=5)
     run.save(tmp_path / "run.npz")

@@ -82,6 +82,26 @@ def test_the_figure_shows_records_floor_and_plateau():
     assert bare.plot("error").axes[0].get_ylabel() == "error"
 
 
+def test_long_labels_stand_below_the_panels(run):
+    figure = run.plot()
+    assert all(ax.get_legend() is None for ax in figure.axes)
+    texts = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert texts[:2] == ["risk, learning_rate=0.05", "risk, learning_rate=0.1"]
+    assert len(texts) == len(set(texts))
+    before = [ax.get_position().height for ax in figure.axes]
+    figure.canvas.draw()  # warnings are errors: everything fits
+    assert min(before) > 0
+
+
+def test_statuses_and_records_print_in_a_line(run):
+    assert repr(run.status[0, 0]) == "RunStatus(COMPLETED)"
+    gone = lt.RunStatus(lt.Outcome.DIVERGED, 7)
+    assert repr(gone) == "RunStatus(DIVERGED, step=7)"
+    angles = lt.RECORDS["left_angles"]
+    assert repr(angles) == "Record('left_angles', axis='angle', unit='rad')"
+    assert repr(lt.RECORDS["loss"]) == "Record('loss')"
+
+
 def test_records_of_ones_own_keep_their_unit_and_are_drawn(tmp_path):
     def halves(view):
         """Norms of both factors."""

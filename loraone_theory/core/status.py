@@ -54,5 +54,9 @@ class RunStatus:
         """The outcome in words, with advice."""
         return self.outcome.value.format(step=self.step, count=self.count, factor=self.factor)
 
+    def __repr__(self) -> str:
+        at = "" if self.outcome is Outcome.COMPLETED else f", step={self.step}"
+        return f"RunStatus({self.outcome.name}{at})"
+
     def __str__(self) -> str:
         return self.message

@@ -56,6 +56,7 @@ def go_on(
     problem: Problem | None,
     method: Method | None,
     records: tuple[Record, ...],
+    learning_rate: Any,
     progress: Callable[[int], object] | None,
 ) -> Run:
     """`more` steps from there on."""
@@ -65,14 +66,14 @@ def go_on(
         validate.instance("records", row, Record)
     plan, point = resume.plan, resume.point
     if plan is not None:
-        provenance.agree(plan, problem, method)
+        provenance.agree(plan, problem, method, learning_rate)
     if plan is None or point is None:
         if resume.stored is None:
             raise ValueError(
                 "this trajectory holds no state to go on from: its file was written by a version "
                 "that did not keep it; simulate again, or start from initial=run.final"
             )
-        plan, point = _restored(resume.stored, problem, method, records)
+        plan, point = _restored(resume.stored, problem, method, records, learning_rate)
     last = point.step + more
     settings = replace(plan.settings, steps=last, until=None)
     plan.batch.rates.prepare(point.step, last)
@@ -80,10 +81,19 @@ def go_on(
 
 
 def _restored(
-    stored: Stored, problem: Problem | None, method: Method | None, records: tuple[Record, ...]
+    stored: Stored,
+    problem: Problem | None,
+    method: Method | None,
+    records: tuple[Record, ...],
+    learning_rate: Any,
 ) -> tuple[Plan, Point]:
     plan = provenance.plan_of(
-        stored.config, problem=problem, method=method, initial=stored.initial, records=records
+        stored.config,
+        problem=problem,
+        method=method,
+        initial=stored.initial,
+        records=records,
+        learning_rate=learning_rate,
     )
     if fact(plan.given, "reveals"):
         raise ValueError(

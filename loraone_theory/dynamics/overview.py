@@ -15,6 +15,8 @@ from loraone_theory.problems.linear.problem import LinearProblem
 if TYPE_CHECKING:
     from loraone_theory.dynamics.trajectory import Trajectory
 
+# Characters that fit beside each other in the legend.
+WIDE = 96
 # Drawn on a logarithmic axis.
 SIZES = ("risk", "loss")
 
@@ -26,7 +28,7 @@ def draw(run: Trajectory, names: Sequence[str] = ()) -> plotting.Figure:
         ValueError: none of them was recorded.
     """
     panels = [[validate.choice("record", name, run.records)] for name in names] or _usual(run)
-    marks = _predicted(run)
+    marks, swept = _predicted(run), len(run.axes) > 1
     with plotting.style():
         rows = -(-len(panels) // 3)
         made, axes = plotting.figure(rows, min(3, len(panels)), height=0.2 + 2.2 * rows)
@@ -41,8 +43,21 @@ def draw(run: Trajectory, names: Sequence[str] = ()) -> plotting.Figure:
             if group[0] in SIZES:
                 ax.set_yscale("log", nonpositive="mask")
             ax.set(xlabel="step $t$", ylabel=_title(run, group))
-            ax.legend()
+            if not swept:
+                ax.legend()
+        if swept:  # long labels go below all panels
+            _legend_below(made, axes)
     return made
+
+
+def _legend_below(figure: plotting.Figure, axes: np.ndarray) -> None:
+    """One legend for all panels, a line or two of it to a row, and room for it."""
+    found = [pair for ax in axes.flat for pair in zip(*ax.get_legend_handles_labels(), strict=True)]
+    by_label = {label: handle for handle, label in found}
+    columns = max(1, WIDE // (8 + max(map(len, by_label))))
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + 0.18 * -(-len(by_label) // columns))
+    figure.legend(by_label.values(), by_label, loc="outside lower center", ncols=columns)
 
 
 def _usual(run: Trajectory) -> list[list[str]]:

@@ -149,7 +149,9 @@ def plan_of(
     return prepare(problem, method, checked)
 
 
-def agree(plan: Plan, problem: Problem | None, method: Method | None) -> None:
+def agree(
+    plan: Plan, problem: Problem | None, method: Method | None, learning_rate: Any = None
+) -> None:
     """What is handed in without need is what the runs were made with.
 
     Raises:
@@ -159,6 +161,8 @@ def agree(plan: Plan, problem: Problem | None, method: Method | None) -> None:
         _problem(described(plan.given), check_problem(problem))
     if method is not None:
         _method({"hyper": plan.chosen.hyper}, validate.instance("method", method, Method))
+    if learning_rate is not None:
+        _rate(config(plan)["learning_rate"], learning_rate)
 
 
 def _problem(recorded: Mapping[str, Any], given: Problem | None) -> Problem:
@@ -175,6 +179,13 @@ def _problem(recorded: Mapping[str, Any], given: Problem | None) -> Problem:
 
 def _method(config: Mapping[str, Any], given: Method | None) -> Method:
     if given is None:
+        own = [part for part in ("init", "rule") if "fingerprint" in config["hyper"].get(part, {})]
+        if own:
+            name = config["hyper"][own[0]]["name"]
+            raise ValueError(
+                f"the {own[0]} {name!r} of method {config['method']!r} was made by a user and is "
+                "not in the record; hand the method in again: method=..."
+            )
         return methods.rebuild(config["method"], config["hyper"])
     method = methods.get(given)
     _same("method", fingerprint(_plain(method.hyper)), fingerprint(_plain(config["hyper"])))

@@ -69,6 +69,11 @@ class Record:
             first = (self.measure.__doc__ or "").strip().partition("\n")[0]
             object.__setattr__(self, "doc", first)
 
+    def __repr__(self) -> str:
+        told = {"axis": self.axis, "unit": None if self.unit == "1" else self.unit}
+        inside = [f"{name}={value!r}" for name, value in told.items() if value is not None]
+        return f"Record({', '.join([repr(self.name), *inside])})"
+
     def missing(self, problem: Problem) -> str | None:
         """Why it cannot be measured on a problem, or None."""
         known = facts(problem)

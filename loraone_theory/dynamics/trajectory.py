@@ -153,6 +153,7 @@ class Trajectory:
         problem: Problem | None = None,
         method: Method | None = None,
         records: tuple[Record, ...] = (),
+        learning_rate: Any = None,
         progress: Callable[[int], object] | None = None,
     ) -> Trajectory:
         """The same runs with `steps` more steps: bit for bit what one longer run would have given.
@@ -164,6 +165,7 @@ class Trajectory:
             problem: after `load`, where the problem was not drawn by a sampler.
             method: after `load`, where a part of the method was one's own.
             records: after `load`, the records of one's own.
+            learning_rate: after `load`, where it was a function of one's own.
             progress: called with the number of steps done, now and then.
 
         Raises:
@@ -171,7 +173,9 @@ class Trajectory:
                 missing.
         """
         more = validate.integer("steps", steps, least=1)
-        run = continuation.go_on(self.resume, more, problem, method, records, progress)
+        run = continuation.go_on(
+            self.resume, more, problem, method, records, learning_rate, progress
+        )
         return continuation.joined(self, Trajectory.of(run))
 
     def to_numpy(self) -> dict[str, np.ndarray]:
