@@ -128,6 +128,7 @@ GOOD: dict[str, Any] = {
     "stats.mean_sequence.values": np.arange(5.0), "confidence": 0.9,
     "lt.SensingProblem.from_data.labels": SENSING.labels,
     "lt.sample_linear_lazy.k": 30,
+    "lt.predict.measured_contraction.problem": SENSING,
 }  # fmt: skip
 SCRIPT = '''"""A script."""
 from loraone_theory.experiment import Config

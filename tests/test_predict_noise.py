@@ -179,10 +179,9 @@ def test_what_formulas_do_not_hold_for_is_refused() -> None:
         (lambda: lt.predict.one_step_error(noisy), "noise_std must be given"),
         (lambda: lt.predict.one_step_error(sensed), "noise_std must be given"),
         (lambda: lt.predict.one_step_error(wide), "one of isotropic inputs"),
-        (lambda: lt.predict.noise_floor(wide, noise_std=0.1), "one of isotropic inputs"),
         (lambda: lt.predict.one_step_error(signs), "fourth_moment must be given"),
-        (lambda: lt.predict.plateau(noisy), "labels hold more than that"),
-        (lambda: lt.predict.plateau(labels), "labels hold more than that"),
+        (lambda: lt.predict.plateau(noisy), "pass rank=r"),
+        (lambda: lt.predict.plateau(labels), "does not know"),
         (lambda: lt.predict.linearised_alignment(labels, start, 0.1, [0, 2]), "does not know"),
     ):
         with pytest.raises(ValueError, match=message):

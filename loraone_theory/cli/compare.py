@@ -58,6 +58,8 @@ class Compare:
     """N; default: 16 d in the linear model, infinite in the ReLU one."""
     condition_number: float = 1.0
     """κ, the ratio of the largest to the smallest singular value of the shift."""
+    noise_std: float = 0.0
+    """σ >= 0 of the labels."""
     relative_shift: float = 0.1
     """c of the ReLU model, the largest |Δ_m|/|w_m|."""
     steps: int = 500
@@ -127,11 +129,16 @@ class Compare:
         sizes |= {"condition_number": self.condition_number}
         if self.model == "linear":
             samples = 16 * self.d if self.samples is None else self.samples
-            return sample_linear(**sizes, samples=samples)  # type: ignore[arg-type]
+            return sample_linear(**sizes, samples=samples, noise_std=self.noise_std)  # type: ignore[arg-type]
         sizes |= {"relative_shift": self.relative_shift}
         if self.samples is None:
+            if self.noise_std != 0:
+                raise ValueError(
+                    "--noise-std is of the labels of samples, and the ReLU population has none; "
+                    f"got {self.noise_std:g}; give --samples too"
+                )
             return sample_relu_population(**sizes)  # type: ignore[arg-type]
-        return sample_relu(**sizes, samples=self.samples)  # type: ignore[arg-type]
+        return sample_relu(**sizes, samples=self.samples, noise_std=self.noise_std)  # type: ignore[arg-type]
 
 
 def _table(found: Comparison) -> Table:

@@ -13,6 +13,7 @@ from loraone_theory.predict.linearised import (
     linearised_alignment,
     plateau,
 )
+from loraone_theory.predict.measured import measured_contraction
 from loraone_theory.predict.noise import (
     mean_full_floor,
     mean_noise_floor,
@@ -46,6 +47,7 @@ __all__ = [
     "local_rate",
     "mean_full_floor",
     "mean_noise_floor",
+    "measured_contraction",
     "noise_floor",
     "one_step_error",
     "pair_floor",

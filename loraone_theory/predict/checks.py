@@ -13,21 +13,12 @@ from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 
 
-def linear(problem: object, *, noisy: bool = False) -> LinearProblem:
-    """`problem` if it is a linear one, else TypeError.
-
-    Raises:
-        ValueError: labels with noise, or of an unknown shift, unless `noisy`.
-    """
+def linear(problem: object) -> LinearProblem:
+    """`problem` if it is a linear one, else TypeError."""
     if not isinstance(problem, LinearProblem):
         raise TypeError(
             "this prediction is one of the linear model; "
             f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
-        )
-    if problem.noise is not None and not noisy:
-        raise ValueError(
-            "this prediction is one of labels X(W + Δ) with a known shift Δ, and this problem's "
-            "labels hold more than that; predict.noise_floor says what noise leaves"
         )
     return problem
 

@@ -18,6 +18,7 @@ from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.rules import Local
 from loraone_theory.predict import checks
 from loraone_theory.predict.floors import pair_solution, target_rank
+from loraone_theory.predict.noiseless import noiseless
 from loraone_theory.predict.rates import UNSEEN, Contraction, rates
 from loraone_theory.predict.seen import Seen, seen
 from loraone_theory.predict.tangent_map import RuleName
@@ -73,6 +74,8 @@ def contraction(
       directions are taken to be at rest.
     - LoRA+ with ratio λ: √λ times GD's, at the solution with λAᵀA = BBᵀ.
 
+    Label noise makes a shift of full rank, Δ̂ = Δ + C†Z̃, of which a pair reaches its best fit.
+
     Factors are taken to be balanced as the flow of GD leaves them. Entrywise rules, AdaLoRA,
     momentum on pairs (which conserves no balance) and starts far from balance have NaN and a note;
     the latter two have numbers where the solution is handed in.
@@ -112,7 +115,7 @@ def contraction(
                 f"a solution is one of methods that train A and B; {chosen.name!r} trains "
                 f"{chosen.parametrisation.name}; leave solution out"
             )
-    local = chosen.facts.local
+    problem, local = noiseless(problem), chosen.facts.local
     if local is None:
         return _nothing(problem.like, problem.batch_shape, chosen.facts.no_rate)
     beta = local.momentum
@@ -210,11 +213,11 @@ def _missing(
             return None
     elif local.momentum > 0:
         return HEAVY
-    size = _imbalance(Factors(part.lower(A), B), local.ratio, method.scale, at, damping)
+    size = imbalance(Factors(part.lower(A), B), local.ratio, method.scale, at, damping)
     return PATH.format(name=method.name, size=size) if size > BALANCED else None
 
 
-def _imbalance(start: Factors, ratio: float, scale: float, at: Factors, damping: float) -> float:
+def imbalance(start: Factors, ratio: float, scale: float, at: Factors, damping: float) -> float:
     """s‖λA₀ᵀA₀ − B₀B₀ᵀ‖_op over √λ·σ_min of the solution: the share of it that stays.
 
     Under a damping δ the flow keeps (a² + δ)/(b² + δ) of each direction: over σ_min of B₀B₀ᵀ + δI.

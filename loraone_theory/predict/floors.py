@@ -13,6 +13,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
 from loraone_theory.predict import checks
+from loraone_theory.predict.noiseless import noiseless
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
@@ -28,7 +29,8 @@ def floor(
 
     A pair AB against the target T = Δ + offset: ½ Σ_{i>r} σ_i²(Σ̂^{1/2}T) (Eckart–Young in the
     Σ̂ metric). P diag(λ) Q: the same at the rank that AdaLoRA's budget ends with. A R B with A, B
-    frozen: the least-squares value over R. Full fine-tuning: 0.
+    frozen: the least-squares value over R. Full fine-tuning: 0. With label noise Σ̂^{1/2}T becomes
+    CT + Z̃, and the constant c is added.
 
     Args:
         problem: batch (...).
@@ -50,7 +52,7 @@ def floor(
     >>> floor(problem, "lora-one", rank=2)
     tensor([0.], dtype=torch.float64)
     """
-    checks.linear(problem, noisy=True)
+    checks.linear(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen = methods.get(method, rank)
     start = chosen.init(problem, rank, trial_seeds(problem, seeds))
@@ -59,10 +61,11 @@ def floor(
         return pair_floor(offset, rank=rank)
     if chosen.facts.ends_with is not None:
         return pair_floor(problem, rank=chosen.facts.ends_with(rank))
-    checks.linear(problem)
+    zero = problem.like.new_zeros(problem.batch_shape)
+    constant = zero if problem.constant is None else problem.constant
     if start.frozen:
-        return _core_floor(problem, start.frozen[0], start.frozen[1])
-    return problem.like.new_zeros(problem.batch_shape)
+        return _core_floor(problem, start.frozen[0], start.frozen[1]) + constant
+    return zero + constant
 
 
 def pair_floor(problem: LinearProblem, *, rank: int) -> Tensor:
@@ -70,7 +73,7 @@ def pair_floor(problem: LinearProblem, *, rank: int) -> Tensor:
 
     With label noise Σ̂^{1/2}T is Ỹ = CT + Z̃, and the constant c is added.
     """
-    checks.linear(problem, noisy=True)
+    checks.linear(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     T = problem.target
     if problem.noise is not None:
@@ -105,6 +108,7 @@ def pair_solution(problem: LinearProblem, *, rank: int) -> Factors:
     """
     checks.linear(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
+    problem = noiseless(problem)
     T = problem.target
     p = min(rank, T.rank)
     found = T
@@ -119,13 +123,15 @@ def pair_solution(problem: LinearProblem, *, rank: int) -> Factors:
 
 
 def _core_floor(problem: LinearProblem, A: Tensor, B: Tensor) -> Tensor:
-    """min over R of ½‖Σ̂^{1/2}(A R B − Δ)‖_F²: what lies off row(B), and off col(Σ̂^{1/2}A)."""
+    """min over R of ½‖C A R B − Ỹ‖_F², Ỹ = CΔ + Z̃: what lies off row(B), and off col(Σ̂^{1/2}A)."""
     V = torch.linalg.qr(B.mT).Q
     # Σ̂^{1/2}A has rank below r where N < r: directions that are rounding span nothing.
     U, S, _ = torch.linalg.svd(problem.covariance.half(A), full_matrices=False)
     kept = S > max(problem.d, problem.k) * linalg.eps(S) * S[..., :1]
     P = torch.where(kept[..., None, :], U, 0.0)
     L, R = problem.covariance.half(problem.shift.A), problem.shift.B
+    if problem.noise is not None:
+        L, R = problem.answer, torch.eye(problem.k).to(L)
     inside = R @ V
     off_rows = L @ torch.linalg.qr((R - inside @ V.mT).mT, mode="r").R.mT
     off_columns = linalg.residual(P, L @ inside)

@@ -12,20 +12,45 @@ from torch import Tensor
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.predict import checks
+from loraone_theory.predict.floors import pair_solution
 from loraone_theory.problems.base import needed
 from loraone_theory.problems.linear.problem import LinearProblem
 
 
-def plateau(problem: LinearProblem) -> Tensor:
+def plateau(problem: LinearProblem, *, rank: int | None = None) -> Tensor:
     """Where the alignment of an over-ranked run from small LoRA-init settles.
 
     A_t first aligns with U(G) = span(Σ̂U), then drifts to U(Δ); the alignment ends at
-    sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...). Label noise moves both ends and is refused.
+    sin ∠_max(U(Δ), Σ̂U(Δ)), shape (...), whatever Σ is: with many samples at the angle between U
+    and ΣU. With label noise it drifts to U_{r*} of the best fit of rank r, from U_{r*}(G).
+
+    Args:
+        problem: batch (...).
+        rank: r, which matters under label noise only.
+
+    Raises:
+        ValueError: label noise without a rank; a Δ that is not known.
+
     Reference: derivations 3.6.
     """
-    checks.linear(problem)
+    needed(checks.linear(problem), "shift", "the plateau")
+    if problem.noise is not None:
+        return _noisy_plateau(problem, rank)
     first, _ = linalg.left_frame(problem.shift.A, problem.true_rank)
     second, _ = linalg.left_frame(problem.covariance.apply(problem.shift.A), problem.true_rank)
+    return linalg.largest_sine(first, second)
+
+
+def _noisy_plateau(problem: LinearProblem, rank: int | None) -> Tensor:
+    if rank is None:
+        raise ValueError(
+            "with label noise the plateau is that of the best fit of rank r, which takes noise in "
+            "beyond r*; pass rank=r"
+        )
+    true_rank = problem.true_rank
+    first, _, _ = linalg.truncated_svd(problem.one_step_gradient(), true_rank)
+    fit = pair_solution(problem, rank=validate.rank(rank, d=problem.d, k=problem.k))
+    second, _, _ = linalg.truncated_svd(fit, true_rank)
     return linalg.largest_sine(first, second)
 
 
@@ -52,11 +77,13 @@ def linearised(
 
     Reference: proof of T3.2.
     """
-    checks.linear(problem, noisy=True)
+    checks.linear(problem)
     initial = checks.factors("initial", initial, d=problem.d, k=problem.k)
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     times = [validate.integer("steps", step, least=0) for step in validate.sequence("steps", steps)]
-    U, S, V = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
+    # Noise gives G every singular value; without it those beyond r* are zero.
+    width = problem.true_rank if problem.noise is None else min(problem.d, problem.k)
+    U, S, V = linalg.truncated_svd(problem.one_step_gradient(), width)
     A, Bt = initial.A, initial.B.mT
     a, b = U.mT @ A, V.mT @ Bt
     t = torch.tensor(times, dtype=S.dtype, device=S.device)
@@ -77,7 +104,7 @@ def linearised_alignment(
 
     Reference: proof of T3.2.
     """
-    needed(checks.linear(problem, noisy=True), "shift", "the alignment with its rank")
+    needed(checks.linear(problem), "shift", "the alignment with its rank")
     U, _, _ = linalg.truncated_svd(problem.one_step_gradient(), problem.true_rank)
     A = linearised(problem, initial, learning_rate, steps).A
     frame, defined = linalg.left_frame(A, problem.true_rank)

@@ -13,6 +13,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.methods.parametrisations import LEFT, RIGHT
 from loraone_theory.predict import checks
 from loraone_theory.predict.modes import Curvature, mode_extremes
+from loraone_theory.predict.noiseless import noiseless
 from loraone_theory.predict.relu_modes import relu_extremes
 from loraone_theory.predict.seen import seen
 from loraone_theory.predict.stationary import refuse_moving, refuse_saddle
@@ -161,7 +162,7 @@ def rates(
             found = gain * _measured_extremes(problem, pair, tangent)
         note, at_rest = UNMEASURED, bool((found[..., 0] == 0).any())
     else:
-        part, note = seen(problem), UNSEEN
+        part, note = seen(noiseless(problem)), UNSEEN
         found = gain * _linear_extremes(
             part.problem,
             Factors(part.lower(pair.A), pair.B),

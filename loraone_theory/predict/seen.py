@@ -54,7 +54,10 @@ def seen(problem: LinearProblem) -> Seen:
         values, order = covariance.values.sort(dim=-1)
         Q = torch.eye(problem.d).to(values)[order].mT
     else:
-        return Seen(problem, None)
+        ends = covariance.spectrum("extremes")
+        if bool((ends[..., 0] > problem.d * linalg.eps(ends) * ends[..., 1]).all()):
+            return Seen(problem, None)
+        values, Q = torch.linalg.eigh(covariance.apply(torch.eye(problem.d).to(problem.like)))
     rounding = problem.d * linalg.eps(values) * values[..., -1:]
     width = int((values > rounding).sum(-1).max())
     if width == problem.d:

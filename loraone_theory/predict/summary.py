@@ -19,6 +19,8 @@ from loraone_theory.predict.floors import floor
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
+UNKNOWN = "no initial error: the true shift of these labels is not known"
+
 
 @dataclass(frozen=True, eq=False)
 class Summary:
@@ -83,7 +85,9 @@ def summary(
         learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     near = contraction(problem, chosen, rank=rank, seeds=drawn, damping=damping, solution=solution)
-    best = near.best_step
+    best, notes = near.best_step, near.notes
+    if problem.true_rank == 0:
+        notes += (UNKNOWN,)
     eta = best if learning_rate is None else torch.full_like(best, learning_rate)
     return Summary(
         method=chosen.name,
@@ -94,13 +98,15 @@ def summary(
         local_rate=near.rate(eta),
         largest_stable_step=near.largest_stable_step,
         best_step=best,
-        notes=near.notes,
+        notes=notes,
     )
 
 
 def _initial_error(
     problem: LinearProblem, method: Method, rank: int, seeds: tuple[int, ...]
 ) -> Tensor:
+    if problem.true_rank == 0:  # Δ is not known
+        return problem.like.new_full(problem.batch_shape, torch.nan)
     start = method.init(problem, rank, seeds)
     fitted = problem if start.offset is None else problem.with_offset(start.offset)
     E = fitted.target

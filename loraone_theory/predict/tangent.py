@@ -8,6 +8,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.predict import checks
 from loraone_theory.predict.floors import pair_solution
+from loraone_theory.predict.noiseless import noiseless
 from loraone_theory.predict.rates import Contraction, rates
 from loraone_theory.predict.seen import seen
 from loraone_theory.predict.tangent_map import RuleName
@@ -25,7 +26,7 @@ def tangent_extremes(
     (preconditioned: β = 1 and P_A for AAᵀ, so S does not enter and κ plays no part).
 
     Args:
-        problem: batch (...), solved at rank r = r*.
+        problem: batch (...), solved at rank r = r*; with label noise at the best fit of that rank.
         rule: "gd" or "preconditioned".
         solution: A (..., d, r*), B (..., r*, k) with AB = Δ; default the balanced one,
             A = US^{1/2}, B = S^{1/2}Vᵀ.
@@ -42,8 +43,9 @@ def _near(problem: LinearProblem, rule: RuleName, solution: Factors | None = Non
     checks.linear(problem)
     validate.choice("rule", rule, ("gd", "preconditioned"))
     if solution is None:
-        part = seen(problem)
-        A, B = pair_solution(part.problem, rank=part.problem.true_rank)
+        part = seen(noiseless(problem))
+        rank = problem.true_rank if problem.noise is not None else part.problem.true_rank
+        A, B = pair_solution(part.problem, rank=validate.integer("true_rank", rank, least=1))
         solution = Factors(A if part.basis is None else part.basis @ A, B)
     elif checks.factors("solution", solution, d=problem.d, k=problem.k).rank != problem.true_rank:
         raise ValueError(
