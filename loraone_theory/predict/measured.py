@@ -50,6 +50,10 @@ def measured_contraction(
         rank: r.
         seeds: as for `simulate`.
 
+    Raises:
+        TypeError: another problem; predict.contraction is for the linear one.
+        ValueError: a rank or a method that does not fit.
+
     Reference: derivations of sensing, section 5.
 
     >>> from loraone_theory.problems.sensing.sampling import sample_sensing
@@ -58,6 +62,7 @@ def measured_contraction(
     >>> bool((near.rate(near.best_step) < 1).all())
     True
     """
+    validate.instance("problem", problem, SensingProblem, "predict.contraction is the linear one")
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen = methods.get(method, rank)
     local = chosen.facts.local
