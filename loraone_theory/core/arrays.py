@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.masked import MaskedTensor
 
+from loraone_theory.core.frames import from_table, is_table
 from loraone_theory.core.wording import kind, shown
 
 Array = Tensor | np.ndarray
@@ -34,12 +35,15 @@ def tensor(
 
     Args:
         name: of the argument.
-        given: a tensor, or a numpy array, which shares its memory with the answer where it can.
+        given: a tensor, or a numpy array, which shares its memory with the answer where it can; of
+            a pandas table the numbers.
         least_dims: fewest dimensions.
         owned: answer with a copy, so that later changes to `given` are seen nowhere.
         integers: take integers as float64.
         finite: refuse NaN and infinities.
     """
+    if is_table(given):
+        given = from_table(name, given)
     found = _from_numpy(name, given) if isinstance(given, np.ndarray) else given
     if not isinstance(found, Tensor):
         raise TypeError(f"{name} must be a torch tensor or a numpy array; got {kind(given)}")

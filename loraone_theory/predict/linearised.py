@@ -34,6 +34,8 @@ def plateau(problem: LinearProblem, *, rank: int | None = None) -> Tensor:
     Reference: derivations 3.6.
     """
     needed(checks.linear(problem), "shift", "the plateau")
+    if rank is not None:
+        rank = validate.rank(rank, d=problem.d, k=problem.k)
     if problem.noise is not None:
         return _noisy_plateau(problem, rank)
     first, _ = linalg.left_frame(problem.shift.A, problem.true_rank)
@@ -49,7 +51,7 @@ def _noisy_plateau(problem: LinearProblem, rank: int | None) -> Tensor:
         )
     true_rank = problem.true_rank
     first, _, _ = linalg.truncated_svd(problem.one_step_gradient(), true_rank)
-    fit = pair_solution(problem, rank=validate.rank(rank, d=problem.d, k=problem.k))
+    fit = pair_solution(problem, rank=rank)
     second, _, _ = linalg.truncated_svd(fit, true_rank)
     return linalg.largest_sine(first, second)
 

@@ -98,7 +98,7 @@ class LinearProblem(RowStreams, Described):
         """The problem of inputs X and labels Y, which are X(W + Δ) unless they are given.
 
         Args:
-            X: (N, d) or (..., N, d), float32 or float64, a tensor or a numpy array.
+            X: (N, d) or (..., N, d), float32 or float64, a tensor, a numpy array or a DataFrame.
             shift: Δ (d, k), dense or Factors, with or without batch dimensions. Without it there
                 must be labels; risk, error and alignments are then not known.
             labels: Y (..., N, k), noisy or not.
