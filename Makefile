@@ -6,6 +6,7 @@
 # make verify      judge every claim that does not take long and write paper_checks.md
 # make verify-long judge the claims that take long (hours; an interrupted run goes on)
 # make verify-seeds  all claims at 20 master seeds, small: records/seeds.md (an hour; goes on)
+# make perturbations  one fault at a time in the core: does a verdict turn over? (half an hour)
 # make dist        the wheel and the source archive in dist/, checked
 # make test-dist   the wheel in an empty environment, away from the repository, without a network
 # make test-oldest the tests with the oldest versions that pyproject.toml allows (torch apart)
@@ -18,7 +19,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify verify-long verify-seeds bench clean
+.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify verify-long verify-seeds perturbations bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -59,6 +60,9 @@ verify-long: $(VENV)/.installed
 
 verify-seeds: $(VENV)/.installed
 	$(BIN)/loraone verify-seeds --workers 2 --json records/seeds.json --page records/seeds.md $(ARGS)
+
+perturbations: $(VENV)/.installed-test
+	OMP_NUM_THREADS=1 $(BIN)/python tests/perturbations.py $(ARGS)
 
 bench: $(VENV)/.installed
 	$(BIN)/loraone bench --json benchmarks/results.json --page docs/performance.md $(ARGS)

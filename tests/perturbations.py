@@ -1,0 +1,216 @@
+"""Do the verdicts notice when the core is wrong? A sign, a factor 0.95, an off-by-one at a time.
+
+    python tests/perturbations.py                   the whole table, into records/perturbations.md
+    python tests/perturbations.py --only closed     those whose file or words hold this
+
+Each row of TABLE changes one place of a copy of the package; then the claims are judged there at
+their smallest sizes, quick ones first, until a verdict is not the expected one. The table was
+written before it was first run, and no claim was written for a row of it. Exit code 1 if a row
+leaves all verdicts as expected.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import NamedTuple
+
+# Imported once, before the forks; nothing of the package itself.
+import numpy as np  # noqa: F401
+import scipy.stats  # noqa: F401
+import torch
+
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = "loraone_theory"
+RESULTS = ROOT / "records" / "perturbations.md"
+
+
+class Row(NamedTuple):
+    """One change.
+
+    Args:
+        file: under the package.
+        what: in words.
+        old: what stands there, once in the file.
+        new: what stands there instead.
+    """
+
+    file: str
+    what: str
+    old: str
+    new: str
+
+
+LINEAR = "problems/linear/problem.py"
+TABLE = (
+    Row("methods/rules/base.py", "a step uphill", "M.add(step, alpha=-learning_rate)",
+        "M.add(step, alpha=learning_rate)"),
+    Row("methods/rules/base.py", "0.95 of a step", "M.add(step, alpha=-learning_rate)",
+        "M.add(step, alpha=-0.95 * learning_rate)"),
+    Row(LINEAR, "0.95 of the gradient of A", "Factors(tall.product(M, B.mT), tall.inner(A, M))",
+        "Factors(0.95 * tall.product(M, B.mT), tall.inner(A, M))"),
+    Row(LINEAR, "the sign of the gradient of B",
+        "Factors(tall.product(M, B.mT), tall.inner(A, M))",
+        "Factors(tall.product(M, B.mT), -tall.inner(A, M))"),
+    Row(LINEAR, "0.95 of the loss", "loss = 0.5 * (E * self.covariance.apply(E)).sum((-2, -1))",
+        "loss = 0.475 * (E * self.covariance.apply(E)).sum((-2, -1))"),
+    Row(LINEAR, "0.95 of the risk", "return 0.5 * (E * E).sum((-2, -1))",
+        "return 0.475 * (E * E).sum((-2, -1))"),
+    Row(LINEAR, "the sign of the one-step gradient",
+        "G = Factors(self.covariance.apply(self.shift.A), self.shift.B)",
+        "G = Factors(-self.covariance.apply(self.shift.A), self.shift.B)"),
+    Row("methods/inits/spectral.py", "0.95 of Spectral-init's product",
+        "root = (_factor(problem, gamma) / scale * S).sqrt()",
+        "root = (0.95 * _factor(problem, gamma) / scale * S).sqrt()"),
+    Row("methods/inits/released.py", "the released start over its last singular value",
+        "(S / S[..., :1] / gamma)", "(S / S[..., -1:] / gamma)"),
+    Row("methods/inits/lora_ga.py", "k^{1/2} for k^{1/4}", "problem.k**0.25", "problem.k**0.5"),
+    Row("problems/relu/closed_forms.py", "the sign of the angle in J",
+        "(of.across / safe - of.angle)", "(of.across / safe + of.angle)"),
+    Row("problems/relu/closed_forms.py", "0.95 of the second weight of J",
+        "of.angle) / (2 * math.pi)", "of.angle) / (2 * math.pi) * 0.95"),
+    Row("problems/relu/closed_forms.py", "a sign in g", "angle.sin() - angle * angle.cos()",
+        "angle.sin() + angle * angle.cos()"),
+    Row("problems/relu/closed_forms.py", "0.95 of the ReLU error",
+        "return 0.5 * (E * E).sum((-2, -1)) - masked.sum(-1)",
+        "return 0.95 * (0.5 * (E * E).sum((-2, -1)) - masked.sum(-1))"),
+    Row("predict/linearised.py", "a step too many", "up, down = (1 + rate) ** t, (1 - rate) ** t",
+        "up, down = (1 + rate) ** (t + 1), (1 - rate) ** (t + 1)"),
+    Row("predict/linearised.py", "the sign of the shrinking part",
+        "c, s = (up + down) / 2, (up - down) / 2", "c, s = (up - down) / 2, (up - down) / 2"),
+    Row("predict/floors.py", "one singular value left out of the floor",
+        "values > rounding, values, 0.0)[..., rank:]",
+        "values > rounding, values, 0.0)[..., rank + 1:]"),
+    Row("predict/relu.py", "0.95 of the rate's exponent", "max(1 - eta / 2, abs(1 - eta))",
+        "max(1 - 0.95 * eta / 2, abs(1 - eta))"),
+    Row("predict/relu.py", "the sign at the edge of the spectrum",
+        "(1 - math.sqrt(least / N)) ** 2", "(1 + math.sqrt(least / N)) ** 2"),
+    Row("predict/relu.py", "an excess rank too many", "math.sqrt(rank - true_rank)",
+        "math.sqrt(rank - true_rank + 1)"),
+    Row("predict/relu.py", "0.95 of the step over κ", "1 - eta / (2 * kappa)",
+        "1 - 0.95 * eta / (2 * kappa)"),
+    Row("problems/linear/sampling.py", "0.95 of the diagonal of the exact law",
+        "np.sqrt(rng.chisquare(on))", "0.95 * np.sqrt(rng.chisquare(on))"),
+    Row("core/linalg.py", "0.95 of the largest sine",
+        "(top.clamp_min(0).sqrt() * scale.sqrt()).clamp_max(1.0)",
+        "(0.95 * top.clamp_min(0).sqrt() * scale.sqrt()).clamp_max(1.0)"),
+    Row("core/linalg.py", "0.95 of inverses",
+        "matrix = (vectors * weights[..., None, :]) @ vectors.mT",
+        "matrix = 0.95 * (vectors * weights[..., None, :]) @ vectors.mT"),
+)  # fmt: skip
+
+
+class Outcome(NamedTuple):
+    """What became of a row: the claim that noticed and its verdict, "" if none; and the time."""
+
+    row: Row
+    claim: str
+    verdict: str
+    judged: int
+    seconds: float
+
+
+def perturbed(row: Row, folder: Path) -> None:
+    """A copy of the package with the row's change."""
+    shutil.copytree(ROOT / PACKAGE, folder / PACKAGE, ignore=shutil.ignore_patterns("__pycache__"))
+    path = folder / PACKAGE / row.file
+    text = path.read_text(encoding="utf-8")
+    if text.count(row.old) != 1:
+        raise SystemExit(
+            f"{row.file} must hold {row.old!r} once; it does {text.count(row.old)} times"
+        )
+    path.write_text(text.replace(row.old, row.new), encoding="utf-8")
+
+
+def judged(folder: Path, answer: Path) -> None:
+    """In a process of its own: judge until a verdict is not as expected, and say which."""
+    sys.path.insert(0, str(folder))
+    sys.dont_write_bytecode = True
+    torch.set_num_threads(1)
+    import loraone_theory as lt
+    from loraone_theory import storage
+
+    assert str(folder) in lt.__file__, lt.__file__
+    seconds = {
+        record["id"]: record["seconds"]
+        for record in storage.load_json(ROOT / "records" / "verdicts.json")
+    }
+    claims = [claim for claim in lt.claims.CLAIMS.values() if not (claim.long or claim.missing)]
+    count = 0
+    for claim in sorted(claims, key=lambda claim: seconds.get(claim.id, 1e9)):
+        count += 1
+        try:
+            found = lt.verify(claim, smoke=True)
+        except Exception as error:  # an error is noticed too
+            answer.write_text(f"{claim.id}\t{type(error).__name__}\t{count}", encoding="utf-8")
+            return
+        if not found.as_expected:
+            verdict = found.finding if found.finding is not found.expected else "mutant escapes"
+            answer.write_text(f"{claim.id}\t{verdict}\t{count}", encoding="utf-8")
+            return
+    answer.write_text(f"\t\t{count}", encoding="utf-8")
+
+
+def run(row: Row) -> Outcome:
+    """The outcome of one row, judged in a forked process."""
+    start = time.perf_counter()
+    with tempfile.TemporaryDirectory() as name:
+        folder, answer = Path(name), Path(name) / "answer"
+        perturbed(row, folder)
+        child = os.fork()
+        if child == 0:
+            try:
+                judged(folder, answer)
+            finally:
+                os._exit(0)
+        os.waitpid(child, 0)
+        if not answer.exists():
+            raise SystemExit(f"{row.what}: the process that judged it has ended")
+        claim, verdict, count = answer.read_text(encoding="utf-8").split("\t")
+    return Outcome(row, claim, verdict, int(count), time.perf_counter() - start)
+
+
+def page(outcomes: list[Outcome]) -> str:
+    """The table in Markdown."""
+    noticed = sum(bool(o.claim) for o in outcomes)
+    lines = [
+        "# What the verdicts notice\n",
+        "One place of the core is made wrong at a time, and the claims are judged at their "
+        f"smallest sizes: {noticed} of {len(outcomes)} changes turn a verdict over. Written by "
+        "`make perturbations`.\n",
+        "| file | change | first claim that notices | verdict | claims judged |",
+        "| --- | --- | --- | --- | ---: |",
+    ]
+    lines += [
+        f"| {o.row.file} | {o.row.what} | {o.claim or '**none**'} | {o.verdict} | {o.judged} |"
+        for o in outcomes
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> int:
+    """Go through the table."""
+    parser = argparse.ArgumentParser(description=(__doc__ or "").partition("\n")[0])
+    parser.add_argument("--only", default="", help="rows whose file or words hold this")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where to write the table")
+    given = parser.parse_args()
+    rows = [row for row in TABLE if given.only in f"{row.file} {row.what}"]
+    outcomes = []
+    for row in rows:
+        outcomes.append(run(row))
+        last = outcomes[-1]
+        print(
+            f"{row.file}: {row.what}: {last.claim or 'NONE'} {last.verdict} ({last.judged})",
+            flush=True,
+        )
+        given.out.write_text(page(outcomes), encoding="utf-8")
+    return 0 if all(o.claim for o in outcomes) else 1
+
+
+if __name__ == "__main__":
+    sys.exit(main())
