@@ -1,0 +1,7 @@
+"""ScaledGD (arXiv 2005.08898): preconditioned descent on factorisations, sensing."""
+
+from loraone_theory.claims.base import Paper
+from loraone_theory.claims.scaled_gd import factorisation, sensing
+
+FILES = (factorisation, sensing)
+PAPER = Paper("scaled-gd", "ScaledGD", "Tong, Ma, Chi, JMLR 2021, arXiv 2005.08898", FILES)
