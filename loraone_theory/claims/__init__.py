@@ -1,12 +1,17 @@
 """The claims: a folder for each paper, a file for each statement. `CLAIMS` maps ids to claims."""
 
-from loraone_theory.claims import certified, lora_one
+from loraone_theory.claims import certified, lora_one, prec_gd, scaled_gd
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Paper
 from loraone_theory.claims.judge import Judgement, judge
 from loraone_theory.claims.registry import Registry
 
 # In the order of the report.
-PAPERS: tuple[Paper, ...] = (lora_one.PAPER, certified.PAPER)
+PAPERS: tuple[Paper, ...] = (
+    lora_one.PAPER,
+    scaled_gd.PAPER,
+    prec_gd.PAPER,
+    certified.PAPER,
+)
 
 CLAIMS = Registry(claim for paper in PAPERS for claim in paper.claims)
 

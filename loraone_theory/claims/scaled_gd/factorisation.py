@@ -39,9 +39,7 @@ def _bound(draws: Draws, rates: tuple[float, ...]) -> Evidence:
             # Products of D terms of size up to κ, against the smallest bound looked at.
             rounding.append(np.full(len(seeds), 4 * D * EPS * kappa / (LEVEL * SIZE)))
         numbers[f"largest ratio to the bound at κ = {kappa:g}"] = float(found[-1].max())
-    return Evidence(
-        np.concatenate(found), 1.0, tolerance=np.concatenate(rounding), numbers=numbers
-    )
+    return Evidence(np.concatenate(found), 1.0, tolerance=np.concatenate(rounding), numbers=numbers)
 
 
 SIDES, STEPS = (0.70, 0.78), 40
@@ -106,7 +104,9 @@ CLAIMS = (
         mutant=lambda draws: _bound(draws, (BEYOND,)),
         trials=20,
         smoke_trials=4,
-        explanation="The bound is nearest at t = 0; the rate that is reached is max(1 − η, 2η − 1).",
+        explanation=(
+            "The bound is nearest at t = 0; the rate that is reached is max(1 − η, 2η − 1)."
+        ),
         derivation="neighbours 1",
     ),
     Claim(
@@ -120,7 +120,7 @@ CLAIMS = (
         hypotheses=("𝒜 = I", "r = r*", f"dist(A₀, B₀) ≤ {START:g}σ_r"),
         how=(
             f"Rates of ‖E_t‖ between {HIGH:g} and κ·{LOW:g} along a random mode of the signal, at "
-            f"η = {listed(SIDES)}, and where the line through both meets 1 − {SHARE:g}η; "
+            f"η = {listed(SIDES)}, and where the line through both meets that of the bound; "
             f"d = k = {D}, r = {RANK}, κ = {listed(CONDITION_NUMBERS[1:])}."
         ),
         kind="identity",

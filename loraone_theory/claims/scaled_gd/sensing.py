@@ -66,7 +66,7 @@ SLOPE, TOO_LOW, DAMPING = 0.05, 0.9, 0.01
 
 def _steps(draws: Draws, *, gd: bool, damping: float = 0.0, promised: float = 0.0) -> Evidence:
     """Exponent in κ of the steps to ‖E‖ ≤ 1e-8σ_r, from the same draws at every κ."""
-    kappas = GD_KAPPAS if gd else KAPPAS
+    kappas = GD_KAPPAS if gd else KAPPAS[::3] if draws.smoke else KAPPAS
     taken = []
     for kappa in kappas:
         problem, start = _designed(RANK, kappa, draws.seeds())
@@ -77,7 +77,9 @@ def _steps(draws: Draws, *, gd: bool, damping: float = 0.0, promised: float = 0.
         )  # fmt: skip
         taken.append(first_below(run["error"], NEAR))
     steps = np.array(taken)
-    means = {f"mean steps at κ = {k:g}": float(row.mean()) for k, row in zip(kappas, steps)}
+    means = {
+        f"mean steps at κ = {k:g}": float(row.mean()) for k, row in zip(kappas, steps, strict=True)
+    }
     return exponent(exponents(kappas, steps), promised, SLOPE, **means)
 
 
