@@ -13,7 +13,7 @@ def best(M: torch.Tensor, rank: int) -> torch.Tensor:
     return (U[..., :rank] * S[..., None, :rank]) @ Vh[..., :rank, :]
 
 
-@pytest.fixture(scope="module", params=[0.1, 0.3])
+@pytest.fixture(scope="module", params=[0.1, 0.3, 1.0])
 def noisy(request):
     sigma = request.param
     problem = lt.sample_linear_matrix_free(
@@ -37,6 +37,7 @@ def test_risks_at_the_minimum(noisy) -> None:
     expected = {
         0.1: {"full": 0.02230, 2: 0.002101, 3: 0.004058, 8: 0.01127, "one step": 0.1052},
         0.3: {"full": 0.2007, 2: 0.01913, 3: 0.03673, 8: 0.1015, "one step": 0.1239},
+        1.0: {"full": 2.230, 2: 0.2402, 3: 0.4329, 8: 1.142, "one step": 0.3617},
     }[sigma]
     # Both are means, of 300 and of 150 draws, with errors of .8 % and √2 of that: 5 % is five.
     for name, value in expected.items():
@@ -46,24 +47,56 @@ def test_risks_at_the_minimum(noisy) -> None:
         assert found[2] == pytest.approx(floor, rel=0.05)
 
 
-def test_early_stopping() -> None:
-    """r = 8 > r* = 2, σ = .3: a small start passes near the rank-2 floor, then pays for rank 8."""
+STOPPED = {
+    0.3: ({0.1: (0.0438, 68), 1e-4: (0.0181, 215), 1e-8: (0.0181, 496)}, 0.099, 0.165),
+    1.0: ({0.1: (0.560, 36), 1e-4: (0.210, 107), 1e-8: (0.2095, 213)}, 1.13, 0.669),
+}
+
+
+@pytest.mark.parametrize("sigma", STOPPED)
+def test_early_stopping(sigma: float) -> None:
+    """r = 8 > r* = 2: a small start passes near the rank-2 floor, then pays for rank 8."""
     problem = lt.sample_linear_matrix_free(
-        d=40, k=40, true_rank=2, samples=400, noise_std=0.3, seeds=range(8)
+        d=40, k=40, true_rank=2, samples=400, noise_std=sigma, seeds=range(8)
     )
-    run = lt.simulate(
-        problem, "lora", rank=8, learning_rate=0.1, steps=3000, init_std=[0.1, 1e-4],
-        seeds=range(8), record=("risk",), every=5,
-    )  # fmt: skip
-    risk = run["risk"]
-    least, end = risk.amin(0).mean(-1), risk[-1].mean(-1)
+    figures, end, full = STOPPED[sigma]
+    options = {"learning_rate": 0.1, "steps": 3000, "seeds": range(8), "record": ("risk",)}
+    run = lt.simulate(problem, "lora", rank=8, init_std=list(figures), every=5, **options)
+    least, times = run["risk"].amin(0).mean(-1), run.steps[run["risk"].argmin(0).numpy()].mean(-1)
     # Means of 8 runs, whose risks vary by 15 %: four standard errors are 20 %.
-    assert float(least[0]) == pytest.approx(0.0438, rel=0.2)
-    assert float(least[1]) == pytest.approx(0.0181, rel=0.2)
-    assert float(end[1]) == pytest.approx(0.099, rel=0.2)
-    times = run.steps[risk.argmin(0).numpy()].mean(-1)
-    assert times[0] == pytest.approx(68, rel=0.25)
-    assert times[1] == pytest.approx(215, rel=0.25)
+    for i, (risk, time) in enumerate(figures.values()):
+        assert float(least[i]) == pytest.approx(risk, rel=0.2)
+        assert times[i] == pytest.approx(time, rel=0.25)
+    assert float(run["risk"][-1, 1].mean()) == pytest.approx(end, rel=0.2)
+    whole = lt.simulate(problem, "full", rank=8, reduce="never", **options)
+    assert float(whole["risk"].amin(0).mean()) == pytest.approx(full, rel=0.2)
+
+
+def test_noise_leaves_no_space_of_r_plus_true_rank() -> None:
+    """d = 24, k = 40, r = 4: B's rows so far span r more dimensions in every step, up to min(k, d).
+
+    r(t − 1) of them at step t from LoRA-init, rt from Spectral-init; r* = 2 without noise.
+    """
+    span = {}
+    for sigma in (0.0, 1.0):
+        problem = lt.sample_linear(d=24, k=40, true_rank=2, samples=60, noise_std=sigma)
+        for name, options in (("lora", {"init_std": 0.01}), ("lora-one", {})):
+            run = lt.simulate(
+                problem, name, rank=4, learning_rate=0.1, steps=40, keep_factors=1,
+                reduce="never", **options,
+            )  # fmt: skip
+            values = [
+                torch.linalg.svdvals(run.factors.B[: t + 1, 0].reshape(-1, 40)) for t in range(41)
+            ]
+            # Rows are sums over d, and rounding of some steps adds up.
+            span[sigma, name] = [
+                int((S > rounding(24, operations=40) * S[0]).sum()) for S in values
+            ]
+    assert span[1.0, "lora"][1:7] == [4, 4, 8, 12, 16, 20]
+    assert span[1.0, "lora-one"][1:5] == [4, 8, 12, 16]
+    for name in ("lora", "lora-one"):
+        assert span[1.0, name][-1] == 24
+        assert set(span[0.0, name][1:]) == {2}
 
 
 TABLE = {
