@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from tolerance import rounding
 from torch import Tensor, nn
 
 peft = pytest.importorskip("peft", reason="needs the extra peft")
@@ -18,7 +19,7 @@ transformers = pytest.importorskip("transformers", reason="needs the extra peft"
 QUIET = pytest.mark.filterwarnings("ignore:.*is_gradient_checkpointing:FutureWarning")
 
 # The gradient is kept in float32: products of factors made from it carry a few of its roundings.
-FLOAT32 = 1e-6
+FLOAT32 = rounding(8, dtype=torch.float32)
 
 
 def net(*widths: int, dtype: torch.dtype = torch.float32) -> nn.Sequential:

@@ -6,6 +6,7 @@ import warnings
 import pytest
 import torch
 from peft_nets import QUIET, batch, best, close, config, net, peft, squared, step_on, transformers
+from tolerance import near, rounding
 from torch import Tensor, nn
 
 from loraone_theory.integrations.alignment import AlignmentTracker
@@ -119,8 +120,10 @@ def test_experts_are_trained_as_if_each_were_a_layer(rule: str) -> None:
     optimizer.step()
     for pair, (down, up) in zip(lora_pairs(wrapped), alone, strict=True):
         # Batched products and eigendecompositions round in another order.
-        torch.testing.assert_close(pair.down, down.detach(), rtol=1e-9, atol=1e-11)
-        torch.testing.assert_close(pair.up, up.detach(), rtol=1e-9, atol=1e-11)
+        # One step of at most 32 wide products and of Gram matrices that damping holds to 1e3.
+        once = near(32, operations=4, condition=1e3, scale=1.0, dtype=down.dtype)
+        torch.testing.assert_close(pair.down, down.detach(), **once)
+        torch.testing.assert_close(pair.up, up.detach(), **once)
 
 
 def test_experts_that_peft_makes_of_modules_are_found_before_estimation() -> None:
@@ -174,7 +177,8 @@ def test_pairs_are_found_inside_wrappers(form: str) -> None:
         assert close(pair.scale * pair.factors.dense().double(), best(-expected[pair.name].mT, 3))
     tracker = AlignmentTracker(adapted, gradients)
     tracker.step()
-    assert max(r["left"] for r in tracker.records) < 1e-4
+    # Gradient and factors are kept in float32, and singular values are 0.01 of the first apart.
+    assert max(r["left"] for r in tracker.records) < rounding(8, condition=100, dtype=torch.float32)
     optimizer = PairOptimizer(adapted, "scaled-adamw", lr=1e-3)
     squared(adapted, X, Y).backward()
     optimizer.step()
@@ -262,10 +266,13 @@ def test_the_check_compares_with_the_predicted_change(init: str) -> None:
     run = returning(wrapped, X, Y)
     reports = initialize_lora_one_weights(wrapped, gradients, LoRAOneConfig(init, small), check=run)
     found = reports.check
-    assert found.before == pytest.approx(W, rel=1e-12)
-    assert found.after == pytest.approx(squared(wrapped, X, Y).item(), rel=1e-12)
-    # The second-order term is the size of the step below the first.
-    assert found.after - found.before == pytest.approx(found.predicted, rel=1e-3)
+    once = rounding(len(X) + 8, operations=4)  # products over the widths and a mean over the batch
+    assert found.before == pytest.approx(W, rel=once)
+    assert found.after == pytest.approx(squared(wrapped, X, Y).item(), rel=once)
+    # The second-order term is the size of the step times curvatures below 100 less than the first:
+    # γ = 1e-5, or 1/√γ = 1e-3 where the factors are scaled by γ^(-1/2) each.
+    step = small if init == "spectral" else small**-0.5 / 10
+    assert found.after - found.before == pytest.approx(found.predicted, rel=100 * step)
     assert found.inert == ()
     assert found.gamma is None
     assert all(p.grad is None for p in wrapped.parameters())
@@ -274,7 +281,7 @@ def test_the_check_compares_with_the_predicted_change(init: str) -> None:
         rose = initialize_lora_one_weights(
             wrapped, gradients, LoRAOneConfig(init, long), overwrite=True, check=run
         ).check
-    assert rose.after > rose.before == pytest.approx(W, rel=1e-12)
+    assert rose.after > rose.before == pytest.approx(W, rel=once)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         again = initialize_lora_one_weights(

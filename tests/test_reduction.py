@@ -11,7 +11,9 @@ from loraone_theory import testing
 
 EQUIVARIANT = sorted(name for name, make in lt.METHODS.items() if make().facts.equivariant)
 FROM_W = {"pissa", "milora", "olora", "lora-xs"}
-TOL = 1e-10
+# 40 steps of two products on either side over at most 100 samples, Gram matrices of condition 100
+# and more where starts are small: they say so below.
+TOL = tolerance.rounding(100, operations=4 * 40, condition=30)
 
 
 def both_ways(problem, name, rank, **options):
@@ -48,7 +50,7 @@ def agree(small, full, problem, name):
             assert bool((a.isnan() == b.isnan())[1:].all())
             a, b = a.nan_to_num(0.0), b.nan_to_num(0.0)
             # A sine moves by the rounding of the factor over its gap at r*.
-            assert float((a - b).abs()[1:].max()) < 1e-8
+            assert float((a - b).abs()[1:].max()) < 100 * TOL
         else:
             torch.testing.assert_close(a, b, rtol=TOL, atol=TOL)
     torch.testing.assert_close(

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tolerance import rounding
 
 from loraone_theory import experiment, predict, storage
 
@@ -26,17 +27,18 @@ def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
     drawn = experiment.produce(script, script.smoke, tmp_path, shares.append).figures
     assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
     assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1, rel=1e-12)
+    assert shares[-1] == pytest.approx(1, rel=rounding(len(shares)))
     assert storage.load_arrays(tmp_path / f"{name}.npz")
 
 
 def test_the_one_step_laws() -> None:
     script = loaded("fig_one_step_relu")
-    data = script.run(dataclasses.replace(script.smoke, shifts=(1e-3, 1e-2)), lambda share: None)
-    law = np.array([1e-3, 1e-2])[:, None] / math.pi
+    shifts = (1e-3, 1e-2)
+    data = script.run(dataclasses.replace(script.smoke, shifts=shifts), lambda share: None)
+    law = np.array(shifts)[:, None] / math.pi
     tangent, *others = data["population"]
     # Corrections are of second order in c.
-    np.testing.assert_allclose(tangent, np.broadcast_to(law, tangent.shape), rtol=1e-4)
+    np.testing.assert_allclose(tangent, np.broadcast_to(law, tangent.shape), rtol=shifts[-1] ** 2)
     assert all((other < law).all() for other in others)
     # One Gaussian sample mean of d·k = 144 entries per seed: a relative spread of √(2/144)
     # between seeds where entries are independent, and three times that where columns are not.
@@ -53,7 +55,8 @@ def test_curves_end_on_their_floors() -> None:
     for j in (1, 2, 4, 5, 6):
         # The floor of the linear model holds up to the squared bias (c/π)² of the gradient.
         assert np.all(abs(last[j] / floor[j] - 1) < (0.1 / math.pi) ** 2), names[j]
-    assert np.all(last[0] < 1e-10)
+    # 300 steps of full fine-tuning contract by the step times ½ at least.
+    assert np.all(last[0] < (1 - config.learning_rate / 2) ** 300 + rounding(144, operations=300))
     assert np.all(floor[0] == 0)
 
 
@@ -64,7 +67,9 @@ def test_the_adaptive_damping_restores_the_rate() -> None:
     steps = data["steps"]
     end = steps[-1]
     for model in ("relu", "linear"):
-        assert (data[f"{model}.adaptive 0"][-1] < 1e-13).all()
+        # 400 steps at a rate of at most (1 + (1 − η/2))/2 leave nothing but rounding, over N and d.
+        least = rounding(200, operations=1 / config.learning_rate)
+        assert (data[f"{model}.adaptive 0"][-1] < least).all()
     # In the linear model imbalance ends the slow phase, at this size within these steps.
     assert (data["relu.fixed"][-1] > 1e-6).all()
     law = [
@@ -82,6 +87,7 @@ def test_contraction_in_the_population() -> None:
     data = script.run(config, lambda share: None)
     expected = predict.relu.population_rate(config.learning_rate)
     # A finite window sees a mixture of modes: the tail is within 0.002 of its slowest.
-    assert np.all(abs(data["lora-one-preconditioned.rate"] - expected) < 0.002)
+    slack = 0.004 * expected
+    assert np.all(abs(data["lora-one-preconditioned.rate"] - expected) < slack)
     plain = [predict.relu.gd_rate(0.5, condition_number=kappa) for kappa in (1.0, 3.0)]
-    assert np.all(abs(data["lora-one.rate"][0] - np.array(plain)[:, None]) < 0.005)
+    assert np.all(abs(data["lora-one.rate"][0] - np.array(plain)[:, None]) < 2 * slack)

@@ -14,20 +14,6 @@ import pytest
 TESTS = sorted(Path(__file__).parent.glob("*.py"))
 KEYWORDS = {"rtol", "atol", "abs", "rel"}
 COMPARISONS = {"assert_close", "allclose", "isclose", "assert_allclose", "approx"}
-# Their tolerances are still those that were found by running: they are the next to be derived.
-WAITING = {
-    "test_alignment_tracker",
-    "test_exact_laws",
-    "test_experiments",
-    "test_peft",
-    "test_peft_gradients",
-    "test_peft_models",
-    "test_peft_sharded",
-    "test_reduction",
-    "test_relu_experiments",
-    "test_theorems_linear",
-    "test_theorems_relu",
-}
 # Below it, a literal is taken for a tolerance; above it, for a share that a comment argues.
 SMALL = 1e-2
 
@@ -75,8 +61,7 @@ def faults(source: str) -> list[int]:
 
 @pytest.mark.parametrize("path", TESTS, ids=lambda path: path.stem)
 def test_tolerances_are_derived(path: Path) -> None:
-    found = faults(path.read_text(encoding="utf-8"))
-    assert bool(found) is (path.stem in WAITING), found
+    assert faults(path.read_text(encoding="utf-8")) == []
 
 
 @pytest.mark.parametrize(
