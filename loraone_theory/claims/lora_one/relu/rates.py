@@ -62,14 +62,14 @@ def _population(draws: Draws, method: str) -> Evidence:
     )
 
 
-def edge(samples: int, d: int) -> float:
-    """Mean of the smallest eigenvalue of Σ̂: (1 − √(d/N))² and the Tracy–Widom mean, 1.21σ above.
+def contraction(samples: int, d: int) -> float:
+    """(η/2)λ_min(Σ̂) in the mean: the predicted 1 − rate, and the Tracy–Widom mean above the edge.
 
-    σ = (√N − √d)(1/√d − 1/√N)^{1/3}/N.
+    That is 1.21σ, σ = (√N − √d)(1/√d − 1/√N)^{1/3}/N, above (1 − √(d/N))².
     """
     root_N, root_d = math.sqrt(samples), math.sqrt(d)
     sigma = (root_N - root_d) * (1 / root_d - 1 / root_N) ** (1 / 3) / samples
-    return (1 - root_d / root_N) ** 2 + 1.21 * sigma
+    return 1 - predict_relu.finite_rate(ETA, samples=samples, d=d) + ETA / 2 * 1.21 * sigma
 
 
 def _finite(draws: Draws, *, factor: float) -> Evidence:
@@ -88,7 +88,7 @@ def _finite(draws: Draws, *, factor: float) -> Evidence:
         )  # fmt: skip
         error = run["error"].numpy()
         rate = stats.decay_rate(error / error[0], low=LOW, high=EARLY)
-        promised = ETA / 2 * edge(ratio * d, d)
+        promised = contraction(ratio * d, d)
         ratios.append((1 - rate) / (factor * promised))
         # The spectrum ends like a square root, so the slope of ln‖E_t‖ is off by 3/(4t).
         first, last = (math.log(level) / math.log1p(-promised) for level in (EARLY, LOW))
