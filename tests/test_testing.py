@@ -132,3 +132,11 @@ def test_falsifying_examples_can_be_pasted():
     note = "\n".join(caught.value.__notes__)
     assert "problem=sample_linear(d=3, k=3, true_rank=1" in note
     assert "gaussian_factors(" in note
+
+
+@settings(max_examples=15, deadline=None)
+@given(run=testing.runs(batch=2))
+def test_drawn_runs_stay_finite_and_fall(run):
+    assert run.ok.all()
+    assert bool((run["loss"][-1] <= run["loss"][0]).all())
+    assert torch.equal(lt.rerun(run.config)["loss"], run["loss"])
