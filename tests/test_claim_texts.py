@@ -9,8 +9,8 @@ import pytest
 from loraone_theory import claims
 
 PACKAGE = Path(claims.__file__).parent
-# Certificates tell formulas; claims on sensing are held elsewhere.
-APART = {"certified", "sensing"}
+# Certificates tell formulas.
+APART = {"certified"}
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent.name not in APART)
 # What a text may call by number: statements of papers, and sections of the derivations.
 NAMES = re.compile(

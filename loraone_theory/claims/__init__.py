@@ -1,6 +1,6 @@
 """The claims: a folder for each paper, a file for each statement. `CLAIMS` maps ids to claims."""
 
-from loraone_theory.claims import certified, lora_one, prec_gd, scaled_gd
+from loraone_theory.claims import certified, lora_one, prec_gd, scaled_gd, sensing
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Paper
 from loraone_theory.claims.judge import Judgement, judge
 from loraone_theory.claims.registry import Registry
@@ -10,6 +10,7 @@ PAPERS: tuple[Paper, ...] = (
     lora_one.PAPER,
     scaled_gd.PAPER,
     prec_gd.PAPER,
+    sensing.PAPER,
     certified.PAPER,
 )
 
