@@ -130,7 +130,7 @@ class Mutant(NamedTuple):
 
 # Faults that a reader found and no test noticed: file, text, replacement.
 NAMED = (
-    ("claims/lora_one/paper/theorem_4_2.py", "inside=rho <= start", "inside=True"),
+    ("claims/lora_one/paper/base.py", "inside=rho <= start", "inside=True"),
     ("claims/judge.py", "float(slack.min())", "2 * float(slack.min())"),
     ("core/linalg.py", "for _ in range(2):", "for _ in range(1):"),
     ("core/linalg.py", "<= M.shape[-2] * eps(M)).all()", "<= 1e6 * M.shape[-2] * eps(M)).all()"),

@@ -12,6 +12,7 @@ from tolerance import rounding
 import loraone_theory as lt
 from loraone_theory import experiment, storage
 from loraone_theory.claims import Draws, Finding, judge
+from loraone_theory.claims.lora_one.paper import base as setting
 from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2
 from loraone_theory.claims.lora_one.relu import choice_of_weight as r5_7
 from loraone_theory.claims.lora_one.relu import closed_forms as r5_1
@@ -112,7 +113,7 @@ def test_a_run_is_judged_down_to_the_level_and_no_further() -> None:
         if claim.expected is Finding.SUPPORTED:
             evidence = claim.measure(Draws(4, smoke=True))
             assert np.isfinite(evidence.lhs).all()
-    assert (1 - 0.5 / 4) ** theorem_4_2.GENERIC.steps <= theorem_4_2.LEVEL
+    assert (1 - 0.5 / 4) ** theorem_4_2.GENERIC.steps <= setting.LEVEL
 
 
 def test_draws_that_start_too_far_off_are_no_support(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -123,14 +124,14 @@ def test_draws_that_start_too_far_off_are_no_support(monkeypatch: pytest.MonkeyP
     def runs(regime: object, seeds: object, strength: float) -> tuple[np.ndarray, ...]:
         return worst, rho, np.zeros(4), np.array([-1, -1, 3, 3])
 
-    monkeypatch.setattr(theorem_4_2, "_runs", runs)
+    monkeypatch.setattr(setting, "_runs", runs)
     regime = [theorem_4_2.GENERIC]
-    evidence = theorem_4_2._measure(Draws(4), regime, start=theorem_4_2.START)
+    evidence = setting.within_bound(Draws(4), regime, start=setting.START)
     assert np.asarray(evidence.inside).tolist() == [True, True, False, False]
     assert judge(evidence, "probability").inside == 2
-    everywhere = theorem_4_2._measure(Draws(4), regime)
+    everywhere = setting.within_bound(Draws(4), regime)
     assert np.asarray(everywhere.inside).tolist() == [True] * 4
-    far = theorem_4_2._measure(Draws(4), regime, start=0.001)
+    far = setting.within_bound(Draws(4), regime, start=0.001)
     assert judge(far, "probability").finding is Finding.OUTSIDE_HYPOTHESES
 
 

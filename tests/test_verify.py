@@ -55,6 +55,8 @@ SLOW = {
     "sensing/flow/balanced",
     "sensing/symmetric/over-rank",
     "sensing/over-rank",
+    "lora-one/theorem-4.2/sample-size", "lora-one/section-6.1/printed",
+    "lora-one/section-6.1/counted", "lora-one/figure-2/larger-d",
 }  # fmt: skip
 MASTER_SEEDS = range(20)
 FIRST, OUTSIDE = "lora-one/theorem-3.1", "lora-one/theorem-3.3/second/n-16d"

@@ -6,6 +6,7 @@ from loraone_theory.claims.lora_one.paper import (
     appendix_c3,
     equation_8,
     equation_8_tail,
+    figure_2,
     figure_3,
     figure_4,
     he_initialisation,
@@ -13,6 +14,8 @@ from loraone_theory.claims.lora_one.paper import (
     lemma_d2,
     lemma_d5,
     section_2_3,
+    section_5,
+    section_6_1,
     theorem_3_1,
     theorem_3_2,
     theorem_3_2_best,
@@ -21,6 +24,7 @@ from loraone_theory.claims.lora_one.paper import (
     theorem_3_2_tail,
     theorem_3_3,
     theorem_4_2,
+    theorem_4_2_grid,
 )
 
 FILES = (
@@ -41,7 +45,11 @@ FILES = (
     lemma_d2,
     lemma_d5,
     theorem_4_2,
+    theorem_4_2_grid,
+    figure_2,
     figure_3,
     figure_4,
+    section_5,
+    section_6_1,
     algorithm_1,
 )

@@ -8,91 +8,20 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-import torch
 
-from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
-from loraone_theory.claims.lora_one.paper.base import ASSUMED, Regime
-from loraone_theory.dynamics.loop import simulate
-from loraone_theory.predict import relu as predict_relu
-
-EPS = np.finfo(np.float64).eps
-# Runs are followed down to this error relative to t = 0: the bound fails late, if at all.
-LEVEL = 1e-9
-START = 1 / 20
-
-
-def _runs(regime: Regime, seeds: Sequence[int], strength: float) -> tuple[np.ndarray, ...]:
-    """Per run: max over t of ‖E_t‖/((1 − strength·η)ᵗ‖E₀‖), ρ₀, the rounding, the first breach."""
-    problem = regime.problem(seeds)
-    shift = problem.shift.dense()
-    least = torch.linalg.svdvals(shift)[..., regime.true_rank - 1].numpy()
-    size = torch.linalg.matrix_norm(shift).numpy()
-    worst, first = [], []
-    for eta in regime.etas:
-        run = simulate(
-            problem, "lora-one-preconditioned", rank=regime.true_rank, learning_rate=eta,
-            steps=regime.steps, record=("error",),
-        )  # fmt: skip
-        error = run["error"].numpy()
-        relative = error / error[0]
-        t = np.arange(len(error))[:, None]
-        ratio = np.where((relative > LEVEL) & (t > 0), relative / (1 - strength * eta) ** t, 0.0)
-        breach = ratio > 1
-        # Neither broken nor followed to the end: not measured.
-        unfinished = ~(relative[-1] <= LEVEL) & ~breach.any(0)
-        worst.append(np.where(unfinished, np.nan, ratio.max(0)))
-        first.append(np.where(breach.any(0), breach.argmax(0), -1))
-    # ‖E_t‖ is known to eps‖Δ‖, and the smallest one looked at is LEVEL‖E₀‖.
-    rounding = EPS * size / (LEVEL * error[0])
-    return np.max(worst, axis=0), error[0] / least, rounding, np.max(first, axis=0)
-
-
-def _measure(
-    draws: Draws,
-    regimes: Sequence[Regime],
-    *,
-    small: Sequence[Regime] = (),
-    strength: float = 0.25,
-    start: float = np.inf,
-) -> Evidence:
-    """The bound over draws shared out among regimes; `start` is the largest ρ₀ inside."""
-    chosen = small if draws.smoke and small else regimes
-    count = -(-draws.trials // len(chosen))
-    parts = [
-        _runs(regime, draws.seeds(count, block), strength) for block, regime in enumerate(chosen)
-    ]
-    worst, rho, rounding, first = (np.concatenate(column) for column in zip(*parts, strict=True))
-    numbers = {
-        "share within the bound": float((worst <= 1 + rounding).mean()),
-        "median of the largest ratio to the bound": float(np.median(worst)),
-        "median of ρ₀": float(np.median(rho)),
-        "largest ρ₀": float(rho.max()),
-    }
-    if (first >= 0).any():
-        numbers["median step of the first breach"] = float(np.median(first[first >= 0]))
-    if (ratio := chosen[0].ratio) is not None and ratio > 1:
-        edge = [predict_relu.finite_rate(eta, samples=ratio, d=1) for eta in chosen[0].etas]
-        numbers["predicted rate at η = " + f"{chosen[0].etas[0]:g}"] = edge[0]
-    few = draws.smoke and draws.trials < stats.draws_needed(0.99)  # they cannot support 0.99
-    return Evidence(
-        lhs=worst,
-        rhs=1.0,
-        inside=rho <= start,
-        tolerance=rounding,
-        probability=0.9 if few else 0.99,
-        numbers=numbers,
-    )
-
-
-STATEMENT = (
-    "ReLU model, r = r*, preconditioned GD from Spectral-init with γ = 2: "
-    "‖A_tB_t − Δ‖_F ≤ (1 − η/4)ᵗ ρλ*_{r*} for all t, with ρλ*_{r*} read as ‖A₀B₀ − Δ‖_F, "
-    "judged as a probability of at least 0.99 (0.9 in a smoke run)."
+from loraone_theory.claims.lora_one.paper.base import (
+    ASSUMED,
+    HYPOTHESES,
+    KEPT,
+    SHARE,
+    START,
+    STATEMENT,
+    UNTIL,
+    Regime,
+    within_bound,
 )
-HYPOTHESES = ("Gaussian inputs", "r = r*, κ and η as stated")
-UNTIL = f"Runs until ‖E_t‖ = {LEVEL:g} ‖E₀‖, draws shared out evenly, at"
-KEPT = f"Draws with ρ₀ above {START:g} are outside."
+
 FREE = "without ρ ≤ 1/20 and ε = O(1/(r*κ√d)), which no draw at N/d ≤ 256 meets"
 
 OWN = (
@@ -140,9 +69,11 @@ def _part(
         hypotheses=(*HYPOTHESES, FREE),
         how=f"{UNTIL} {_words(regimes)}.",
         kind="probability",
-        measure=lambda draws: _measure(draws, regimes, small=smaller),
+        measure=lambda draws: within_bound(draws, regimes, small=smaller),
         mutant_statement=asked,
-        mutant=lambda draws: _measure(replace(draws, trials=min(draws.trials, 24)), broken, **rest),
+        mutant=lambda draws: within_bound(
+            replace(draws, trials=min(draws.trials, 24)), broken, **rest
+        ),
         trials=trials,
         smoke_trials=smoke,
         expected=expected,
@@ -156,8 +87,6 @@ LOW = (
     "The slowest direction contracts by 1 − (η/2)(1 − √(d/N))² a step, which exceeds 1 − η/4 "
     "below N/d = (1 − 1/√2)⁻² = 11.7: the bound fails in the tail, whatever ρ₀."
 )
-# ρ₀ ≤ (c/π)F to leading order, F = ‖Δ‖_F/λ*_{r*}: a tenth below what makes it 1/20.
-SHARE = 0.9
 SIZES = ((1.0, 2), (10.0, 2), (30.0, 2), (100.0, 2), (10.0, 4))
 
 
@@ -172,7 +101,7 @@ def _regimes() -> list[Regime]:
 
 def _inside(draws: Draws, *, strength: float) -> Evidence:
     regimes = _regimes()
-    return _measure(draws, regimes, small=regimes[1::2], strength=strength, start=START)
+    return within_bound(draws, regimes, small=regimes[1::2], strength=strength, start=START)
 
 
 CLAIMS = (
@@ -189,9 +118,9 @@ CLAIMS = (
         ),
         how=f"{UNTIL} {_words(OWN)}. {KEPT}",
         kind="probability",
-        measure=lambda draws: _measure(draws, OWN, small=OWN_SMALL, start=START),
+        measure=lambda draws: within_bound(draws, OWN, small=OWN_SMALL, start=START),
         mutant_statement="the hypothesis on N dropped, at N = 4d",
-        mutant=lambda draws: _measure(
+        mutant=lambda draws: within_bound(
             replace(draws, trials=min(draws.trials, 40)),
             (Regime(d=20, k=15, true_rank=2, ratio=4, shift=0.05, steps=150),),
         ),
