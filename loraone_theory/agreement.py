@@ -5,7 +5,6 @@ Two processors sum in different orders, so the same run on both agrees to roundi
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -102,11 +101,6 @@ def stored(folder: Path, name: str) -> tuple[dict[str, np.ndarray], dict[str, An
     if "seeds" in config:  # the former name of trials
         config["trials"] = config.pop("seeds")
     return arrays, config
-
-
-def plain(config: Mapping[str, Any]) -> Any:
-    """A config as it comes back from JSON."""
-    return json.loads(json.dumps(config))
 
 
 def same_bits(made: Mapping[str, np.ndarray], kept: Mapping[str, np.ndarray]) -> bool:

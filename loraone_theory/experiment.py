@@ -25,6 +25,7 @@ import numpy as np
 
 from loraone_theory import agreement, plotting, shipped, storage
 from loraone_theory.core import validate
+from loraone_theory.core.plain import plain
 
 # Told the share of the work that is done, from 0 to 1.
 Progress = Callable[[float], None]
@@ -90,7 +91,7 @@ class Experiment:
 
     def whole(self, stored: Mapping[str, Any]) -> dict[str, Any]:
         """A stored config with the defaults of knobs that came later."""
-        return {**agreement.plain(dataclasses.asdict(self.config())), **stored}
+        return {**plain(dataclasses.asdict(self.config())), **stored}
 
 
 def find(folder: str | Path | None = None) -> dict[str, Path]:
@@ -199,9 +200,9 @@ def compare(experiment: Experiment, data: Data, config: Mapping[str, Any]) -> ag
     if kept is None:
         return agreement.Agreement(experiment.tolerance, None, "nothing is committed")
     arrays, stored = kept
-    asked, known = agreement.plain(config), experiment.whole(stored)
+    asked, known = plain(config), experiment.whole(stored)
     if known != asked:
-        if asked != agreement.plain(dataclasses.asdict(experiment.config())):
+        if asked != plain(dataclasses.asdict(experiment.config())):
             return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
         other = sorted(knob for knob in {**known, **asked} if known.get(knob) != asked.get(knob))
         why = f"committed with other {', '.join(other)}: commit the data made now"
@@ -219,7 +220,7 @@ def _holds_already(
         kept = agreement.stored(out, experiment.name)
     except storage.DamagedFile:  # it is written anew
         return False
-    if kept is None or experiment.whole(kept[1]) != agreement.plain(config):
+    if kept is None or experiment.whole(kept[1]) != plain(config):
         return False
     return agreement.same_bits(data, kept[0])
 

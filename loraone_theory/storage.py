@@ -15,7 +15,6 @@ from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
-from torch import Tensor
 
 from loraone_theory.core import validate
 from loraone_theory.core.files import DamagedFile as DamagedFile
@@ -24,6 +23,7 @@ from loraone_theory.core.files import damaged as damaged
 from loraone_theory.core.files import reading as reading
 from loraone_theory.core.files import target as target
 from loraone_theory.core.files import whole_file as whole_file
+from loraone_theory.core.plain import plain
 
 PACKAGES = ("loraone-theory", "torch", "numpy", "scipy", "matplotlib")
 # Packages whose version numbers can depend on.
@@ -40,22 +40,22 @@ def save_text(path: str | Path, text: str) -> None:
 
 def save_arrays(path: str | Path, arrays: Mapping[str, Any]) -> None:
     """Write named arrays as a compressed npz without pickles."""
-    plain = _plain_arrays(arrays)
+    whole = _plain_arrays(arrays)
     with whole_file(path) as temporary, open(temporary, "wb") as file:
-        _write_arrays(file, plain)
+        _write_arrays(file, whole)
 
 
 def _plain_arrays(arrays: Mapping[str, Any]) -> dict[str, np.ndarray]:
     validate.instance("arrays", arrays, Mapping, "give them by name")
-    plain = {name: np.asarray(value) for name, value in arrays.items()}
-    for name, value in plain.items():
+    found = {name: np.asarray(value) for name, value in arrays.items()}
+    for name, value in found.items():
         if value.dtype == object:
             raise TypeError(f"array {name!r} must have a plain dtype; got object")
-    return plain
+    return found
 
 
-def _write_arrays(file: IO[bytes], plain: Mapping[str, np.ndarray]) -> None:
-    np.savez_compressed(file, allow_pickle=False, **plain)
+def _write_arrays(file: IO[bytes], arrays: Mapping[str, np.ndarray]) -> None:
+    np.savez_compressed(file, allow_pickle=False, **arrays)
 
 
 def load_arrays(path: str | Path) -> dict[str, np.ndarray]:
@@ -79,7 +79,7 @@ def save_json(path: str | Path, value: Any) -> None:
 
 
 def _json(value: Any) -> str:
-    return json.dumps(value, indent=2, ensure_ascii=False, default=_plain) + "\n"
+    return json.dumps(value, indent=2, ensure_ascii=False, default=plain) + "\n"
 
 
 def load_json(path: str | Path) -> Any:
@@ -101,11 +101,11 @@ def save_pair(path: str | Path, arrays: Mapping[str, Any], about: Mapping[str, A
     """
     data = target(path, ".npz")
     beside = target(Path(path).with_suffix(".json"))
-    plain = _plain_arrays(arrays)
+    whole = _plain_arrays(arrays)
     validate.instance("about", about, Mapping)
     with whole_file(beside) as second, whole_file(data) as first:
         with open(first, "wb") as file:
-            _write_arrays(file, plain)
+            _write_arrays(file, whole)
         second.write_text(_json({**about, DIGEST: digest(first)}), encoding="utf-8")
         beside.unlink(missing_ok=True)
 
@@ -143,18 +143,6 @@ def code_version() -> str:
     for path in sorted(folder.rglob("*.py")):
         whole.update(path.relative_to(folder).as_posix().encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()
-
-
-def _plain(value: Any) -> Any:
-    if isinstance(value, np.generic):
-        return value.item()
-    if isinstance(value, (np.ndarray, Tensor)):
-        return value.tolist()
-    if isinstance(value, range):
-        return list(value)
-    if isinstance(value, Path):
-        return str(value)
-    raise TypeError(f"cannot write {type(value).__name__} as JSON")
 
 
 def provenance() -> dict[str, Any]:

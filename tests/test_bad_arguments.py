@@ -52,7 +52,7 @@ CASES = {
     ),
     "factors of shift": (
         lambda: from_data(shift=lt.Factors(ones(4, 2, dtype=f64), ones(3, 4, dtype=f64))),
-        r"as many columns as shift.B has rows",
+        r"shift must be A \(..., d, r\) and B \(..., r, k\)",
     ),
     "batches": (
         lambda: from_data(np.ones((3, 20, 4)), np.ones((2, 4, 3))),
@@ -154,7 +154,7 @@ CASES = {
     "dtype": (lambda: problem(dtype="int8"), r"dtype must be float32 or float64; got 'int8'"),
     "reduce another": (lambda: lt.reduce("problem"), r"only the linear problem can be reduced"),
     "reduce misfit": (
-        lambda: lt.reduce(problem(), lt.Factors(ones(7, 2), ones(2, 6))),
+        lambda: lt.reduce(problem(), lt.Factors(ones(7, 2, dtype=f64), ones(2, 6, dtype=f64))),
         r"initial must be A \(..., 8, r\)",
     ),
     "spectrum which": (lambda: problem().covariance_spectrum("some"), r"which must be one of"),

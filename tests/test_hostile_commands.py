@@ -184,6 +184,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> 
     step = CLAIMS["lora-one/linear/one-step"]
     quick = dataclasses.replace(step, id="quick/one-step", aliases=())
     monkeypatch.setitem(CLAIMS, quick.id, quick)
+    slow = dataclasses.replace(quick, id="quick/long", long=True)
+    monkeypatch.setitem(CLAIMS, slow.id, slow)
     (tmp_path / "folder").mkdir()
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "fig_good.py").write_text(GOOD)
@@ -235,6 +237,14 @@ def test_good_words(
     assert words is not None, f"{full} needs good words in GOOD_WORDS of this file"
     assert main([*WITH.get(full, BASE[command]), *flag_of(field), *words.split()]) == 0
     assert capsys.readouterr().err == ""
+
+
+def test_a_choice_of_nothing_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Else every claim would be judged in place of none."""
+    monkeypatch.delitem(CLAIMS, "quick/long")
+    assert answer(["verify", "--smoke", "--paper", "quick", "--long"], capsys) == ""
 
 
 @pytest.mark.parametrize(("command", "option"), list(rows()))

@@ -382,7 +382,7 @@ def test_bad_arguments_have_one_clear_error() -> None:
     for call, message in rows:
         with pytest.raises(ValueError, match=message):
             call()
-    with pytest.raises(TypeError, match=r"solution must be Factors"):
+    with pytest.raises(TypeError, match=r"solution must be a Factors"):
         predict.contraction(problem, "lora", rank=2, solution=1.0)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match=r"rank must be an integer"):
         predict.pair_floor(problem, rank=1.5)  # type: ignore[arg-type]

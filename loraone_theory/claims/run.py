@@ -148,7 +148,8 @@ def chosen(
         source: a file of claims, whose names are known too; without names, these alone.
 
     Raises:
-        ValueError: an unknown name or paper, or names together with `paper` or `long`.
+        ValueError: an unknown name or paper, names together with `paper` or `long`, or no claim
+            that qualifies.
     """
     validate.flag("long", long)
     if names and (paper is not None or long):
@@ -161,7 +162,14 @@ def chosen(
         validate.choice("paper", paper, papers)
     among = known.claims.values() if source is None else known.own
     fit = (c for c in among if c.long == long and paper in (None, c.paper))
-    return [claim.id for claim in fit if not claim.missing]
+    found = [claim.id for claim in fit if not claim.missing]
+    if not found:
+        what = "takes long" if long else "is quick"
+        where = "" if paper is None else f" of paper {paper!r}"
+        raise ValueError(
+            f"no claim{where} that can be judged here {what}: change paper or long, or name claims"
+        )
+    return found
 
 
 def verify_all(

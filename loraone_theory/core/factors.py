@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from loraone_theory.core import validate
 
 # The trainable (or frozen) tensors of a parametrisation.
 Params = tuple[Tensor, ...]
@@ -48,6 +50,46 @@ class Factors(NamedTuple):
         """Shape (..., d, k) of the product, without forming it."""
         batch = torch.broadcast_shapes(self.A.shape[:-2], self.B.shape[:-2])
         return torch.Size((*batch, self.A.shape[-2], self.B.shape[-1]))
+
+
+def checked(
+    name: str,
+    given: Any,
+    *,
+    d: int | None = None,
+    k: int | None = None,
+    rank: int | None = None,
+    like: Tensor | None = None,
+    owned: bool = False,
+) -> Factors:
+    """Factors as a caller gives them, finite and of shapes that fit.
+
+    Args:
+        name: of the argument.
+        given: A (..., d, r) and B (..., r, k), tensors or numpy arrays.
+        d, k, rank: sizes that they must have, where these are known.
+        like: a tensor of the problem's dtype and device, which they must share.
+        owned: answer with copies, so that later changes to `given` are seen nowhere.
+
+    Raises:
+        TypeError, ValueError: anything else.
+    """
+    validate.instance(name, given, Factors, "make it with lt.Factors(A, B), or pass run.final")
+    A = validate.tensor(f"{name}.A", given.A, owned=owned)
+    B = validate.tensor(f"{name}.B", given.B, owned=owned)
+    problem = {} if like is None else {"problem": like}
+    validate.same_kind(**problem, **{f"{name}.A": A, f"{name}.B": B})
+    wanted = [sign if n is None else n for sign, n in (("d", d), ("r", rank), ("k", k))]
+    found = zip((d, rank, k), (A.shape[-2], A.shape[-1], B.shape[-1]), strict=True)
+    fits = all(size in (None, there) for size, there in found)
+    validate.shapes_match(
+        f"{name} must be A (..., {wanted[0]}, {wanted[1]}) and B (..., {wanted[1]}, {wanted[2]})",
+        A.shape[-1] == B.shape[-2] and fits,
+        A=A.shape,
+        B=B.shape,
+    )
+    validate.broadcastable(f"{name}.A", A.shape[:-2], f"{name}.B", B.shape[:-2])
+    return Factors(A, B)
 
 
 def concatenate(first: Factors, second: Factors) -> Factors:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import math
 import numbers as numeric
+from collections import Counter
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -222,7 +223,12 @@ def numbers(name: str, given: Any, *, positive: bool = False, remedy: str = "") 
 
 
 def seeds(given: Any) -> tuple[int, ...]:
-    """A list of seeds >= 0 as a tuple; an int is refused, for it could also mean a count."""
+    """A list of different seeds >= 0 as a tuple.
+
+    An int is refused, for it could also mean a count. So is a seed that comes twice: it draws the
+    same numbers again, so the mean over trials would look more certain than it is. That several
+    instances start alike is said by one seed for all of them.
+    """
     if isinstance(given, (int, np.integer)) and not isinstance(given, bool):
         raise TypeError(
             f"seeds must be a list of seeds; got the integer {given}; write seeds=[{given}] for "
@@ -240,4 +246,10 @@ def seeds(given: Any) -> tuple[int, ...]:
     values = tuple(integer("seeds", seed, least=0) for seed in given)
     if not values:
         raise ValueError("seeds must hold at least one seed; got none")
+    if len(set(values)) < len(values):
+        (twice, _), *_ = Counter(values).most_common(1)
+        raise ValueError(
+            f"seeds must differ, for a seed that comes twice draws the same trial again; got "
+            f"{twice} more than once; give other seeds, or one for all instances: seeds=[{twice}]"
+        )
     return values

@@ -14,6 +14,7 @@ from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.core.plain import plain
 from loraone_theory.dynamics import rates, settings
 from loraone_theory.dynamics.execution import prepare
 from loraone_theory.dynamics.plan import Plan
@@ -188,15 +189,8 @@ def _method(config: Mapping[str, Any], given: Method | None) -> Method:
             )
         return methods.rebuild(config["method"], config["hyper"])
     method = methods.get(given)
-    _same("method", fingerprint(_plain(method.hyper)), fingerprint(_plain(config["hyper"])))
+    _same("method", fingerprint(plain(method.hyper)), fingerprint(plain(config["hyper"])))
     return method
-
-
-def _plain(hyper: Any) -> Any:
-    """Lists and tuples alike, as JSON has them."""
-    if isinstance(hyper, Mapping):
-        return {str(key): _plain(value) for key, value in hyper.items()}
-    return [_plain(x) for x in hyper] if isinstance(hyper, (list, tuple)) else hyper
 
 
 def _rate(recorded: Any, given: Any) -> Any:

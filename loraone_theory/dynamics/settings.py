@@ -8,7 +8,7 @@ from typing import Any
 
 from loraone_theory import methods
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.names import MethodName, RecordName, Sampling
 from loraone_theory.dynamics import invariance, rates
 from loraone_theory.dynamics.batches import Minibatches, minibatches
@@ -120,17 +120,8 @@ def _initial(initial: Factors, problem: Problem, rank: int, method: Method) -> F
             "run.extend(steps), and to start it elsewhere, with an offset made from that start, "
             "pass method.started_at(initial) as the method"
         )
-    validate.instance("initial", initial, Factors, "make it with lt.Factors(A, B)")
-    A = validate.tensor("initial.A", initial.A, owned=True)
-    B = validate.tensor("initial.B", initial.B, owned=True)
-    validate.same_kind(**{"problem": problem.like, "initial.A": A, "initial.B": B})
-    validate.shapes_match(
-        f"initial must be A (..., {problem.d}, {rank}) and B (..., {rank}, {problem.k})",
-        A.shape[-2:] == (problem.d, rank) and B.shape[-2:] == (rank, problem.k),
-        A=A.shape,
-        B=B.shape,
-    )
-    return Factors(A, B)
+    d, k = problem.d, problem.k
+    return checked("initial", initial, d=d, k=k, rank=rank, like=problem.like, owned=True)
 
 
 def _hyper(

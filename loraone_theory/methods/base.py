@@ -9,16 +9,16 @@ from functools import cached_property
 from typing import Any, NamedTuple
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors, Scalar
+from loraone_theory.core.factors import Factors, Scalar, checked
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.names import RuleName
+from loraone_theory.core.plain import plain
 from loraone_theory.methods import parts
 from loraone_theory.methods.inits import INITS, Init
 from loraone_theory.methods.parametrisations import Parametrisation, Start, check_start
 from loraone_theory.methods.parts import Part
 from loraone_theory.methods.rules import AROUND, RULES, Rule
 from loraone_theory.problems.base import Problem
-from loraone_theory.problems.given import own_factors
 
 RuleFactory = Callable[..., Rule]  # (learning_rate, damping) -> Rule
 # What a method knows and fills in where a rule or an initialisation asks for it.
@@ -176,8 +176,8 @@ class Method:
             "init": self.start.described(),
             "parametrisation": self.parametrise.__name__,
             "rule": self.train.described(),
-            "scale": parts.plain(self.scaling),
-            "init_std": parts.plain(self.init_std),
+            "scale": plain(self.scaling),
+            "init_std": plain(self.init_std),
             "offset": self.offset,
         }
         if self.around is not None:
@@ -205,7 +205,7 @@ class Method:
         Raises:
             TypeError, ValueError: the method does not train a pair (A, B), or these are none.
         """
-        initial = own_factors("initial", initial)
+        initial = checked("initial", initial, owned=True)
         if not self.is_pair:
             raise ValueError(
                 f"initial factors apply to methods that train A and B; {self.name!r} trains "

@@ -8,10 +8,9 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from torch import Tensor
-
 from loraone_theory.core import validate
 from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.core.plain import plain
 
 
 @dataclass(frozen=True, eq=False)
@@ -133,16 +132,3 @@ def _takes(what: str, given: Any, signature: str, *args: Any, **kwargs: Any) -> 
         raise TypeError(
             f"{what} is called as ({signature}); got one that takes {found}; change its arguments"
         ) from None
-
-
-def plain(value: Any) -> Any:
-    """A value of plain JSON types: tuples become lists, named tuples and mappings dicts."""
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if hasattr(value, "_asdict"):
-        return plain(value._asdict())
-    if isinstance(value, (tuple, list)):
-        return [plain(item) for item in value]
-    if isinstance(value, Tensor):
-        return value.tolist() if value.ndim == 2 else value.flatten().tolist()
-    return value

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 
@@ -44,25 +43,6 @@ def isotropic(problem: LinearProblem) -> None:
             "this prediction is one of isotropic inputs, and those of this problem have a "
             "covariance; simulate instead, and read the risk"
         )
-
-
-def factors(name: str, given: Factors, *, d: int, k: int, rank: int | None = None) -> Factors:
-    """Finite A (..., d, r) and B (..., r, k), of a rank asked for."""
-    if not (isinstance(given, tuple) and len(given) == 2):
-        raise TypeError(
-            f"{name} must be Factors(A, B); got {type(given).__name__}; pass run.final, or "
-            "Factors of two tensors"
-        )
-    A, B = (validate.tensor(f"{name}.{part}", M) for part, M in zip("AB", given, strict=True))
-    validate.same_kind(**{f"{name}.A": A, f"{name}.B": B})
-    r = A.shape[-1] if rank is None else rank
-    validate.shapes_match(
-        f"{name} must be A (..., {d}, {r}) and B (..., {r}, {k})",
-        A.shape[-2:] == (d, r) and B.shape[-2:] == (r, k),
-        A=A.shape,
-        B=B.shape,
-    )
-    return Factors(A, B)
 
 
 def step_size(given: float | Tensor) -> float | Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from loraone_theory import methods
 from loraone_theory.core import linalg, validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
@@ -109,7 +109,8 @@ def contraction(
     damping = validate.number("damping", damping)
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     if solution is not None:
-        solution = checks.factors("solution", solution, d=problem.d, k=problem.k, rank=rank)
+        d, k = problem.d, problem.k
+        solution = checked("solution", solution, d=d, k=k, rank=rank, like=problem.like)
         if not chosen.parametrisation.is_pair:
             raise ValueError(
                 f"a solution is one of methods that train A and B; {chosen.name!r} trains "

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 
 
 def balanced(spectrum: Tensor, start: float | Tensor, times: Sequence[float] | Tensor) -> Tensor:
@@ -158,14 +158,7 @@ def lora_init(target: Tensor | Factors, A: Tensor, times: Sequence[float] | Tens
 
 def _target_svd(target: Tensor | Factors) -> linalg.SVD:
     if isinstance(target, Factors):
-        A, B = validate.tensor("target.A", target.A), validate.tensor("target.B", target.B)
-        validate.same_kind(**{"target.A": A, "target.B": B})
-        validate.shapes_match(
-            "target.A must have as many columns as target.B has rows",
-            A.shape[-1] == B.shape[-2],
-            A=A.shape,
-            B=B.shape,
-        )
+        target = checked("target", target)
         return linalg.truncated_svd(target, target.rank)
     dense = validate.tensor("target", target)
     found = linalg.truncated_svd(dense, min(dense.shape[-2:]))

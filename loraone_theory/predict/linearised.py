@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.predict import checks
 from loraone_theory.predict.floors import pair_solution
 from loraone_theory.problems.base import needed
@@ -80,7 +80,7 @@ def linearised(
     Reference: proof of T3.2.
     """
     checks.linear(problem)
-    initial = checks.factors("initial", initial, d=problem.d, k=problem.k)
+    initial = checked("initial", initial, d=problem.d, k=problem.k, like=problem.like)
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     times = [validate.integer("steps", step, least=0) for step in validate.sequence("steps", steps)]
     # Noise gives G every singular value; without it those beyond r* are zero.

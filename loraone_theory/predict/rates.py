@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.methods.parametrisations import LEFT, RIGHT
 from loraone_theory.predict import checks
 from loraone_theory.predict.modes import Curvature, mode_extremes
@@ -150,7 +150,7 @@ def rates(
     damping = validate.number("damping", damping)
     ratio = validate.number("ratio", ratio, positive=True)
     momentum = validate.below_one("momentum", momentum)
-    A, B = checks.factors("at", at, d=problem.d, k=problem.k)
+    A, B = checked("at", at, d=problem.d, k=problem.k, like=problem.like)
     # In the units of √s A, √s B the product is sAB; an inverse there takes sλ for λ.
     pair = Factors(s**0.5 * A, s**0.5 * B)
     gain = {"gd": s, "preconditioned": s**2, "lora-pro": 1.0}[rule]

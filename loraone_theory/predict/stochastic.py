@@ -10,8 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors
-from loraone_theory.predict import checks
+from loraone_theory.core.factors import Factors, checked
 
 ENSEMBLES = ("multi-response", "dense", "rank-one")
 
@@ -69,8 +68,7 @@ def mean_next_error(
     batch, sigma = _arguments(batch, noise_std)
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     E = validate.tensor("E", E)
-    A, B = checks.factors("at", at, d=E.shape[-2], k=E.shape[-1])
-    validate.same_kind(**{"at.A": A, "E": E})
+    A, B = checked("at", at, d=E.shape[-2], k=E.shape[-1], like=E)
     AB = A @ B
     trace = (AB * E).sum((-2, -1))[..., None, None]
     spread = AB @ (E.mT @ E) + sigma**2 * AB + trace * E

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.predict import checks
 from loraone_theory.predict.floors import pair_solution
 from loraone_theory.predict.noiseless import noiseless
@@ -47,7 +47,7 @@ def _near(problem: LinearProblem, rule: RuleName, solution: Factors | None = Non
         rank = problem.true_rank if problem.noise is not None else part.problem.true_rank
         A, B = pair_solution(part.problem, rank=validate.integer("true_rank", rank, least=1))
         solution = Factors(A if part.basis is None else part.basis @ A, B)
-    elif checks.factors("solution", solution, d=problem.d, k=problem.k).rank != problem.true_rank:
+    elif checked("solution", solution, d=problem.d, k=problem.k).rank != problem.true_rank:
         raise ValueError(
             "local rates are those of an isolated solution: its rank must equal true_rank; "
             f"got rank={solution.rank} with true_rank={problem.true_rank}"

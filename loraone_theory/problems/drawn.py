@@ -7,9 +7,7 @@ import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
-import numpy as np
-import torch
-from torch import Tensor
+from loraone_theory.core.plain import plain
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -34,22 +32,13 @@ def drawn(sampler: Callable[P, T]) -> Callable[P, T]:
         for name, parameter in signature.parameters.items():
             if parameter.kind is inspect.Parameter.VAR_KEYWORD:
                 given |= given.pop(name, {})
-        recipe = {name: _plain(value) for name, value in given.items()}
+        recipe = {name: _written(value) for name, value in given.items()}
         object.__setattr__(problem, "recipe", {"sampler": sampler.__name__, **recipe})
         return problem
 
     return make
 
 
-def _plain(value: Any) -> Any:
-    if isinstance(value, torch.dtype):
-        return str(value).removeprefix("torch.")
-    if isinstance(value, torch.device):
-        return str(value)
-    if isinstance(value, (Tensor, np.ndarray, np.generic)):
-        return value.tolist()
-    if callable(value):
-        return f"{value.__module__}.{value.__qualname__}"
-    if isinstance(value, (list, tuple, range)):
-        return [_plain(part) for part in value]
-    return value
+def _written(value: Any) -> Any:
+    """A value as JSON has it; functions by their full names."""
+    return f"{value.__module__}.{value.__qualname__}" if callable(value) else plain(value)

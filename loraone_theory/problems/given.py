@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.validate import Array
 
 
@@ -37,25 +37,7 @@ def own_shift(shift: Array | Factors) -> Factors:
     """A checked copy of Δ as Factors of its numerical rank."""
     if not isinstance(shift, Factors):
         return _at_true_rank(validate.tensor("shift", shift, owned=True))
-    return _at_true_rank(own_factors("shift", shift))
-
-
-def own_factors(name: str, given: Factors) -> Factors:
-    """A checked copy of factors that fit each other.
-
-    Raises:
-        TypeError, ValueError: anything else.
-    """
-    validate.instance(name, given, Factors, "make it with lt.Factors(A, B)")
-    A = validate.tensor(f"{name}.A", given.A, owned=True)
-    B = validate.tensor(f"{name}.B", given.B, owned=True)
-    validate.same_kind(**{f"{name}.A": A, f"{name}.B": B})
-    validate.shapes_match(
-        f"{name}.A must have as many columns as {name}.B has rows",
-        A.shape[-1] == B.shape[-2],
-        **{f"{name}.A": A.shape, f"{name}.B": B.shape},
-    )
-    return Factors(A, B)
+    return _at_true_rank(checked("shift", shift, owned=True))
 
 
 def _at_true_rank(given: Tensor | Factors) -> Factors:

@@ -22,9 +22,9 @@ def trial_seeds(problem: Problem, given: Sequence[int] | None) -> tuple[int, ...
     >>> trial_seeds(problem, None)
     (5, 6, 7)
     """
-    if given is not None:
-        return validate.seeds(given)
-    return problem_seeds(problem) or tuple(range(instance_count(problem)))
+    if given is None:
+        given = problem_seeds(problem) or range(instance_count(problem))
+    return validate.seeds(given)
 
 
 def problem_seeds(problem: Problem) -> tuple[int, ...] | None:

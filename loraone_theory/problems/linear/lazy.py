@@ -25,10 +25,11 @@ from loraone_theory.problems.linear.covariance import Covariance
 from loraone_theory.problems.linear.problem import DENSE_LIMIT
 from loraone_theory.problems.linear.revealed import Revealed
 from loraone_theory.problems.linear.sampling import sample_linear_matrix_free
+from loraone_theory.problems.shifted import Shifted
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LazyNoiseProblem(Described):
+class LazyNoiseProblem(Shifted, Described):
     """L = ½‖CE − Z̃‖² + c with Z̃ revealed along CA and Bᵀ, the same function ever after.
 
     Instances are run one trial each. Make one with `sample_linear_lazy`.
@@ -57,34 +58,9 @@ class LazyNoiseProblem(Described):
     one_by_one: ClassVar[bool] = True
 
     @property
-    def d(self) -> int:
-        """Input width."""
-        return self.shift.A.shape[-2]
-
-    @property
-    def k(self) -> int:
-        """Output width."""
-        return self.shift.B.shape[-1]
-
-    @property
-    def true_rank(self) -> int:
-        """r*."""
-        return self.shift.rank
-
-    @property
     def batch_shape(self) -> torch.Size:
         """The instances."""
         return torch.Size((len(self.seeds),))
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor that carries the problem's dtype and device."""
-        return self.shift.A
-
-    @property
-    def target(self) -> Factors:
-        """T = Δ + offset."""
-        return self.shift if self.offset is None else concatenate(self.shift, self.offset)
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k).
@@ -161,9 +137,8 @@ class LazyNoiseProblem(Described):
 
     def with_offset(self, offset: Factors) -> LazyNoiseProblem:
         """The same problem with W_f = W − offset."""
-        total = offset if self.offset is None else concatenate(self.offset, offset)
         self.noise.most += offset.rank
-        return replace(self, offset=total)
+        return replace(self, offset=self.offset_with(offset))
 
     def _batch(self, shift: Factors) -> torch.Size:
         return torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)

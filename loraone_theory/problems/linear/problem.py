@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import tall, validate
-from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.factors import Factors
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
 from loraone_theory.problems.described import Described
@@ -26,6 +26,7 @@ from loraone_theory.problems.linear.blocks import gradients_by_rows
 from loraone_theory.problems.linear.covariance import Covariance, Identity, Which
 from loraone_theory.problems.linear.laws import population_covariance
 from loraone_theory.problems.linear.streams import RowStreams
+from loraone_theory.problems.shifted import Shifted
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
 BLOCK_BYTES = 1 << 24
@@ -36,7 +37,7 @@ NEEDS_SHIFT = frozenset({"true_rank", "shift", "residual", "risk", "takes_residu
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LinearProblem(RowStreams, Described):
+class LinearProblem(RowStreams, Shifted, Described):
     """Fit W + Δ by W_f + AB under the loss ½‖CE − Z̃‖² + c, E = W_f + AB − W − Δ, Σ̂ = CᵀC.
 
     Without noise that is ½⟨E, Σ̂E⟩. Gradients: J = CᵀZ̃ − Σ̂E, ∇_A = −J Bᵀ, ∇_B = −Aᵀ J. Make
@@ -149,21 +150,6 @@ class LinearProblem(RowStreams, Described):
         return cls(at, delta, weight, input_law="gaussian", population_covariance=law)
 
     @property
-    def d(self) -> int:
-        """Input width."""
-        return self.shift.A.shape[-2]
-
-    @property
-    def k(self) -> int:
-        """Output width."""
-        return self.shift.B.shape[-1]
-
-    @property
-    def true_rank(self) -> int:
-        """r*, the rank of Δ; 0 where Δ is not known."""
-        return self.shift.rank
-
-    @property
     def unknown(self) -> frozenset[str]:
         """Facts that it cannot state."""
         return frozenset() if self.shift.rank else NEEDS_SHIFT
@@ -176,19 +162,9 @@ class LinearProblem(RowStreams, Described):
         return torch.broadcast_shapes(*shapes)
 
     @property
-    def like(self) -> Tensor:
-        """A tensor that carries the problem's dtype and device."""
-        return self.shift.A
-
-    @property
     def spectral_gamma(self) -> float:
         """γ = 1: in the linear model the one-step gradient is Δ in expectation."""
         return 1.0
-
-    @property
-    def target(self) -> Factors:
-        """T = Δ + offset, what AB has to equal."""
-        return self.shift if self.offset is None else concatenate(self.shift, self.offset)
 
     @cached_property
     def dense_target(self) -> Tensor:
@@ -265,9 +241,8 @@ class LinearProblem(RowStreams, Described):
 
     def with_offset(self, offset: Factors) -> LinearProblem:
         """The same problem with W_f = W − offset."""
-        total = offset if self.offset is None else concatenate(self.offset, offset)
         test = None if self.held_out is None else self.held_out.with_offset(offset)
-        return replace(self, offset=total, held_out=test)
+        return replace(self, offset=self.offset_with(offset), held_out=test)
 
     def covariance_spectrum(self, which: Which = "extremes") -> Tensor:
         """Eigenvalues of Σ̂, ascending: `"extremes"` (..., 2) or `"all"` (..., d)."""

@@ -16,8 +16,8 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg, validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core import linalg
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.problems.linear.covariance import Covariance, Dense, Diagonal, Identity
 from loraone_theory.problems.linear.problem import LinearProblem
 
@@ -105,24 +105,7 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
         )
     tensors: list[tuple[Tensor, Axes]] = []
     if initial is not None:
-        initial = Factors(
-            validate.tensor("initial.A", validate.instance("initial", initial, Factors).A),
-            validate.tensor("initial.B", initial.B),
-        )
-        fits = (
-            initial.A.shape[-2] == problem.d
-            and initial.B.shape[-1] == problem.k
-            and initial.A.shape[-1] == initial.B.shape[-2]
-        )
-        validate.shapes_match(
-            f"initial must be A (..., {problem.d}, r) and B (..., r, {problem.k})",
-            fits,
-            A=initial.A.shape,
-            B=initial.B.shape,
-        )
-        validate.same_kind(
-            **{"problem": problem.like, "initial.A": initial.A, "initial.B": initial.B}
-        )
+        initial = checked("initial", initial, d=problem.d, k=problem.k, like=problem.like)
         tensors = [(initial.A, ("input", None)), (initial.B, (None, "output"))]
     reduction = reduce_around(problem, tensors)
     return reduction if initial is None else replace(reduction, initial=reduction.lower(initial))

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import memory, validate
-from loraone_theory.core.factors import Factors, concatenate
+from loraone_theory.core.factors import Factors
 from loraone_theory.core.linalg import eps
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.problems.base import REVEALED
@@ -25,6 +25,7 @@ from loraone_theory.problems.described import Described
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.sampling import spectrum_values
 from loraone_theory.problems.sensing.sampling import haar_shift
+from loraone_theory.problems.shifted import Shifted
 
 # A residual is new where its part off those before exceeds this many eps of ‖AB‖ + ‖T‖.
 NEW = 256
@@ -81,7 +82,7 @@ class _Rows:
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class LazyDenseProblem(Described):
+class LazyDenseProblem(Shifted, Described):
     """L = ‖𝒜(AB) − y‖²/2m of a dense Gaussian 𝒜 that is revealed along the residuals it meets.
 
     Loss and gradients at a point are drawn when they are first asked for and the same ever after,
@@ -104,39 +105,14 @@ class LazyDenseProblem(Described):
     reveals: ClassVar[bool] = True
 
     @property
-    def d(self) -> int:
-        """Rows of Δ."""
-        return self.shift.A.shape[-2]
-
-    @property
-    def k(self) -> int:
-        """Columns of Δ."""
-        return self.shift.B.shape[-1]
-
-    @property
     def measurements(self) -> int:
         """m."""
         return self.rows.m
 
     @property
-    def true_rank(self) -> int:
-        """r*."""
-        return self.shift.rank
-
-    @property
     def batch_shape(self) -> torch.Size:
         """The instances."""
         return self.shift.shape[:-2]
-
-    @property
-    def like(self) -> Tensor:
-        """A tensor that carries the problem's dtype and device."""
-        return self.shift.A
-
-    @property
-    def target(self) -> Factors:
-        """T = Δ + offset."""
-        return self.shift if self.offset is None else concatenate(self.shift, self.offset)
 
     def residual(self, shift: Factors) -> Tensor:
         """E = AB − T (..., d, k)."""
@@ -164,8 +140,7 @@ class LazyDenseProblem(Described):
 
     def with_offset(self, offset: Factors) -> LazyDenseProblem:
         """The same problem with W_f = W − offset."""
-        total = offset if self.offset is None else concatenate(self.offset, offset)
-        return replace(self, offset=total)
+        return replace(self, offset=self.offset_with(offset))
 
     def _pulled(self, shift: Factors) -> Tensor:
         batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)

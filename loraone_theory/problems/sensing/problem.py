@@ -90,7 +90,7 @@ class SensingProblem(Described):
         (3, 2, 9, None)
         """
         validate.members("operator", operator, MeasurementOperator, "take one of lt.operators")
-        y = validate.tensor("labels", labels, least_dims=1)
+        y = validate.tensor("labels", labels, least_dims=1, owned=True)
         validate.same_kind(operator=operator.like, labels=y)
         validate.shapes_match(
             "labels must hold one number per measurement",
@@ -103,7 +103,7 @@ class SensingProblem(Described):
         if shift is not None:
             delta, weight = shift_and_pretrained(shift, pretrained)
         elif pretrained is not None:
-            weight = validate.tensor("pretrained", pretrained)
+            weight = validate.tensor("pretrained", pretrained, owned=True)
         for name, M in (("shift", delta), ("pretrained", weight)):
             if M is None:
                 continue

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.linalg import truncated_svd
 from loraone_theory.core.randomness import generator, haar_frame, normal, per_seed
 from loraone_theory.problems.sensing.base import MeasurementOperator
@@ -187,17 +187,9 @@ def incoherence(shift: Factors | Tensor, rank: int | None = None) -> Tensor:
     2.0
     """
     if isinstance(shift, Factors):
-        validate.same_kind(
-            A=validate.tensor("shift.A", shift.A), B=validate.tensor("shift.B", shift.B)
-        )
-        validate.shapes_match(
-            "shift.A must have as many columns as shift.B has rows",
-            shift.A.shape[-1] == shift.B.shape[-2],
-            A=shift.A.shape,
-            B=shift.B.shape,
-        )
+        shift = checked("shift", shift)
     else:
-        validate.tensor("shift", shift)
+        shift = validate.tensor("shift", shift)
     if rank is None:
         if not isinstance(shift, Factors):
             raise ValueError("incoherence of a dense matrix needs its rank; pass rank=r")
