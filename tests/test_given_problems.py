@@ -18,7 +18,8 @@ def draws(N=12, d=4, k=3, seed=0):
     rng = np.random.default_rng(seed)
     X, W = rng.standard_normal((N, d)), rng.standard_normal((d, k))
     A, B = rng.standard_normal((d, 1)), rng.standard_normal((1, k))
-    return {"X": X, "W": W, "A": A, "B": B, "shift": A @ B, "T": rng.standard_normal((6, d))}
+    found = {"X": X, "W": W, "A": A, "B": B, "shift": A @ B, "T": rng.standard_normal((6, d))}
+    return found | {"S": X.T @ X / N, "v": np.diag(X.T @ X / N).copy(), "y": X[:9, 0].copy()}
 
 
 def torch_factors(given):
@@ -27,6 +28,10 @@ def torch_factors(given):
 
 def mean_square(W, X, Y):
     return 0.5 * (torch.tanh(X @ W) - Y).square().sum(-1).mean()
+
+
+def measurement():
+    return lt.operators.Dense(torch.from_numpy(np.random.default_rng(8).standard_normal((9, 4, 3))))
 
 
 # Every public constructor that takes arrays.
@@ -54,6 +59,15 @@ MAKERS = {
         shift=torch_factors(g),
         data=(torch.from_numpy(g["X"]), g["X"] @ g["W"]),
         held_out=(g["T"], g["T"] @ g["W"]),
+    ),
+    "linear population, covariance": lambda g: lt.LinearProblem.population(
+        shift=torch_factors(g), pretrained=g["W"], covariance=g["S"]
+    ),
+    "linear population, variances": lambda g: lt.LinearProblem.population(
+        shift=torch_factors(g), pretrained=g["W"], covariance=torch.from_numpy(g["v"])
+    ),
+    "sensing": lambda g: lt.SensingProblem.from_data(
+        measurement(), g["y"], shift=torch_factors(g), pretrained=torch.from_numpy(g["W"])
     ),
 }  # fmt: skip
 

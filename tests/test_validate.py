@@ -4,6 +4,7 @@ import itertools
 import math
 import warnings
 from fractions import Fraction
+from typing import Any
 
 import numpy as np
 import pytest
@@ -203,3 +204,11 @@ def test_devices(given):
 def test_dtypes(given):
     with pytest.raises(TypeError, match=r"^dtype must be float32 or float64"):
         validate.dtype(given)
+
+
+@pytest.mark.parametrize("given", [(3, 3), [0, 1, 0], torch.tensor([5, 5])])
+def test_seeds_differ(given: Any) -> None:
+    """The same trial twice would look like two."""
+    with pytest.raises(ValueError, match=r"seeds must differ, .*more than once; give other seeds"):
+        validate.seeds(given)
+    assert validate.seeds(range(3)) == (0, 1, 2)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -60,6 +61,7 @@ def checked(
     k: int | None = None,
     rank: int | None = None,
     like: Tensor | None = None,
+    batch: Sequence[int] | None = None,
     owned: bool = False,
 ) -> Factors:
     """Factors as a caller gives them, finite and of shapes that fit.
@@ -69,6 +71,7 @@ def checked(
         given: A (..., d, r) and B (..., r, k), tensors or numpy arrays.
         d, k, rank: sizes that they must have, where these are known.
         like: a tensor of the problem's dtype and device, which they must share.
+        batch: the problem's batch dimensions, which theirs must broadcast with.
         owned: answer with copies, so that later changes to `given` are seen nowhere.
 
     Raises:
@@ -80,8 +83,8 @@ def checked(
     problem = {} if like is None else {"problem": like}
     validate.same_kind(**problem, **{f"{name}.A": A, f"{name}.B": B})
     wanted = [sign if n is None else n for sign, n in (("d", d), ("r", rank), ("k", k))]
-    found = zip((d, rank, k), (A.shape[-2], A.shape[-1], B.shape[-1]), strict=True)
-    fits = all(size in (None, there) for size, there in found)
+    sizes = zip((d, rank, k), (A.shape[-2], A.shape[-1], B.shape[-1]), strict=True)
+    fits = all(size in (None, there) for size, there in sizes)
     validate.shapes_match(
         f"{name} must be A (..., {wanted[0]}, {wanted[1]}) and B (..., {wanted[1]}, {wanted[2]})",
         A.shape[-1] == B.shape[-2] and fits,
@@ -89,7 +92,10 @@ def checked(
         B=B.shape,
     )
     validate.broadcastable(f"{name}.A", A.shape[:-2], f"{name}.B", B.shape[:-2])
-    return Factors(A, B)
+    found = Factors(A, B)
+    if batch is not None:
+        validate.broadcastable(name, found.shape[:-2], "the problem", batch)
+    return found
 
 
 def concatenate(first: Factors, second: Factors) -> Factors:

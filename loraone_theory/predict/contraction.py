@@ -110,7 +110,9 @@ def contraction(
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     if solution is not None:
         d, k = problem.d, problem.k
-        solution = checked("solution", solution, d=d, k=k, rank=rank, like=problem.like)
+        solution = checked(
+            "solution", solution, d=d, k=k, rank=rank, like=problem.like, batch=problem.batch_shape
+        )
         if not chosen.parametrisation.is_pair:
             raise ValueError(
                 f"a solution is one of methods that train A and B; {chosen.name!r} trains "

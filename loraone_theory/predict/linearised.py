@@ -80,7 +80,9 @@ def linearised(
     Reference: proof of T3.2.
     """
     checks.linear(problem)
-    initial = checked("initial", initial, d=problem.d, k=problem.k, like=problem.like)
+    initial = checked(
+        "initial", initial, d=problem.d, k=problem.k, like=problem.like, batch=problem.batch_shape
+    )
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     times = [validate.integer("steps", step, least=0) for step in validate.sequence("steps", steps)]
     # Noise gives G every singular value; without it those beyond r* are zero.

@@ -150,7 +150,7 @@ def rates(
     damping = validate.number("damping", damping)
     ratio = validate.number("ratio", ratio, positive=True)
     momentum = validate.below_one("momentum", momentum)
-    A, B = checked("at", at, d=problem.d, k=problem.k, like=problem.like)
+    A, B = checked("at", at, d=problem.d, k=problem.k, like=problem.like, batch=problem.batch_shape)
     # In the units of √s A, √s B the product is sAB; an inverse there takes sλ for λ.
     pair = Factors(s**0.5 * A, s**0.5 * B)
     gain = {"gd": s, "preconditioned": s**2, "lora-pro": 1.0}[rule]

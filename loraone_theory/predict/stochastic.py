@@ -68,7 +68,7 @@ def mean_next_error(
     batch, sigma = _arguments(batch, noise_std)
     learning_rate = validate.number("learning_rate", learning_rate, positive=True)
     E = validate.tensor("E", E)
-    A, B = checked("at", at, d=E.shape[-2], k=E.shape[-1], like=E)
+    A, B = checked("at", at, d=E.shape[-2], k=E.shape[-1], like=E, batch=E.shape[:-2])
     AB = A @ B
     trace = (AB * E).sum((-2, -1))[..., None, None]
     spread = AB @ (E.mT @ E) + sigma**2 * AB + trace * E

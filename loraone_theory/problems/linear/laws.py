@@ -73,7 +73,7 @@ def population_covariance(given: Array | None, d: int, like: Tensor) -> Covarian
     """
     if given is None:
         return None
-    matrix = validate.tensor("covariance", given, least_dims=1).to(like)
+    matrix = validate.tensor("covariance", given, least_dims=1, owned=True).to(like)
     validate.shapes_match(
         "covariance must be Σ in full (d, d) or its diagonal (d,)",
         matrix.shape in ((d,), (d, d)),

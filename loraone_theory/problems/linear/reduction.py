@@ -105,7 +105,14 @@ def reduce(problem: LinearProblem, initial: Factors | None = None) -> Reduction:
         )
     tensors: list[tuple[Tensor, Axes]] = []
     if initial is not None:
-        initial = checked("initial", initial, d=problem.d, k=problem.k, like=problem.like)
+        initial = checked(
+            "initial",
+            initial,
+            d=problem.d,
+            k=problem.k,
+            like=problem.like,
+            batch=problem.batch_shape,
+        )
         tensors = [(initial.A, ("input", None)), (initial.B, (None, "output"))]
     reduction = reduce_around(problem, tensors)
     return reduction if initial is None else replace(reduction, initial=reduction.lower(initial))

@@ -74,7 +74,8 @@ class SensingProblem(Described):
         """The problem of given labels, with or without the Δ they came from.
 
         Args:
-            operator: one of `problems.sensing.operators`, or one of your own with its methods.
+            operator: one of `problems.sensing.operators`, or one of your own with its methods. It
+                is held and not copied: leave its tensors as they are.
             labels: y (..., m), less what W measures.
             shift: Δ (d, k), dense or Factors.
             pretrained: W (d, k).
