@@ -1,7 +1,7 @@
 """Benchmarks: each against a baseline in the same run, with the spread of the ratio."""
 
 # Importing the files fills BENCHMARKS.
-from loraone_theory.bench import gpu, large, linear, peft, relu, startup
+from loraone_theory.bench import gpu, large, linear, peft, relu, sensing, startup
 from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run, stored
 
 __all__ = [
@@ -14,6 +14,7 @@ __all__ = [
     "peft",
     "relu",
     "run",
+    "sensing",
     "startup",
     "stored",
 ]

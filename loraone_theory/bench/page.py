@@ -51,6 +51,11 @@ _READING = """
   own: X, Σ̂ and an eigendecomposition against exact-law sampling; peak memory is in the notes.
 - **million**: whole runs in a process of their own, sampling and spectrum included.
 - **relu**, **relu-population**: one gradient of the ReLU model on one thread.
+- **sensing**: seconds per step on one thread, our initialisation included, against the plain loop
+  of each ensemble; dense sensing goes by K = 𝒜*𝒜/m, made once in each run, and the row of autograd
+  is of a run too short for that.
+- **lazy**: whole runs whose measurements are drawn as they go; bytes held against those of the
+  operator in the notes; online descent at d = k = 10⁹ beside a plain loop at a width that fits.
 - **startup**: a fresh process that imports the library, or runs `loraone --help` or `loraone list`,
   against one that imports what they need anyway; the seconds added are in the notes.
 - **gpu**: the same kinds of row on a card, each against torch on that card.

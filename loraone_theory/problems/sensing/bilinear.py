@@ -11,6 +11,11 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.problems.sensing.base import Fold, Operator
 
 
+def inner(X: Tensor, M: Tensor) -> Tensor:
+    """XᵀM of a wide X (n, m, d) and a thin M (n, m, q), as (MᵀX)ᵀ: X is read along its rows."""
+    return (M.mT @ X).mT
+
+
 @dataclass(frozen=True, eq=False)
 class OfInputs(Operator):
     """What operators made of inputs X (..., N, d) share.
@@ -78,7 +83,7 @@ class Bilinear(OfInputs):
         """Xᵀ(y ∘ ZM)."""
         fold = Fold.of(self.batch_shape, M.shape[:-2], y.shape[:-1])
         ZM = fold.weighted(self.outputs(fold, fold.columns(M)), fold.vectors(y))
-        return fold.back(fold.data(self.X).mT @ ZM)
+        return fold.back(inner(fold.data(self.X), ZM))
 
     def adjoint_left(self, y: Tensor, M: Tensor) -> Tensor:
         """Zᵀ(y ∘ XM)."""
@@ -91,6 +96,6 @@ class Bilinear(OfInputs):
         return left, self.outputs(fold, fold.columns(F.B.mT))
 
     def _gathered(self, fold: Fold, XA: Tensor, ZB: Tensor, weights: Tensor) -> Factors:
-        right = fold.data(self.X).mT @ fold.weighted(ZB, weights)
+        right = inner(fold.data(self.X), fold.weighted(ZB, weights))
         left = self.spread(fold, fold.weighted(XA, weights))
         return Factors(fold.back(right), fold.back(left).mT)

@@ -11,7 +11,7 @@ from torch import Tensor
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold
-from loraone_theory.problems.sensing.bilinear import Bilinear
+from loraone_theory.problems.sensing.bilinear import Bilinear, inner
 
 
 @dataclass(frozen=True, eq=False)
@@ -58,4 +58,4 @@ class RankOne(Bilinear):
 
     def spread(self, fold: Fold, M: Tensor) -> Tensor:
         """ZᵀM."""
-        return fold.data(self.Z).mT @ M
+        return inner(fold.data(self.Z), M)
