@@ -101,9 +101,7 @@ def run(config: Config, progress: Progress) -> Data:
             training = Training(
                 method, weights, gradient, LAYERS, rank=config.rank, learning_rate=rates
             )
-            # A loss is that before the step, so the last one takes a step more.
-            losses = [training.step(X, labels) for _ in range(config.steps + 1)]
-            curves = torch.stack(losses).cpu().numpy()
+            curves = training.run(X, labels, config.steps).losses.cpu().numpy()
             progress((m + (i + 1) / len(tried)) / len(NAMES))
             final = np.nan_to_num(curves[-1].mean(-1), nan=np.inf)
             data[f"{name}.final.{i}"] = final
@@ -135,13 +133,12 @@ def run(config: Config, progress: Progress) -> Data:
 
 
 def path(training: Training, start: Weights, data: tuple[Tensor, Tensor], steps: int) -> np.ndarray:
-    """The learned shift of all layers after every step, as rows."""
-    rows = []
-    for _ in range(steps + 1):
-        moved = [W - W0 for W, W0 in zip(training.weights, start, strict=True)]
-        rows.append(torch.cat([shift.flatten() for shift in moved]).cpu().numpy())
-        training.step(*data)
-    return np.stack(rows)
+    """The learned shift of all layers at the start and after every step, as rows."""
+    kept = training.run(*data, steps, keep_factors=1).factors
+    moved = [
+        layer.frozen_weight + kept[i].dense() - start[i] for i, layer in training.layers.items()
+    ]
+    return torch.cat([shift.flatten(1) for shift in moved], dim=-1).cpu().numpy()
 
 
 def plane(paths: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:

@@ -18,6 +18,34 @@ from loraone_theory import agreement, experiment, plotting
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.predict.compare import compare
 
+# Methods that are drawn where none are named.
+SHOWN = (
+    "full",
+    "full-adamw",
+    "lora",
+    "lora-momentum",
+    "lora-adamw",
+    "rslora",
+    "lora+",
+    "lora+-adamw",
+    "p-lora",
+    "p-lora-adamw",
+    "lora-pro",
+    "lora-pro-adamw",
+    "adalora",
+    "pissa",
+    "milora",
+    "olora",
+    "lora-xs",
+    "lora-ga",
+    "lora-sb",
+    "lora-one",
+    "lora-one-preconditioned",
+    "lora-one-adamw",
+    "lora-one-scaled-adamw",
+    "lora-one-released",
+    "lora-one-early",
+)
 # One method of each kind, for the figure that is read at the width of a page.
 MAIN = (
     "full",
@@ -56,8 +84,8 @@ class Config(experiment.Config):
     """How many steps."""
     tune: bool = False
     """Take the grid also where the best step size is predicted."""
-    methods: tuple[str, ...] = lt.methods.stepping()
-    """Which methods."""
+    methods: tuple[str, ...] = SHOWN
+    """Which methods; any of `loraone list --methods` but the flows."""
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""
 

@@ -215,6 +215,44 @@ def test_training_is_that_of_autograd_on_the_parts(name: str) -> None:
                 torch.testing.assert_close(mine[i], other.detach(), **steps)
 
 
+@pytest.mark.parametrize("name", ["full", "lora", "lora-ga", "lora-sb", "adalora"])
+def test_kept_factors_are_those_of_single_steps(name: str) -> None:
+    """The same steps, taken one at a time."""
+    weights, X, labels = nets()
+    gradient, _ = networks.gradients(weights, X, labels)
+    both = [
+        networks.Training(METHODS[name](), weights, gradient, (0, 2), rank=2, learning_rate=0.05)
+        for _ in range(2)
+    ]
+    history = both[0].run(X, labels, 5, keep_factors=2)
+    assert history.factor_steps == (0, 2, 4)
+    assert set(history.factors) == {0, 2}
+    for t in range(6):
+        if t % 2 == 0:
+            for i, kept in history.factors.items():
+                rebuilt = both[1].layers[i].frozen_weight + kept.dense()[t // 2]
+                # One product over a rank or a width of at most 8, in batches of two sizes.
+                close(rebuilt, both[1].weights[i], rounding(8, operations=2))
+        assert torch.equal(history.losses[t], both[1].step(X, labels))
+    alone = both[0].run(X, labels, 0)
+    assert alone.losses.shape == (1, 2)
+    assert (alone.factor_steps, alone.factors) == ((), {})
+
+
+def test_factors_beyond_memory_are_refused_before_a_step() -> None:
+    weights, X, labels = nets()
+    gradient, _ = networks.gradients(weights, X, labels)
+    training = networks.Training(
+        METHODS["lora"](), weights, gradient, (0,), rank=2, learning_rate=0.05
+    )
+    before = training.weights[0]
+    with pytest.raises(ValueError, match=r"the factors of 1 layers take .* raise keep_factors"):
+        training.run(X, labels, 10**14, keep_factors=1)
+    with pytest.raises(ValueError, match="keep_factors must be >= 1"):
+        training.run(X, labels, 2, keep_factors=0)
+    assert torch.equal(training.weights[0], before)
+
+
 def test_a_network_learns_the_odd_digits() -> None:
     pytest.importorskip("sklearn", reason="needs the extra experiments")
     odd = digits.load("odd")

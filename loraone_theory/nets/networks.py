@@ -12,7 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, Params, Scalar
+from loraone_theory.core.memory import refuse_beyond_memory
 from loraone_theory.core.randomness import generator, normal, per_seed
 from loraone_theory.methods import Method
 from loraone_theory.methods.rules import Rule, adamw
@@ -95,6 +97,21 @@ class Layer(NamedTuple):
     state: Any
 
 
+class History(NamedTuple):
+    """What `Training.run` saw.
+
+    Args:
+        losses: after every step and at the start, (steps + 1, ...).
+        factor_steps: the steps whose factors were kept.
+        factors: of the learned shift W_eff − W_f of every layer in training, by its index,
+            (times, ..., d, r) and (times, ..., r, k).
+    """
+
+    losses: Tensor
+    factor_steps: tuple[int, ...]
+    factors: dict[int, Factors]
+
+
 class Training:
     """A method of `METHODS` on some layers of a net, for a batch of runs.
 
@@ -162,6 +179,39 @@ class Training:
             self.layers[i] = layer._replace(trainable=new, state=state)
         return loss
 
+    def shifts(self) -> dict[int, Factors]:
+        """Factors of the learned shift of every layer in training, by its index, for every run."""
+        shift = self.method.parametrisation.shift
+        found = {i: shift(layer.trainable, layer.frozen) for i, layer in self.layers.items()}
+        return {i: Factors(*_together(*factors)) for i, factors in found.items()}
+
+    def run(
+        self, X: Tensor, labels: Tensor, steps: int, *, keep_factors: int | None = None
+    ) -> History:
+        """So many steps on all rows; the factors are kept once in `keep_factors` steps.
+
+        Raises:
+            ValueError: no such numbers, or factors that do not fit into memory.
+        """
+        validate.integer("steps", steps, least=0)
+        times: Sequence[int] = ()
+        if keep_factors is not None:
+            validate.integer("keep_factors", keep_factors, least=1)
+            times = range(0, steps + 1, keep_factors)
+            refuse_beyond_memory(
+                f"{len(times):,} times the factors of {len(self.layers)} layers",
+                len(times) * sum(_bytes(tuple(shift)) for shift in self.shifts().values()),
+                "keep them more rarely: raise keep_factors",
+            )
+        seen, kept = [], []
+        for t in range(steps + 1):
+            if t in times:
+                kept.append({i: [M.clone() for M in f] for i, f in self.shifts().items()})
+            seen.append(self.step(X, labels) if t < steps else losses(self.weights, X, labels))
+        columns = {i: zip(*(one[i] for one in kept), strict=True) for i in self.layers if kept}
+        factors = {i: Factors(*map(torch.stack, pair)) for i, pair in columns.items()}
+        return History(torch.stack(seen), tuple(times), factors)
+
     def bytes_held(self) -> int:
         """Bytes of trainable tensors, their gradients and the rule's state, over all runs."""
         return sum(
@@ -189,6 +239,11 @@ def _stacked(starts: Sequence[Params]) -> Params:
     # Random initialisations have an axis for their one seed, the others have none.
     columns = zip(*starts, strict=True)
     return tuple(torch.stack([t.reshape(t.shape[-2:]) for t in column]) for column in columns)
+
+
+def _together(*matrices: Tensor) -> tuple[Tensor, ...]:
+    batch = torch.broadcast_shapes(*(M.shape[:-2] for M in matrices))
+    return tuple(M.expand(*batch, *M.shape[-2:]) for M in matrices)
 
 
 def _bytes(value: Any) -> int:
