@@ -54,6 +54,13 @@ class Config:
         validate.integer("trials", self.trials, least=1)
         validate.device(self.device)
         validate.dtype(self.dtype)
+        for knob in dataclasses.fields(self):
+            value = getattr(self, knob.name)
+            numbers = value if isinstance(value, tuple) else (value,)
+            if any(isinstance(x, float) and math.isnan(x) for x in numbers):
+                raise ValueError(
+                    f"{knob.name} must hold numbers; got NaN in {knob.name}={value}; replace it"
+                )
 
     @property
     def where(self) -> dict[str, str]:

@@ -302,3 +302,17 @@ def test_data_without_a_later_knob_are_drawn_at_its_default(smoke: Path, tmp_pat
     storage.save_pair(tmp_path / "fig_alignment.npz", data, about)
     with pytest.raises(ValueError, match="colour"):
         experiment.redraw(found, tmp_path)
+
+
+def test_a_knob_is_not_nan() -> None:
+    """Else a whole run would be drawn from it."""
+
+    @dataclasses.dataclass(frozen=True, kw_only=True)
+    class Knobs(experiment.Config):
+        rates: tuple[float, ...] = (0.1,)
+        level: float = 0.5
+
+    assert Knobs(rates=(0.1, float("inf"))).level == 0.5
+    for knobs in ({"rates": (0.1, float("nan"))}, {"level": float("nan")}):
+        with pytest.raises(ValueError, match=r"must hold numbers; got NaN in .*; replace it"):
+            Knobs(**knobs)
