@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from loraone_theory import methods, predict
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import Method
 from loraone_theory.problems.linear.problem import LinearProblem
@@ -16,8 +16,11 @@ SPECTRUM = tuple(np.linspace(1.0, 0.25, 4).tolist())
 TRUE_RANK = len(SPECTRUM)
 # LoRA-GA's A₀B₀ has the singular values √k/γ = 1.05, Δ has some between 0.25 and 1.
 GAMMA = 6.0
-# "Ends lower" is judged as: on at least this share of instances.
-SHARE = 0.9
+# "Ends lower" is judged of the median instance: on at least this share of them.
+SHARE = 0.5
+# At r = r* − 1 the order is followed over LoRA-GA's scale.
+LEAST, HALF, SHORT = 1, TRUE_RANK // 2, TRUE_RANK - 1
+GAMMAS = (2.0, 4.0, 8.0, 16.0, 32.0)
 RANKS, STEPS, LATE_STEPS, RATIO = (TRUE_RANK, 2 * TRUE_RANK), 400, 3000, 1e-12
 
 
@@ -66,46 +69,27 @@ def _below(draws: Draws, rank: int) -> Evidence:
     return Evidence(ours, other, probability=SHARE, numbers=numbers)
 
 
+def _curve(draws: Draws, rank: int) -> Evidence:
+    """The largest ratio over γ of LoRA-One's floor to LoRA-GA's, and the shares at each γ."""
+    problem = _problem(draws.seeds())
+    ours, ratios, numbers = predict.floor(problem, methods.lora_one(), rank=rank).numpy(), [], {}
+    for gamma in GAMMAS:
+        ratios.append(
+            ours / predict.floor(problem, methods.lora_ga(gamma=gamma), rank=rank).numpy()
+        )
+        numbers[f"share with LoRA-One lower, γ = {gamma:g}"] = float((ratios[-1] < 1).mean())
+        numbers[f"median of LoRA-One's floor over LoRA-GA's, γ = {gamma:g}"] = float(
+            np.median(ratios[-1])
+        )
+    return Evidence(np.max(ratios, axis=0), 1.0, probability=SHARE, numbers=numbers)
+
+
 _SIZES = (
     f"d = k = {D}, N = {SAMPLES}, λ* from {SPECTRUM[0]:g} to {SPECTRUM[-1]:g}, r* = {TRUE_RANK}"
 )
 
 
-def _deficient(
-    id: str,
-    alias: str,
-    rank: int,
-    mutant_rank: int,
-    trials: int,
-    expected: Finding,
-    explanation: str,
-) -> Claim:
-    return Claim(
-        id=id,
-        aliases=(alias,),
-        title="Below r* LoRA-One ends lower than LoRA-GA",
-        reference="Section 5, Figure 4, rank-deficient panel",
-        statement=(
-            "For r < r* GD on LoRA-One ends with a lower loss than GD on LoRA-GA; judged as: on "
-            f"at least {SHARE:.0%} of instances."
-        ),
-        hypotheses=("linear model", f"r = {rank} < r*", "gradient descent"),
-        how=(
-            f"{_SIZES}, γ = {GAMMA:g} for LoRA-GA; losses after {LATE_STEPS} steps, floors "
-            "beside them."
-        ),
-        kind="probability",
-        measure=lambda draws: _below(draws, rank),
-        mutant_statement=f"the same with r = {mutant_rank}",
-        mutant=lambda draws: _below(draws, mutant_rank),
-        trials=trials,
-        smoke_trials=min(trials, 250),
-        expected=expected,
-        explanation=explanation,
-        derivation="3.5",
-        figure="fig_rank_regimes.png",
-    )
-
+_LOWER = "For r < r* GD on LoRA-One ends with a lower loss than GD on LoRA-GA, judged"
 
 CLAIMS = (
     Claim(
@@ -122,31 +106,61 @@ CLAIMS = (
         kind="bound",
         measure=lambda draws: _reached(draws, RANKS),
         mutant_statement="the same for r < r*",
-        mutant=lambda draws: _reached(draws, (TRUE_RANK // 2,)),
+        mutant=lambda draws: _reached(draws, (HALF,)),
         trials=32,
         smoke_trials=4,
         explanation="The other two end on their floors, which are positive.",
         derivation="3.5",
         figure="fig_rank_regimes.png",
     ),
-    _deficient(
-        "lora-one/figure-4/half-rank",
-        "Fig. 4/r = r*/2",
-        TRUE_RANK // 2,
-        1,
-        16,
-        Finding.VIOLATED,
-        "LoRA-GA's offset acts as extra rank: well below r* its floor is below LoRA-One's, the "
-        "Eckart–Young one, and the more so the larger its scale. The figure's order is reversed.",
+    Claim(
+        id="lora-one/figure-4/half-rank",
+        aliases=("Fig. 4/r = r*/2",),
+        title="At half of r* LoRA-One ends lower than LoRA-GA",
+        reference="Section 5, Figure 4, rank-deficient panel",
+        statement=f"{_LOWER} on the median instance, with probability at least 1/2.",
+        hypotheses=("linear model", f"r = {HALF} < r*", "gradient descent"),
+        how=(
+            f"{_SIZES}, γ = {GAMMA:g} for LoRA-GA; losses after {LATE_STEPS} steps, floors "
+            "beside them."
+        ),
+        kind="probability",
+        measure=lambda draws: _below(draws, HALF),
+        mutant_statement=f"the same with r = {LEAST}",
+        mutant=lambda draws: _below(draws, LEAST),
+        trials=32,
+        smoke_trials=32,
+        expected=Finding.VIOLATED,
+        explanation=(
+            "LoRA-GA's offset acts as extra rank: well below r* its floor is below LoRA-One's, "
+            "the Eckart–Young one, and the more so the larger its scale. The figure's order is "
+            "reversed."
+        ),
+        derivation="3.5",
+        figure="fig_rank_regimes.png",
     ),
-    _deficient(
-        "lora-one/figure-4/one-rank-short",
-        "Fig. 4/r = r* − 1",
-        TRUE_RANK - 1,
-        TRUE_RANK // 2,
-        400,
-        Finding.SUPPORTED,
-        "One rank short of r* the offset mostly costs more than it lends: the order is the "
-        "figure's, but on a few instances in a hundred it is reversed.",
+    Claim(
+        id="lora-one/figure-4/one-rank-short",
+        aliases=("Fig. 4/r = r* − 1",),
+        title="One rank short of r* LoRA-One ends lower than LoRA-GA, at each scale",
+        reference="Section 5, Figure 4, rank-deficient panel",
+        statement=(
+            f"{_LOWER} on the median instance, with probability at least 1/2, at every γ at once."
+        ),
+        hypotheses=("linear model", f"r = {SHORT} = r* − 1", "runs reach their floors"),
+        how=f"{_SIZES}, floors of both at γ = {listed(GAMMAS)}, the curve among the numbers.",
+        kind="probability",
+        measure=lambda draws: _curve(draws, SHORT),
+        mutant_statement=f"the same with r = {HALF}",
+        mutant=lambda draws: _curve(draws, HALF),
+        trials=400,
+        smoke_trials=60,
+        explanation=(
+            "The share of instances with the figure's order falls as γ grows, so no verdict at "
+            "one γ says it all: at large γ the offset is a small perturbation, whose effect on "
+            "σ_{r*} has either sign."
+        ),
+        derivation="3.5",
+        figure="fig_rank_regimes.png",
     ),
 )

@@ -250,7 +250,8 @@ CLAIMS = (
         reference="Figure of Theorem 3.2",
         statement=(
             "After the same number of steps the risk decreases with α over the whole range of the "
-            "figure; judged as: on most draws."
+            "figure; judged of the median run: with probability at least 1/2 it does, from each "
+            "α to the next."
         ),
         hypotheses=(*_HYPOTHESES, "α² from 1 to 1e-4"),
         how=(
