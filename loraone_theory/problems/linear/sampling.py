@@ -184,7 +184,7 @@ def sample_linear_matrix_free(
         memory.refuse_beyond_memory(
             f"the label noise (d × k) of {len(seeds)} instances, d = {d}, k = {k},",
             8 * len(seeds) * d * k,
-            "lower k or the number of seeds, or use noise that a short run reveals as it goes",
+            "lower k or the number of seeds, or use sample_linear_lazy for a short run",
         )
     covariance: Covariance
     if tall is None:
