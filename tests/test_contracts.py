@@ -277,9 +277,11 @@ EQUIVARIANT = {
     "lora-muon",
     "lora-plus",
     "lora-pro",
+    "lora-rite",
     "momentum",
     "muon",
     "preconditioned",
+    "spectral-scaled",
     "adaptive preconditioned",
     "whitened",
 }

@@ -61,6 +61,41 @@ def test_minibatches_and_schedules_go_on(name, sampling, tmp_path):
     same(lt.rerun(json.loads(json.dumps(whole.config))), whole)
 
 
+def gelu_loss(W, X, Y):
+    return 0.5 * (torch.nn.functional.gelu(X @ W) - Y).square().sum(-1).mean()
+
+
+def given_loss():
+    rng = np.random.default_rng(0)
+    X, Y, W = (torch.from_numpy(rng.standard_normal(s)) for s in ((40, 7), (40, 6), (7, 6)))
+    return lt.from_loss(gelu_loss, d=7, k=6, pretrained=W, data=(X, Y))
+
+
+WITH_ROWS = {
+    "relu": lambda: lt.sample_relu(**SIZES, **KINDS["sample_relu"]),
+    "activation": lambda: lt.sample_activation(**SIZES, **KINDS["sample_activation"]),
+    "loss": given_loss,
+    "dense": lambda: lt.sample_sensing(**SIZES, **KINDS["sample_sensing"]),
+    "completion": lambda: lt.sample_sensing(**SIZES, measurements=60, ensemble="completion"),
+}
+
+
+@pytest.mark.parametrize("sampling", ["with-replacement", "epochs"])
+@pytest.mark.parametrize("name", ["full", "lora-momentum", "lora-adamw", "p-lora-alternating"])
+@pytest.mark.parametrize("kind", WITH_ROWS)
+def test_minibatches_of_every_kind_of_problem_go_on(kind, name, sampling, tmp_path):
+    problem = WITH_ROWS[kind]()
+    given = {"rank": 2, "learning_rate": 0.01, "seeds": (3, 4), "record": ("loss",)}
+    given |= {"batch_size": 9, "sampling": sampling, "damping": method(name).facts.damping}
+    whole = lt.simulate(problem, method(name), steps=9, **given)
+    half = lt.simulate(problem, method(name), steps=4, **given)  # in the middle of an epoch
+    same(half.extend(5), whole)
+    half.save(tmp_path / "half.npz")
+    own = {"problem": problem} if kind == "loss" else {}
+    same(lt.Trajectory.load(tmp_path / "half.npz").extend(5, **own), whole)
+    same(lt.rerun(json.loads(json.dumps(whole.config)), **own), whole)
+
+
 def test_every_kind_of_problem_is_here():
     assert set(KINDS) == set(RECIPES)
 
