@@ -1,6 +1,15 @@
 """The claims: a folder for each paper, a file for each statement. `CLAIMS` maps ids to claims."""
 
-from loraone_theory.claims import certified, lora_one, prec_gd, scaled_gd, sensing
+from loraone_theory.claims import (
+    certified,
+    gradient_flow,
+    lora_one,
+    nora,
+    prec_gd,
+    riemannian,
+    scaled_gd,
+    sensing,
+)
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Paper
 from loraone_theory.claims.judge import Judgement, judge
 from loraone_theory.claims.registry import Registry
@@ -10,6 +19,9 @@ PAPERS: tuple[Paper, ...] = (
     lora_one.PAPER,
     scaled_gd.PAPER,
     prec_gd.PAPER,
+    nora.PAPER,
+    riemannian.PAPER,
+    gradient_flow.PAPER,
     sensing.PAPER,
     certified.PAPER,
 )

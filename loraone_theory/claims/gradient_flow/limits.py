@@ -26,9 +26,7 @@ def _limit(draws: Draws, *, later: int) -> Evidence:
     for rank in range(1, 4 if draws.smoke else 6):
         seeds = draws.seeds(block=rank)
         of = population(D, D, S, seeds)
-        start = Factors(
-            STD * gaussian(D, rank, seeds, "A0"), STD * gaussian(rank, D, seeds, "B0")
-        )
+        start = Factors(STD * gaussian(D, rank, seeds, "A0"), STD * gaussian(rank, D, seeds, "B0"))
         run = simulate(
             of.problem, "lora", rank=rank, learning_rate=ETA, steps=STEPS, every=STEPS,
             initial=start, record=("risk",),
