@@ -142,6 +142,35 @@ def alternating(p, g, memory, eta, kw, s, damping):
     return [A, B - eta * pinv(A.T @ A) @ memory["gradients"]([A, B])[1]]
 
 
+def gauss_newton(p, g, memory, eta, kw, s, damping):
+    """The Hessians solved: those of ½⟨E, ΣE⟩ are X ↦ s²ΣXBBᵀ and Y ↦ s²AᵀΣAY."""
+    A, B = p
+    grad = memory["gradients"]([A, B])[0]
+    A = A - eta / s**2 * np.linalg.solve(SIGMA, grad) @ pinv(B @ B.T)
+    return [A, B - eta / s**2 * pinv(A.T @ SIGMA @ A) @ memory["gradients"]([A, B])[1]]
+
+
+def spectral_scaled(p, g, memory, eta, kw, s, damping):
+    by = [np.linalg.norm(P, 2) ** 2 + damping for P in (p[1], p[0])]
+    return [P - eta * G / n if n else P for P, G, n in zip(p, g, by, strict=True)]
+
+
+def lora_rite(p, g, memory, eta, kw, s, damping):
+    def side(key: str, G: np.ndarray, N: np.ndarray, other: np.ndarray) -> np.ndarray:
+        root = inverse_root(N + damping * np.eye(RANK))
+        Q, plain = other @ root, G @ root
+        t, m, v, old = memory.get(key, (0, 0 * plain, 0 * N, 0 * Q))
+        P, (b1, b2) = Q.T @ old, kw["betas"]
+        t, m = t + 1, b1 * m @ P.T + (1 - b1) * plain
+        v = b2 * P @ v @ P.T + (1 - b2) * plain.T @ plain
+        memory[key] = (t, m, v, Q)
+        return m / (1 - b1**t) @ inverse_root(v / (1 - b2**t)) @ root
+
+    A, B = p
+    step_A, step_B = side("A", g[0], B @ B.T, B.T), side("B", g[1].T, A.T @ A, A)
+    return [A - eta * step_A, B - eta * step_B.T]
+
+
 def whitened(p, g, memory, eta, kw, s, damping):
     A, B = p
     Sigma = SIGMA if "covariance" in kw else np.eye(D)
@@ -164,13 +193,15 @@ def muon(p, g, memory, eta, kw, s, damping):
     return [keep * P - eta * msign(M) for P, M in zip(p, means, strict=True)]
 
 
-def lora_muon(p, g, memory, eta, kw, s, damping):
-    def root(M: np.ndarray) -> np.ndarray:
-        values, vectors = np.linalg.eigh(pinv(M + damping * np.eye(RANK)))
-        return vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
+def inverse_root(M: np.ndarray) -> np.ndarray:
+    values, vectors = np.linalg.eigh(pinv(M))
+    return vectors * np.sqrt(np.clip(values, 0, None)) @ vectors.T
 
+
+def lora_muon(p, g, memory, eta, kw, s, damping):
     A, B = p
-    left, right = root(A.T @ A), root(B @ B.T)
+    eye = damping * np.eye(RANK)
+    left, right = inverse_root(A.T @ A + eye), inverse_root(B @ B.T + eye)
     return [A - eta * msign(g[0] @ right) @ right, B - eta * left @ msign(left @ g[1])]
 
 
@@ -297,8 +328,10 @@ CASES = [
         label="p-lora-adamw peft",
     ),
     Case("p-lora-alternating", alternating, 0.3, STD),
+    Case("lora-spectral-scaled", spectral_scaled, 0.3, STD, damping=1e-2),
     Case("muon", muon, 0.02, {"beta": 0.7, "weight_decay": 0.1, **STD}),
     Case("lora-muon", lora_muon, 0.02, STD, damping=1e-2),
+    Case("lora-rite", lora_rite, 0.02, {"betas": (0.8, 0.95), **STD}, damping=1e-2),
     Case("nystrom", preconditioned, 0.3, {"scale": 1.5}),
     Case("lora-pro", lora_pro, 0.3, STD),
     Case("lora-pro", lora_pro, 0.3, STD, damping=1e-2, label="lora-pro damped"),
@@ -344,6 +377,13 @@ OTHER_RULES = [
         kind="core",
         method=lt.methods.lora_sb().trained_by("adamw", **ADAM),
         label="lora-sb by adamw",
+    ),
+    Case(
+        "lora",
+        gauss_newton,
+        0.3,
+        method=lt.methods.lora(**STD).trained_by("gauss-newton"),
+        label="lora by gauss-newton",
     ),
     Case(
         "lora-ga",

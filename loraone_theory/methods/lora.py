@@ -126,6 +126,13 @@ def p_lora_alternating(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     return lora(init_std=init_std, scale=scale).trained_by("alternating", name="p-lora-alternating")
 
 
+def lora_spectral_scaled(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA by descent whose steps are divided by the squared spectral norm of the other factor."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "spectral-scaled", name="lora-spectral-scaled"
+    )
+
+
 def nystrom(*, adaptive: float = 0.0, scale: Scale = 1.0) -> Method:
     """Nystrom initialisation (NoRA): A a sketch of the gradient, B zero, preconditioned descent."""
     return Method("nystrom", init_part("nystrom"), pair, scaling=scale).trained_by(
@@ -149,6 +156,13 @@ def muon(
 def lora_muon(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     """LoRA-Muon: orthogonal steps of each factor in the metric of the other one."""
     return lora(init_std=init_std, scale=scale).trained_by("lora-muon", name="lora-muon")
+
+
+def lora_rite(*, betas: Betas = (0.9, 0.999), init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+    """LoRA-RITE: adaptive steps with moments that do not depend on the gauge."""
+    return lora(init_std=init_std, scale=scale).trained_by(
+        "lora-rite", name="lora-rite", betas=betas
+    )
 
 
 def lora_pro(*, ridge: float = 1e-8, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
