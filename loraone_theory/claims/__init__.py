@@ -5,10 +5,12 @@ from loraone_theory.claims import (
     gradient_flow,
     lora_one,
     nora,
+    over_parameterised,
     prec_gd,
     riemannian,
     scaled_gd,
     sensing,
+    small_initialisation,
 )
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Paper
 from loraone_theory.claims.judge import Judgement, judge
@@ -19,6 +21,8 @@ PAPERS: tuple[Paper, ...] = (
     lora_one.PAPER,
     scaled_gd.PAPER,
     prec_gd.PAPER,
+    small_initialisation.PAPER,
+    over_parameterised.PAPER,
     nora.PAPER,
     riemannian.PAPER,
     gradient_flow.PAPER,
