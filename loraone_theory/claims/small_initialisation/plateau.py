@@ -41,6 +41,7 @@ def _phase(draws: Draws, *, more: int) -> Evidence:
     gaps = []
     for alpha in ALPHAS:
         of, X, run = _run(draws.seeds(), alpha, GROWING, keep=1)
+        assert run.factors is not None  # they were asked for
         growth = torch.eye(N, dtype=torch.float64) + ETA * of.problem.shift.dense()
         there = torch.linalg.matrix_norm(run.factors.A, ord=2) >= alpha**0.5
         first = there.int().argmax(0)
