@@ -67,6 +67,17 @@ TOLERANCE = agreement.tolerance(size=50, growth=1e2)
 SMOKE = Config(trials=2, d=16, true_rank=2, ranks=(1, 2, 4), steps=20, records=20)
 
 
+def comparable(data: Data) -> Data:
+    """Errors no lower than where the rounding of d = 50 products, d·eps, is TOLERANCE of them.
+
+    Without the scaled methods at the largest rank, which exceeds r*: inverses of vanishing
+    directions magnify rounding by 1/√eps.
+    """
+    error = np.maximum(data["error"], 50 * np.finfo(np.float64).eps / TOLERANCE)
+    error[-1, -len(SCALED) :] = np.nan
+    return data | {"error": error}
+
+
 def contestants(config: Config, weight: float = 1.0) -> dict[str, tuple[Method, float]]:
     """Name -> the method and its learning rate, where ‖W‖_op is `weight`."""
 
