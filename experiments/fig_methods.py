@@ -85,7 +85,7 @@ class Config(experiment.Config):
     tune: bool = False
     """Take the grid also where the best step size is predicted."""
     methods: tuple[str, ...] = SHOWN
-    """Which methods; any of `loraone list --methods` but the flows."""
+    """Which methods; any of `loraone list` but the flows."""
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""
 

@@ -25,7 +25,7 @@ from loraone_theory.methods.rules.adalora import adalora
 from loraone_theory.methods.rules.base import Drops, Local
 from loraone_theory.methods.rules.gd import gd
 from loraone_theory.predict import modes, noise, relu
-from loraone_theory.predict.contraction import NO_GAP, _imbalance
+from loraone_theory.predict.contraction import NO_GAP, imbalance
 from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.predict.tangent_map import TangentMap, tangent_map
 from loraone_theory.problems.linear.covariance import Rows
@@ -287,7 +287,7 @@ def test_imbalance_is_that_of_the_worst_instance_with_the_ratio_of_the_steps() -
         gap = np.linalg.norm((9 * start.A[i].mT @ start.A[i] - start.B[i] @ start.B[i].mT), 2)
         least = np.linalg.svd(at.B[i].numpy(), compute_uv=False)[-1] ** 2
         worst = max(worst, 2 * gap / (3 * least))
-    found = _imbalance(start, 9.0, 2.0, at, 0.0)
+    found = imbalance(start, 9.0, 2.0, at, 0.0)
     assert found == pytest.approx(worst, rel=rounding(4, operations=16, condition=10))
 
 
