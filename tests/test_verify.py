@@ -57,6 +57,9 @@ SLOW = {
     "sensing/over-rank",
     "lora-one/theorem-4.2/sample-size", "lora-one/section-6.1/printed",
     "lora-one/section-6.1/counted", "lora-one/figure-2/larger-d",
+    "scaled-gd/factorisation", "scaled-gd/sensing", "scaled-gd-lambda/condition-number",
+    "scaled-gd-lambda/end", "over-parameterised/symmetric/constant", "nora/under-rank",
+    "nora/under-rank/alternating", "riemannian/regulariser", "gradient-flow/limit",
 }  # fmt: skip
 MASTER_SEEDS = range(20)
 FIRST, OUTSIDE = "lora-one/theorem-3.1", "lora-one/theorem-3.3/second/n-16d"

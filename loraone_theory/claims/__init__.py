@@ -9,6 +9,7 @@ from loraone_theory.claims import (
     prec_gd,
     riemannian,
     scaled_gd,
+    scaled_gd_lambda,
     sensing,
     small_initialisation,
 )
@@ -21,6 +22,7 @@ PAPERS: tuple[Paper, ...] = (
     lora_one.PAPER,
     scaled_gd.PAPER,
     prec_gd.PAPER,
+    scaled_gd_lambda.PAPER,
     small_initialisation.PAPER,
     over_parameterised.PAPER,
     nora.PAPER,
