@@ -35,7 +35,7 @@ class Config(experiment.Config):
     """r, the rank of the factors."""
     true_rank: int = 4
     """r*, the rank of the shift; its singular values are all 1 unless `spectrum` gives them."""
-    spectrum: tuple[float, ...] = ()
+    spectrum: tuple[float, ...] = experiment.knob((), empty=True, repeats=True)
     """Singular values λ* of the shift, in place of r* ones."""
     learning_rate: float = 1 / 64
     """η."""

@@ -76,7 +76,7 @@ class Config(experiment.Config):
     """Input and output width, d = k."""
     samples: int = 640
     """N."""
-    spectrum: tuple[float, ...] = (1.0, 0.9, 0.6, 0.5)
+    spectrum: tuple[float, ...] = experiment.knob((1.0, 0.9, 0.6, 0.5), repeats=True)
     """Singular values λ* of the shift; their number is r*."""
     ranks: tuple[int, ...] = (2, 4, 8)
     """r below, at and above r*."""

@@ -19,6 +19,8 @@ from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
 
+SPECTRUM = tuple(float(x) for x in np.linspace(1, 0.25, 8))
+
 
 # Expect: every curve lands on the dashed floor of its method. For r >= r* LoRA-One, LoRA and full
 # fine-tuning fall to rounding, LoRA-GA and LoRA-SB stay above. For r < r* the offset acts as
@@ -33,7 +35,7 @@ class Config(experiment.Config):
     """Input and output width, d = k."""
     samples: int = 1600
     """N."""
-    spectrum: tuple[float, ...] = tuple(float(x) for x in np.linspace(1, 0.25, 8))
+    spectrum: tuple[float, ...] = experiment.knob(SPECTRUM, repeats=True)
     """Singular values λ* of the shift; their number is r*."""
     ranks: tuple[int, ...] = (4, 8, 16)
     """r below, at and above r*."""
@@ -41,9 +43,9 @@ class Config(experiment.Config):
     """η of gradient descent, for every method."""
     preconditioned_learning_rate: float = 0.5
     """η of preconditioned gradient descent, undamped."""
-    damping: float = 0.0
+    damping: float = experiment.knob(0.0, least=0)
     """λ of preconditioned gradient descent."""
-    methods: tuple[str, ...] = ()
+    methods: tuple[str, ...] = experiment.knob((), empty=True)
     """Names of methods, all trained by preconditioned gradient descent, in place of the usual."""
     quantity: Literal["loss", "risk", "error"] = "loss"
     """What is drawn against the steps; floors are predicted of the loss."""

@@ -41,7 +41,7 @@ class Config(experiment.Config):
     """c, the largest ‖Δ_m‖/‖w_m‖."""
     condition_numbers: tuple[float, ...] = (1.0, 3.0, 10.0, 30.0)
     """κ; the singular values are geometric."""
-    ratios: tuple[int, ...] = (4, 16, 64, 256)
+    ratios: tuple[int, ...] = experiment.knob((4, 16, 64, 256), empty=True)
     """N/d, beside N = ∞."""
     learning_rate: float = 0.5
     """η of both rules."""

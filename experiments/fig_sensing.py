@@ -55,7 +55,7 @@ class Config(experiment.Config):
     """m over the r(d + k − r) degrees of freedom."""
     learning_rate: float = 0.3
     """η of both rules."""
-    steps: tuple[int, ...] = (640, 340)
+    steps: tuple[int, int] = experiment.knob((640, 340), repeats=True)
     """How many steps of each rule."""
     records: int = 150
     """About how many points of each curve to store."""

@@ -42,7 +42,7 @@ class Config(experiment.Config):
     """How many steps at most."""
     tolerance: float = 1e-6
     """‖AB − Δ‖_F at which a run has arrived."""
-    shown: tuple[int, int] = (0, 1)
+    shown: tuple[int, int] = experiment.knob((0, 1), least=0)
     """Seeds of the trajectories in space."""
     frames: int = 300
     """Steps of the trajectories in space."""

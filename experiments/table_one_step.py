@@ -72,7 +72,7 @@ class Config(experiment.Config):
     """Learning rates tried for the single steps."""
     learning_rates: tuple[float, ...] = (3e-4, 1e-3, 3e-3, 1e-2, 3e-2, 1e-1)
     """Learning rates tried for every trained method."""
-    damping: float = 1e-6
+    damping: float = experiment.knob(1e-6, least=0)
     """λ of P-LoRA."""
     ratio: float = 16.0
     """λ of LoRA+, how much larger B's rate is."""

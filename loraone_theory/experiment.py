@@ -24,7 +24,8 @@ from typing import Any, Literal, NamedTuple
 import numpy as np
 
 from loraone_theory import agreement, plotting, shipped, storage
-from loraone_theory.core import validate
+from loraone_theory.core import knobs, validate
+from loraone_theory.core.knobs import knob as knob
 from loraone_theory.core.plain import plain
 
 # Told the share of the work that is done, from 0 to 1.
@@ -41,7 +42,11 @@ FIGURES = "figures"
 
 @dataclass(frozen=True, kw_only=True)
 class Config:
-    """What every experiment can be told; each adds knobs of its own."""
+    """What every experiment can be told; each adds knobs of its own.
+
+    Integers are >= 1, other numbers > 0, and tuples hold one or more such, all different, unless
+    the knob says otherwise: `damping: float = experiment.knob(0.0, least=0)`.
+    """
 
     trials: int = 16
     """Number of trials; trial i has seed i."""
@@ -54,13 +59,8 @@ class Config:
         validate.integer("trials", self.trials, least=1)
         validate.device(self.device)
         validate.dtype(self.dtype)
-        for knob in dataclasses.fields(self):
-            value = getattr(self, knob.name)
-            numbers = value if isinstance(value, tuple) else (value,)
-            if any(isinstance(x, float) and math.isnan(x) for x in numbers):
-                raise ValueError(
-                    f"{knob.name} must hold numbers; got NaN in {knob.name}={value}; replace it"
-                )
+        for each in dataclasses.fields(self):
+            knobs.check(each, getattr(self, each.name))
 
     @property
     def where(self) -> dict[str, str]:
@@ -211,7 +211,7 @@ def compare(experiment: Experiment, data: Data, config: Mapping[str, Any]) -> ag
     if known != asked:
         if asked != plain(dataclasses.asdict(experiment.config())):
             return agreement.Agreement(experiment.tolerance, None, "other sizes than committed")
-        other = sorted(knob for knob in {**known, **asked} if known.get(knob) != asked.get(knob))
+        other = sorted(name for name in {**known, **asked} if known.get(name) != asked.get(name))
         why = f"committed with other {', '.join(other)}: commit the data made now"
         return agreement.Agreement(experiment.tolerance, math.inf, why)
     ours, theirs = experiment.comparable(data), experiment.comparable(arrays)
@@ -248,7 +248,7 @@ def redraw(experiment: Experiment, out: Path) -> list[Path]:
             "run the experiment without --plot-only first"
         )
     data, given = kept[0], experiment.whole(kept[1])
-    known = {knob.name for knob in dataclasses.fields(experiment.config)}
+    known = {each.name for each in dataclasses.fields(experiment.config)}
     if odd := sorted(set(given) - known):
         raise ValueError(
             f"the stored config of {experiment.name} must have the script's fields; "
