@@ -354,4 +354,4 @@ def test_checks_need_no_hypothesis() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("ok\n")
-    assert "run: pip install 'loraone-theory[test]'" in done.stdout
+    assert "pip install 'loraone-theory[test]'" in done.stdout

@@ -81,6 +81,7 @@ RIGHT: dict[str, set[str]] = {
     "verify seed": {"0"},
     "simulate damping": {"0"},
     "simulate noise_std": {"0"},
+    "compare noise_std": {"0"},
     # Nothing is set; nothing is recorded.
     "simulate set": {"(none)"},
     "simulate record": {"(none)"},

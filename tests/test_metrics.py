@@ -56,7 +56,9 @@ def test_against_scipy_where_scipy_is_safe():
         M1, M2 = rng.standard_normal((9, 3)), rng.standard_normal((9, 3))
         expected = scipy.linalg.subspace_angles(M1, M2)
         worst = max(np.linalg.cond(M1), np.linalg.cond(M2))
-        np.testing.assert_allclose(ANGLES(M1, M2, rank=3), expected, rtol=0, atol=worst * FRAMES)
+        # Scipy's arcsin magnifies the rounding of a sine by one over the cosine.
+        once = worst * FRAMES / np.cos(expected).min()
+        np.testing.assert_allclose(ANGLES(M1, M2, rank=3), expected, rtol=0, atol=once)
 
 
 def test_against_eighty_digits_on_dense_frames():

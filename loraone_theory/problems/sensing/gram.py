@@ -26,8 +26,8 @@ PRODUCT = 8
 def pays(entries: int, measurements: int, evaluations: float) -> bool:
     """Whether K is worth making for that many gradients: m >= 2dk and evaluations >= dk/16.
 
-    >>> pays(400, 1000, 100), pays(400, 1000, 20), pays(400, 500, 1000)
-    (True, True, False)
+    >>> pays(400, 1000, 30), pays(400, 1000, 20), pays(400, 500, 1000)
+    (True, False, False)
     """
     return measurements >= ENOUGH * entries and evaluations >= entries / (2 * PRODUCT)
 

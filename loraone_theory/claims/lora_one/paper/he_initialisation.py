@@ -25,7 +25,7 @@ def theorem_alpha(d: ArrayLike, kappa: ArrayLike, theta: ArrayLike, size: ArrayL
     """θ^{3κ/2} d^{−3κ/4−1/2} ‖G‖_op^{1/2}, without its constant.
 
     >>> float(theorem_alpha(100.0, 2.0, 0.1, 1e6).round(12))
-    1e-05
+    0.0001
     """
     d, kappa, theta, size = (np.asarray(v, dtype=float) for v in (d, kappa, theta, size))
     return theta ** (1.5 * kappa) * d ** (-0.75 * kappa - 0.5) * size**0.5
