@@ -8,6 +8,8 @@ from pathlib import Path
 
 # Where the kernel keeps the limit of the control group that a container runs in.
 LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+# A dense d×k matrix of more entries than this is refused: there are ways that need none.
+DENSE_LIMIT = 1 << 31
 UNITS = ("bytes", "kB", "MB", "GB", "TB", "PB", "EB")
 
 
@@ -60,3 +62,13 @@ def refuse_beyond_memory(what: str, size: int, remedy: str) -> None:
         raise ValueError(
             f"{what} take {in_words(size)} of memory, and this machine has {there}; {remedy}"
         )
+
+
+def refuse_beyond_dense(what: str, d: int, k: int, remedy: str) -> None:
+    """Refuse a d×k matrix of more than DENSE_LIMIT entries.
+
+    Raises:
+        ValueError: `what` is too large, with the remedy.
+    """
+    if d * k > DENSE_LIMIT:
+        raise ValueError(f"{what} of d x k = {d} x {k} entries is too large to hold; {remedy}")

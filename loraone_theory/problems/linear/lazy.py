@@ -22,7 +22,6 @@ from loraone_theory.core.randomness import per_seed
 from loraone_theory.problems.described import Described
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.covariance import Covariance
-from loraone_theory.problems.linear.problem import DENSE_LIMIT
 from loraone_theory.problems.linear.revealed import Revealed
 from loraone_theory.problems.linear.sampling import sample_linear_matrix_free
 from loraone_theory.problems.shifted import Shifted
@@ -68,11 +67,7 @@ class LazyNoiseProblem(Shifted, Described):
         Raises:
             ValueError: it has more than DENSE_LIMIT entries.
         """
-        if self.d * self.k > DENSE_LIMIT:
-            raise ValueError(
-                f"a residual of d x k = {self.d} x {self.k} entries is too large to hold; "
-                "record 'risk', which needs none"
-            )
+        memory.refuse_beyond_dense("a residual", self.d, self.k, "record 'risk', which needs none")
         return shift.A @ shift.B - self.target.dense()
 
     def risk(self, shift: Factors) -> Tensor:

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from loraone_theory.core import tall, validate
+from loraone_theory.core import memory, tall, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
@@ -30,8 +30,6 @@ from loraone_theory.problems.shifted import Shifted
 
 # Rows of a large problem are worked through in pieces of about this many bytes, to stay in cache.
 BLOCK_BYTES = 1 << 24
-# Residuals of more entries than this are refused: such a problem is meant to be reduced.
-DENSE_LIMIT = 1 << 31
 # Facts that compare with the true shift.
 NEEDS_SHIFT = frozenset({"true_rank", "shift", "residual", "risk", "takes_residual"})
 
@@ -173,11 +171,12 @@ class LinearProblem(RowStreams, Shifted, Described):
         Raises:
             ValueError: it has more than DENSE_LIMIT entries.
         """
-        if self.d * self.k > DENSE_LIMIT:
-            raise ValueError(
-                f"a residual of d x k = {self.d} x {self.k} entries is too large to hold; "
-                "simulate with reduce='auto', which works in a few columns"
-            )
+        memory.refuse_beyond_dense(
+            "a residual",
+            self.d,
+            self.k,
+            "simulate with reduce='auto', which works in a few columns",
+        )
         return tall.product(*self.target)
 
     def residual(self, shift: Factors) -> Tensor:

@@ -13,12 +13,10 @@ from typing import ClassVar, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
+from loraone_theory.core import memory
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
 from loraone_theory.core.validate import shapes_match
-
-# 𝒜*(y) of more entries than this is refused: ask for its products with thin matrices.
-DENSE_LIMIT = 1 << 31
 
 
 class MeasurementOperator(Protocol):
@@ -194,11 +192,9 @@ class Operator:
         Raises:
             ValueError: it has more than DENSE_LIMIT entries.
         """
-        if self.d * self.k > DENSE_LIMIT:
-            raise ValueError(
-                f"an adjoint of d x k = {self.d} x {self.k} entries is too large to hold; "
-                "use adjoint_right and adjoint_left with thin matrices"
-            )
+        memory.refuse_beyond_dense(
+            "an adjoint", self.d, self.k, "use adjoint_right and adjoint_left with thin matrices"
+        )
         return self.adjoint_right(y, torch.eye(self.k, dtype=y.dtype, device=y.device))
 
     def gradient(self, y: Tensor) -> Tensor | Implicit:

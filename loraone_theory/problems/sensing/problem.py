@@ -10,10 +10,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from loraone_theory.core import validate
+from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors, concatenate, squared_norm
 from loraone_theory.core.implicit import Implicit
-from loraone_theory.core.memory import fits
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems.base import needed
@@ -21,7 +20,7 @@ from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.rows import Fresh
 from loraone_theory.problems.sensing import picked
-from loraone_theory.problems.sensing.base import DENSE_LIMIT, MeasurementOperator
+from loraone_theory.problems.sensing.base import MeasurementOperator
 from loraone_theory.problems.sensing.gram import Gram, pays
 from loraone_theory.problems.sensing.operators import OPERATORS
 from loraone_theory.problems.sensing.operators.dense import Dense
@@ -200,11 +199,7 @@ class SensingProblem(Described):
             ValueError: Δ is not known, or E has more than DENSE_LIMIT entries.
         """
         target = self._known_target("the residual")
-        if self.d * self.k > DENSE_LIMIT:
-            raise ValueError(
-                f"a residual of d x k = {self.d} x {self.k} entries is too large to hold; "
-                "record 'risk', which needs none"
-            )
+        memory.refuse_beyond_dense("a residual", self.d, self.k, "record 'risk', which needs none")
         return shift.A @ shift.B - target.A @ target.B
 
     def risk(self, shift: Factors) -> Tensor:
@@ -237,7 +232,7 @@ class SensingProblem(Described):
         if not (isinstance(operator, Dense) and pays(entries, self.measurements, evaluations)):
             return self
         instances = operator.batch_shape.numel()
-        if not fits(4 * instances * entries**2 * self.like.element_size()):
+        if not memory.fits(4 * instances * entries**2 * self.like.element_size()):
             return self
         return replace(self, gram=Gram.of(operator, self.targets, self.target))
 
