@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
-from loraone_theory.methods.rules.base import Drops, Rule, check_rates, descend, no_update
+from loraone_theory.methods.rules.base import Drops, Rule, check_rates, descend, in_turn
 
 
 def alternating(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
@@ -29,13 +29,4 @@ def alternating(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
         B = descend(B, left.matrix @ gradients((A, B))[1], learning_rate)
         return (A, B), state.after(left, right)
 
-    return Rule(
-        Drops.none,
-        no_update("alternating"),
-        equivariant=True,
-        dropped=lambda state: (state.steps, state.last),
-        pair=True,
-        inverts=True,
-        no_rate="no rate: those of alternating steps are not predicted",
-        advance=advance,
-    )
+    return in_turn("alternating", advance)

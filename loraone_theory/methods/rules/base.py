@@ -250,3 +250,20 @@ class Moments(NamedTuple):
             m / (v / two).sqrt_().add_(eps).mul_(one)
             for m, v in zip(self.first, self.second, strict=True)
         )
+
+
+def in_turn(
+    name: str,
+    advance: Callable[[Params, Callable[[Params], Params], Drops], tuple[Params, Drops]],
+) -> Rule:
+    """A rule of pairs that steps A, then B from where A has gone, each with an inverse."""
+    return Rule(
+        Drops.none,
+        no_update(name),
+        equivariant=True,
+        dropped=lambda state: (state.steps, state.last),
+        pair=True,
+        inverts=True,
+        no_rate="no rate: those of alternating steps are not predicted",
+        advance=advance,
+    )

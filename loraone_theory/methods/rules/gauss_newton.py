@@ -11,7 +11,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.iterative import conjugate_gradients
 from loraone_theory.core.linalg import inverse_psd
-from loraone_theory.methods.rules.base import Drops, Rule, check_rates, descend, no_update
+from loraone_theory.methods.rules.base import Drops, Rule, check_rates, descend, in_turn
 
 
 def gauss_newton(learning_rate: Scalar, damping: Scalar = 0.0, iterations: int = 50) -> Rule:
@@ -48,16 +48,7 @@ def gauss_newton(learning_rate: Scalar, damping: Scalar = 0.0, iterations: int =
         found = conjugate_gradients(_scaled(at_B, B), G, lambda M: left.matrix @ M, most)
         return (A, descend(B, found, learning_rate)), state.after(left, right)
 
-    return Rule(
-        Drops.none,
-        no_update("gauss-newton"),
-        equivariant=True,
-        dropped=lambda state: (state.steps, state.last),
-        pair=True,
-        inverts=True,
-        no_rate="no rate: those of alternating steps are not predicted",
-        advance=advance,
-    )
+    return in_turn("gauss-newton", advance)
 
 
 def _scaled(difference: Callable[[Tensor], Tensor], at: Tensor) -> Callable[[Tensor], Tensor]:
