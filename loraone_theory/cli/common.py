@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.table import Table
 
 from loraone_theory import storage
 
@@ -54,3 +55,14 @@ def progress_bar(screen: Console, total: int) -> Iterator:
     with bar:
         task = bar.add_task("claims", total=total)
         yield lambda name: bar.update(task, advance=1, description=f"done: {name}")
+
+
+def print_tables(screen: Console, tables: Mapping[str, Mapping[str, str]]) -> None:
+    """Each table under its title, a row for each name with what is said of it."""
+    for title, rows in tables.items():
+        table = Table(title=title, title_justify="left", title_style="bold", box=None)
+        table.show_header = False
+        for row in rows.items():
+            table.add_row(*row)
+        screen.print(table)
+        screen.print()

@@ -5,10 +5,8 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rich.table import Table
-
 from loraone_theory import environment, selftest
-from loraone_theory.cli.common import console
+from loraone_theory.cli.common import console, print_tables
 from loraone_theory.cli.guard import DONE, FAILED
 
 
@@ -36,13 +34,7 @@ class Doctor:
             "what rounding explains": f"{selftest.TOLERANCE:.1e}",
             "result": "right" if right else "WRONG: please report it with all of this",
         }
-        for title, rows in tables.items():
-            table = Table(title=title, title_justify="left", title_style="bold", box=None)
-            table.show_header = False
-            for row in rows.items():
-                table.add_row(*row)
-            screen.print(table)
-            screen.print()
+        print_tables(screen, tables)
         for phrase in wrong:
             screen.print(f"the library needs more than is here: {phrase}")
         return DONE if right and not wrong else FAILED

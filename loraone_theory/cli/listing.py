@@ -9,7 +9,7 @@ from rich.table import Table
 
 from loraone_theory import experiment
 from loraone_theory.claims.packs import library
-from loraone_theory.cli.common import console
+from loraone_theory.cli.common import console, print_tables
 from loraone_theory.cli.guard import DONE
 from loraone_theory.cli.registries import Entry, registries
 
@@ -37,13 +37,7 @@ class List:
         }
         scripts = experiment.find(self.experiments)
         tables["experiments"] = {n: experiment.summary(path) for n, path in scripts.items()}
-        for title, rows in tables.items():
-            table = Table(title=title, title_justify="left", title_style="bold", box=None)
-            table.show_header = False
-            for row in rows.items():
-                table.add_row(*row)
-            out.print(table)
-            out.print()
+        print_tables(out, tables)
         return DONE
 
 
