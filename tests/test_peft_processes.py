@@ -1,11 +1,11 @@
 """The PEFT route on several processes."""
 
-import datetime
-import os
 from pathlib import Path
+from typing import Any
 
 import torch
 from peft_nets import QUIET, batch, best, close, config, net, peft, step_on
+from processes import on_two_processes
 from torch import nn
 
 from loraone_theory.integrations.peft import (
@@ -18,16 +18,8 @@ from loraone_theory.integrations.peft import (
 pytestmark = QUIET
 
 
-def on_a_process(rank: int, folder: str) -> None:
-    """One of two processes; what it found goes into a file."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(minutes=3),
-    )
+def on_a_process(rank: int, folder: str) -> Any:
+    """One of two processes."""
     model = nn.parallel.DistributedDataParallel(net(8, 10, 6))
     X, Y = batch(8, 6)
     mine = slice(rank * 32, (rank + 1) * 32)
@@ -54,15 +46,11 @@ def on_a_process(rank: int, folder: str) -> None:
     except ValueError as error:
         complaints.append(str(error))
     found = (gradients, pairs, {n: tuple(r) for n, r in reports.items()}, complaints)
-    torch.save(found, f"{folder}/{rank}.pt")
-    # Without destructors: that of a gloo group holds the GIL and waits for its threads, which may
-    # still be about to release the tensors of the last collective, and need the GIL for it.
-    os._exit(0)
+    return found
 
 
 def test_two_processes_average_and_agree(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_a_process, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = on_two_processes(on_a_process, tmp_path)
     model = net(8, 10, 6)
     whole = get_lora_one_gradients(model, config(), step_on(model, batch(8, 6)))
     for name, G in whole.items():

@@ -1,14 +1,14 @@
 """Fully sharded models (FSDP2) and distributed checkpoints, on two processes."""
 
 import copy
-import datetime
-import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 import torch.distributed.checkpoint as dcp
 from peft_nets import QUIET, batch, config, net, peft, squared, step_on
+from processes import on_two_processes
 from tolerance import near
 from torch import Tensor, nn
 from torch.distributed.checkpoint import state_dict
@@ -64,16 +64,8 @@ def complaint(work) -> str:
     return ""
 
 
-def on_a_process(rank: int, folder: str) -> None:
-    """One of two processes; what it found goes into a file."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(minutes=3),
-    )
+def on_a_process(rank: int, folder: str) -> Any:
+    """One of two processes."""
     mesh = init_device_mesh("cpu", (2,))
     found = {}
     for rule, hyper in RULES.items():
@@ -113,14 +105,11 @@ def on_a_process(rank: int, folder: str) -> None:
         complaint(lambda: initialize_lora_one_weights(flat, {})),
         complaint(lambda: PairOptimizer(flat, "gd")),
     ]
-    torch.save(found, f"{folder}/{rank}.pt")
-    os._exit(0)  # without gloo's destructors, see test_peft_processes
+    return found
 
 
 def test_sharded_models_start_train_and_resume_as_whole_ones(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_a_process, (str(tmp_path),), nprocs=2)
-    for rank in range(2):
-        found = torch.load(tmp_path / f"{rank}.pt", weights_only=True)
+    for found in on_two_processes(on_a_process, tmp_path):
         of_base, of_init, of_optimizer = found.pop("complaints")
         assert of_base.startswith("model must be whole on every process while gradients are")
         for text in (of_init, of_optimizer):

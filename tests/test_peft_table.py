@@ -4,8 +4,6 @@ The gradient is compared with autograd's in float64, the step with the best part
 """
 
 import copy
-import datetime
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +11,7 @@ import pytest
 import torch
 from peft_nets import QUIET, best, close, peft
 from peft_zoo import KINDS, Kind, loss_of, made
+from processes import on_two_processes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -156,16 +155,8 @@ def test_every_architecture_compiled(name: str) -> None:
     nearly(gradients, exact, torch.float32)
 
 
-def on_a_process(rank: int, folder: str) -> None:
+def on_a_process(rank: int, folder: str) -> Any:
     """One of two: gradients under DDP, the start and a step under FSDP2."""
-    torch.set_num_threads(1)
-    torch.distributed.init_process_group(
-        "gloo",
-        init_method=f"file://{folder}/meeting",
-        rank=rank,
-        world_size=2,
-        timeout=datetime.timedelta(minutes=3),
-    )
     mesh = init_device_mesh("cpu", (2,))
     found = {}
     for name, kind in KINDS.items():
@@ -190,14 +181,12 @@ def on_a_process(rank: int, folder: str) -> None:
             initialize_lora_one_weights(wrapped, gradients, options)
         factors = {pair.name: pair.factors for pair in lora_pairs(wrapped)}
         found[name] = (gradients, {n: tuple(M.clone() for M in f) for n, f in factors.items()})
-    torch.save(found, f"{folder}/{rank}.pt")
-    os._exit(0)  # without gloo's destructors, see test_peft_processes
+    return found
 
 
 @pytest.mark.slow
 def test_every_architecture_on_two_processes(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(on_a_process, (str(tmp_path),), nprocs=2)
-    first, second = (torch.load(tmp_path / f"{rank}.pt", weights_only=True) for rank in range(2))
+    first, second = on_two_processes(on_a_process, tmp_path)
     for name, kind in KINDS.items():
         model, inputs = made(kind), kind.inputs(4)
         gradients, factors = first[name]
