@@ -8,27 +8,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import assert_smoke_writes_its_files, loaded
 from tolerance import rounding
 
-from loraone_theory import experiment, predict, storage
+from loraone_theory import predict
 
-FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 RELU = ("fig_damping", "fig_one_step_relu", "fig_relu_convergence", "fig_relu_rank_regimes")
-
-
-def loaded(name: str) -> experiment.Experiment:
-    return experiment.load(FOLDER / f"{name}.py")
 
 
 @pytest.mark.parametrize("name", RELU)
 def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
-    script = loaded(name)
-    shares: list[float] = []
-    drawn = experiment.produce(script, script.smoke, tmp_path, shares.append).figures
-    assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1, rel=rounding(len(shares)))
-    assert storage.load_arrays(tmp_path / f"{name}.npz")
+    assert_smoke_writes_its_files(name, tmp_path)
 
 
 def test_the_one_step_laws() -> None:

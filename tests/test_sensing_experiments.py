@@ -9,17 +9,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from scripts import assert_smoke_writes_its_files, loaded
 from tolerance import rounding
 
 import loraone_theory as lt
-from loraone_theory import experiment, storage
+from loraone_theory import experiment
 
-FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 NAMES = ("fig_input_laws", "fig_noise", "fig_online", "fig_rip", "fig_sensing")
-
-
-def loaded(name: str) -> experiment.Experiment:
-    return experiment.load(FOLDER / f"{name}.py")
 
 
 def part_of(name: str, part: str):
@@ -34,13 +30,7 @@ def data_of(name: str, **changes) -> tuple[experiment.Data, experiment.Config]:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_smoke_writes_its_files(name: str, tmp_path: Path) -> None:
-    script = loaded(name)
-    shares: list[float] = []
-    drawn = experiment.produce(script, script.smoke, tmp_path, shares.append).figures
-    assert {path.name for path in drawn} == {f"{name}.png", f"{name}.pdf"}
-    assert shares == sorted(shares)
-    assert shares[-1] == pytest.approx(1, rel=rounding(len(shares)))
-    assert storage.load_arrays(tmp_path / f"{name}.npz")
+    assert_smoke_writes_its_files(name, tmp_path)
 
 
 def test_online_runs_arrive_with_the_limit() -> None:
