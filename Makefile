@@ -7,6 +7,7 @@
 # make verify-long judge the claims that take long (hours; an interrupted run goes on)
 # make verify-seeds  all claims at 20 master seeds, small: records/seeds.md (an hour; goes on)
 # make perturbations  one fault at a time in the core: does a verdict turn over? (half an hour)
+# make docs        the site in docs/_build/html, with its links checked; no network is used
 # make dist        the wheel and the source archive in dist/, checked
 # make test-dist   the wheel in an empty environment, away from the repository, without a network
 # make test-oldest the tests with the oldest versions that pyproject.toml allows (torch apart)
@@ -19,7 +20,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest dist mutants verify verify-long verify-seeds perturbations bench clean
+.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest docs dist mutants verify verify-long verify-seeds perturbations bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -29,7 +30,11 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,peft,experiments,tables,certify,release]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release]"
+	touch $@ $(VENV)/.installed
+
+$(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,peft,experiments,tables,certify]"
 	touch $@ $(VENV)/.installed
 
 reproduce: $(VENV)/.installed
@@ -67,6 +72,10 @@ perturbations: $(VENV)/.installed-test
 bench: $(VENV)/.installed
 	$(BIN)/loraone bench --json benchmarks/results.json --page docs/performance.md $(ARGS)
 
+docs: $(VENV)/.installed-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -q -j 2 docs docs/_build/html $(ARGS)
+	$(BIN)/python docs/check_site.py docs/_build/html
+
 dist: $(VENV)/.installed-test
 	rm -rf dist
 	$(BIN)/python -m build --outdir dist .
@@ -82,4 +91,4 @@ test-newest:
 	PYTHON=$(PYTHON) bash tests/versions.sh newest $(ARGS)
 
 clean:
-	rm -rf $(VENV) dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	rm -rf $(VENV) dist docs/_build .pytest_cache .ruff_cache .mypy_cache .hypothesis

@@ -1,6 +1,7 @@
 """Constraints for `tests/versions.sh`: the lower bounds of pyproject.toml as pins, or torch alone.
 
-The tools of development (tests, lint, types) are not what a user has to have, and stay unpinned.
+The tools of development (tests, lint, types, site) are not what a user has to have, and stay
+unpinned.
 """
 
 import sys
@@ -27,7 +28,7 @@ def lines(which: str) -> list[str]:
     users = [
         line
         for name, lines in optional.items()
-        if name not in ("test", "release")
+        if name not in ("test", "release", "docs")
         for line in lines
     ]
     for requirement in map(Requirement, [*project["dependencies"], *users]):

@@ -1,0 +1,49 @@
+"""Pages of the repository's root that belong to the site too: written beside the others."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from sphinx.application import Sphinx
+
+PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
+
+
+def write(path: Path, text: str) -> None:
+    """Write a page where it has changed, so that only then it is read again."""
+    if not path.exists() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+
+
+def moved(text: str) -> str:
+    """The text of a page of the root with its links as they are from docs/.
+
+    >>> moved("[a](docs/peft.md#how), [b](records/mutants.json), [c](https://x.org), [d](#e)")
+    '[a](peft.md#how), [b](../records/mutants.json), [c](https://x.org), [d](#e)'
+    """
+
+    def link(found: re.Match[str]) -> str:
+        target = found[1]
+        if "://" in target or target.startswith("#"):
+            return found[0]
+        inside = target.removeprefix("docs/")
+        return f"]({inside if inside != target else '../' + target})"
+
+    return re.sub(r"\]\(([^)\s]+)\)", link, text)
+
+
+def into_the_site(app: Sphinx, docname: str, content: list[str]) -> None:
+    """Links from docs/ to a page of the root go to the one of the site."""
+    for name, page in PAGES.items():
+        content[0] = content[0].replace(f"](../{name}", f"]({page}")
+
+
+def setup(app: Sphinx) -> dict[str, bool]:
+    """Write the pages and register."""
+    docs = Path(app.srcdir)
+    for name, page in PAGES.items():
+        write(docs / page, moved((docs.parent / name).read_text(encoding="utf-8")))
+    app.connect("source-read", into_the_site)
+    return {"parallel_read_safe": True, "parallel_write_safe": True}
