@@ -152,6 +152,7 @@ class Claim:
         explanation: why, where that is not SUPPORTED, or what limits the support.
         derivation: anchor in docs/derivations.md, or "".
         figure: file name under figures/, "fig_alignment.png", or "".
+        uses: ids of the claims that its proof, or the way it is measured, rests on.
         aliases: other names that lead to it, such as former ids.
         long: takes minutes or more: left out unless named, or asked for with the other long ones.
         extra: of the distribution, that it needs, for example "certify", or "".
@@ -173,6 +174,7 @@ class Claim:
     explanation: str = ""
     derivation: str = ""
     figure: str = ""
+    uses: tuple[str, ...] = ()
     cap: int | None = None
     aliases: tuple[str, ...] = ()
     long: bool = False

@@ -107,5 +107,6 @@ CLAIMS = (
             "it expands, which two steps undo."
         ),
         extra="certify",
+        uses=("sensing/flow/descent",),
     ),
 )

@@ -85,5 +85,6 @@ CLAIMS = (
         cap=1,
         expected=Finding.CERTIFIED,
         extra="certify",
+        uses=("sensing/flow/preconditioned",),
     ),
 )

@@ -129,6 +129,7 @@ CLAIMS = (
         expected=Finding.CERTIFIED,
         derivation="5.2",
         extra="certify",
+        uses=("lora-one/relu/closed-forms",),
     ),
     Claim(
         id="certified/lemma-b",
@@ -150,5 +151,6 @@ CLAIMS = (
         expected=Finding.CERTIFIED,
         derivation="5.2",
         extra="certify",
+        uses=("lora-one/relu/closed-forms",),
     ),
 )

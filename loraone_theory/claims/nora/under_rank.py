@@ -62,7 +62,7 @@ def _rates(draws: Draws, *, alternating: bool, power: int = 1) -> Evidence:
     return Evidence(np.concatenate(found), 1.0, tolerance=ALLOWED + 4 * D * EPS / LOW)
 
 
-def _claim(id: str, title: str, statement: str, *, alternating: bool) -> Claim:
+def _claim(id: str, title: str, statement: str, uses: str, *, alternating: bool) -> Claim:
     return Claim(
         id=id,
         title=title,
@@ -80,6 +80,7 @@ def _claim(id: str, title: str, statement: str, *, alternating: bool) -> Claim:
         trials=10,
         smoke_trials=2,
         derivation="neighbours 3",
+        uses=(uses,),
     )
 
 
@@ -88,12 +89,14 @@ CLAIMS = (
         "nora/under-rank",
         "Below the true rank, simultaneous steps",
         "The excess loss falls by max(1 − η(1 − g), |1 − 2η|)² a step, g = σ_{r+1}/σ_r.",
+        "scaled-gd/factorisation/edge",
         alternating=False,
     ),
     _claim(
         "nora/under-rank/alternating",
         "Below the true rank, alternating steps",
         "It falls by ρ(M)², M = [[1 − η, ηg], [ηg(1 − η), 1 − η + η²g²]]: g⁴ at η = 1.",
+        "nora/under-rank",
         alternating=True,
     ),
 )

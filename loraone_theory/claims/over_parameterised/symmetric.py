@@ -66,6 +66,7 @@ CLAIMS = (
         trials=20,
         smoke_trials=8,
         derivation="neighbours 5",
+        uses=("over-parameterised/symmetric/constant",),
     ),
     Claim(
         id="over-parameterised/symmetric/constant",

@@ -140,6 +140,7 @@ CLAIMS = (
             "Too large a damping is what breaks it. λ_t = ρ², below the window, still converges "
             "here at every κ."
         ),
+        uses=("prec-gd/rate/surplus",),
     ),
     Claim(
         id="prec-gd/rate/surplus",
@@ -179,5 +180,6 @@ CLAIMS = (
         trials=8,
         smoke_trials=4,
         derivation="neighbours 2",
+        uses=("prec-gd/rate/surplus",),
     ),
 )

@@ -98,6 +98,7 @@ CLAIMS = (
         trials=10,
         smoke_trials=2,
         derivation="neighbours 4",
+        uses=("scaled-gd/factorisation/edge",),
     ),
     Claim(
         id="riemannian/regulariser/peft-default",
@@ -121,6 +122,7 @@ CLAIMS = (
             "κ ≪ σ₁/reg. The theorem has no regulariser and is not touched."
         ),
         derivation="neighbours 4",
+        uses=("riemannian/regulariser",),
     ),
     Claim(
         id="riemannian/regulariser/relative",
@@ -141,5 +143,6 @@ CLAIMS = (
         trials=6,
         smoke_trials=4,
         derivation="neighbours 4",
+        uses=("riemannian/regulariser",),
     ),
 )

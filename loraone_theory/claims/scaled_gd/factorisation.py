@@ -108,6 +108,7 @@ CLAIMS = (
             "The bound is nearest at t = 0; the rate that is reached is max(1 − η, 2η − 1)."
         ),
         derivation="neighbours 1",
+        uses=("scaled-gd/factorisation/edge",),
     ),
     Claim(
         id="scaled-gd/factorisation/edge",

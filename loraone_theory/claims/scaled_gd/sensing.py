@@ -129,6 +129,7 @@ CLAIMS = (
         mutant=lambda draws: _steps(draws, gd=False, damping=DAMPING),
         trials=8,
         smoke_trials=4,
+        uses=("scaled-gd/sensing",),
     ),
     Claim(
         id="scaled-gd/condition-number/gd",
@@ -146,5 +147,6 @@ CLAIMS = (
         mutant=lambda draws: _steps(draws, gd=True, promised=TOO_LOW),
         trials=8,
         smoke_trials=4,
+        uses=("lora-one/linear/local-rates/gd",),
     ),
 )

@@ -89,5 +89,6 @@ CLAIMS = (
         trials=10,
         smoke_trials=2,
         derivation="neighbours 7",
+        uses=("prec-gd/rate/surplus",),
     ),
 )

@@ -49,5 +49,6 @@ CLAIMS = (
         smoke_trials=64,
         derivation="sensing 1.7",
         figure="fig_noise.png",
+        uses=("sensing/noise-floor", "lora-one/theorem-3.2/proof"),
     ),
 )

@@ -177,5 +177,6 @@ CLAIMS = (
         trials=10,
         smoke_trials=2,
         derivation="sensing 7.2",
+        uses=("lora-one/linear/one-step/balance",),
     ),
 )

@@ -205,6 +205,7 @@ CLAIMS = (
         trials=4000,
         smoke_trials=1200,
         derivation="sensing 2.4",
+        uses=("sensing/fewer-samples",),
     ),
     Claim(
         id="sensing/spiked-law",
@@ -224,5 +225,6 @@ CLAIMS = (
         smoke_trials=500,
         explanation=NO_PROOF,
         derivation="sensing 2.5",
+        uses=("lora-one/linear/rotation",),
     ),
 )

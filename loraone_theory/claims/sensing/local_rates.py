@@ -168,6 +168,7 @@ def _rate_claim(ensemble: str) -> Claim:
         smoke_trials=3,
         derivation="sensing 5",
         figure="fig_sensing.png",
+        uses=("lora-one/linear/one-step", "lora-one/linear/one-step/preconditioned"),
     )
 
 
@@ -194,6 +195,7 @@ CLAIMS = (
         smoke_trials=250,
         explanation=NO_PROOF,
         derivation="sensing 5",
+        uses=("sensing/local-rates/dense",),
     ),
     Claim(
         id="sensing/local-rates/edge",
@@ -213,5 +215,6 @@ CLAIMS = (
         trials=8,
         smoke_trials=2,
         derivation="sensing 5",
+        uses=("sensing/local-rates/dense", "sensing/local-rates/completion"),
     ),
 )

@@ -88,6 +88,7 @@ CLAIMS = (
         smoke_trials=400,
         derivation="sensing 1.5",
         figure="fig_noise.png",
+        uses=("sensing/equivalence",),
     ),
     Claim(
         id="sensing/noise-floor",
@@ -107,6 +108,7 @@ CLAIMS = (
         smoke_trials=1200,
         derivation="sensing 1.5",
         figure="fig_noise.png",
+        uses=("sensing/equivalence",),
     ),
     Claim(
         id="sensing/noise-floor/mean",
@@ -122,6 +124,7 @@ CLAIMS = (
         trials=3500,
         smoke_trials=1200,
         derivation="sensing 1.5",
+        uses=("sensing/noise-floor",),
     ),
     Claim(
         id="sensing/noise-floor/surplus",
@@ -141,5 +144,6 @@ CLAIMS = (
         smoke_trials=1200,
         derivation="sensing 1.5",
         figure="fig_noise.png",
+        uses=("sensing/noise-floor",),
     ),
 )

@@ -61,5 +61,6 @@ CLAIMS = (
         smoke_trials=300,
         explanation=NO_PROOF,
         derivation="sensing 1.2",
+        uses=("sensing/equivalence", "lora-one/linear/exact-law"),
     ),
 )

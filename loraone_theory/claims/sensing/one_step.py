@@ -79,6 +79,7 @@ def _claim(ensemble: str) -> Claim:
         trials=8000,
         smoke_trials=3000,
         derivation="sensing 3.1",
+        uses=("sensing/input-laws/gaussian",) if ensemble == "multi-response" else (),
     )
 
 
@@ -100,6 +101,7 @@ CLAIMS = (
         trials=8000,
         smoke_trials=3000,
         derivation="sensing 1.6",
+        uses=("sensing/equivalence", "sensing/input-laws/gaussian"),
     ),
     *(_claim(ensemble) for ensemble in CASES),
 )

@@ -159,6 +159,7 @@ def _variance_claim(ensemble: str) -> Claim:
         trials=200_000,
         smoke_trials=100_000,
         derivation="sensing 6.1",
+        uses=("sensing/online-moments",) if ensemble == "dense" else (),
     )
 
 
@@ -181,6 +182,7 @@ CLAIMS = (
         trials=200_000,
         smoke_trials=100_000,
         derivation="sensing 6.1",
+        uses=("sensing/online-moments", "lora-one/linear/one-step"),
     ),
     Claim(
         id="sensing/online-moments/subsets",
@@ -214,6 +216,7 @@ CLAIMS = (
         trials=30_000,
         smoke_trials=15_000,
         derivation="sensing 6.1",
+        uses=("sensing/online-moments",),
     ),
     Claim(
         id="sensing/online-law",

@@ -88,5 +88,6 @@ CLAIMS = (
         trials=24,
         smoke_trials=6,
         derivation="sensing 8",
+        uses=("lora-one/theorem-3.1", "sensing/local-rates/dense"),
     ),
 )

@@ -119,6 +119,7 @@ CLAIMS = (
         trials=100,
         smoke_trials=5,
         derivation="sensing 8",
+        uses=("sensing/symmetric",),
     ),
     Claim(
         id="sensing/symmetric/over-rank",
@@ -134,5 +135,6 @@ CLAIMS = (
         trials=20,
         smoke_trials=4,
         derivation="sensing 8",
+        uses=("sensing/symmetric",),
     ),
 )

@@ -63,6 +63,7 @@ CLAIMS = (
             "As written the product is (s/γ) U S² Vᵀ: directions are weighted by their squares. No "
             "learning rate makes it a step, unless all singular values are equal."
         ),
+        uses=("lora-one/algorithm-1",),
     ),
     Claim(
         id="lora-one/discrepancies/diag-s/root",
@@ -82,5 +83,6 @@ CLAIMS = (
         trials=200,
         smoke_trials=20,
         explanation="The released code has √(S/S₀): then the rate is α/(γ√r σ₁), see Alg. 1.",
+        uses=("lora-one/algorithm-1",),
     ),
 )

@@ -82,6 +82,7 @@ CLAIMS = (
         ),
         derivation="3.5",
         figure="fig_rank_regimes.png",
+        uses=("lora-one/linear/floors/scale",),
     ),
     Claim(
         id="lora-one/discrepancies/rank-order/scale",
@@ -99,5 +100,6 @@ CLAIMS = (
         smoke_trials=4,
         derivation="3.5",
         figure="fig_rank_regimes.png",
+        uses=("lora-one/linear/floors/scale",),
     ),
 )

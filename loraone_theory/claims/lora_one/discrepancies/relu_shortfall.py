@@ -72,5 +72,6 @@ CLAIMS = (
             "bound of Sec. 2.3 is loose by a factor of two."
         ),
         derivation="5.3",
+        uses=("lora-one/relu/one-step",),
     ),
 )

@@ -84,6 +84,7 @@ CLAIMS = (
             "‖Σ̂ − I‖_op is near 1/2 and Eq. 8 fails too. The range (c, 1) presupposes small ε."
         ),
         derivation="3.7",
+        uses=("lora-one/linear/local-rates",),
     ),
     Claim(
         id="lora-one/discrepancies/step-condition/stable",
@@ -103,5 +104,6 @@ CLAIMS = (
         trials=20,
         smoke_trials=3,
         derivation="3.7",
+        uses=("lora-one/linear/local-rates",),
     ),
 )

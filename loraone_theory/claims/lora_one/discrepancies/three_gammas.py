@@ -66,5 +66,6 @@ CLAIMS = (
         trials=30,
         smoke_trials=4,
         explanation="This library calls them `gamma` of each method and says in each which it is.",
+        uses=("lora-one/algorithm-1",),
     ),
 )

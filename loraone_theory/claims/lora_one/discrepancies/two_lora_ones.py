@@ -64,5 +64,6 @@ CLAIMS = (
         trials=100,
         smoke_trials=10,
         explanation="Kept apart here as lora-one-early, and lora-one or lora-one-released.",
+        uses=("lora-one/algorithm-1",),
     ),
 )

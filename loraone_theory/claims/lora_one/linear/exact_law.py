@@ -102,5 +102,6 @@ CLAIMS = (
         smoke_trials=400,
         explanation="A test of equal laws cannot prove them equal; the derivation does.",
         derivation="3.3",
+        uses=("lora-one/linear/rotation", "lora-one/linear/reduction"),
     ),
 )

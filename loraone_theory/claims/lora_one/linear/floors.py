@@ -176,6 +176,7 @@ CLAIMS = (
         trials=3,
         smoke_trials=1,
         derivation="3.5",
+        uses=("lora-one/linear/floors/bound",),
     ),
     Claim(
         id="lora-one/linear/floors/bound",
@@ -212,5 +213,6 @@ CLAIMS = (
         smoke_trials=3,
         explanation="So Fig. 4's order of methods depends on LoRA-GA's scale for r < r*.",
         derivation="3.5",
+        uses=("lora-one/linear/floors/bound",),
     ),
 )

@@ -270,5 +270,6 @@ CLAIMS = (
         trials=100,
         smoke_trials=10,
         derivation="3.1",
+        uses=("lora-one/linear/rotation",),
     ),
 )

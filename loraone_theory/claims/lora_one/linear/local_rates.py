@@ -161,6 +161,10 @@ def _spread(draws: Draws, rule: RuleName) -> Evidence:
 
 _HYPOTHESES = ("linear model", "r = r*", "AB near Δ")
 _RULE = {"preconditioned": "preconditioned gradient descent", "gd": "gradient descent"}
+_ONE_STEP: dict[str, str] = {
+    "preconditioned": "lora-one/linear/one-step/preconditioned",
+    "gd": "lora-one/linear/one-step",
+}
 _OPERATOR = {
     "preconditioned": "E ↦ Σ̂E P_B + P_AΣ̂E",
     "gd": "E ↦ Σ̂E BᵀB + AAᵀΣ̂E",
@@ -190,11 +194,12 @@ def _mode_claim(id: str, alias: str, rule: RuleName, title: str) -> Claim:
         trials=100,
         smoke_trials=5,
         derivation="3.7",
+        uses=(_ONE_STEP[rule], "lora-one/linear/reduction"),
     )
 
 
 def _tail_claim(
-    id: str, alias: str, rule: RuleName, kappa: float, rate: float, broken: str
+    id: str, alias: str, rule: RuleName, kappa: float, rate: float, broken: str, *uses: str
 ) -> Claim:
     return Claim(
         id=id,
@@ -214,6 +219,7 @@ def _tail_claim(
         trials=24,
         smoke_trials=12,
         derivation="3.7",
+        uses=(*uses, "lora-one/linear/sample-size"),
     )
 
 
@@ -243,6 +249,7 @@ CLAIMS = (
         trials=100,
         smoke_trials=5,
         derivation="3.7",
+        uses=("lora-one/linear/local-rates",),
     ),
     _tail_claim(
         "lora-one/linear/local-rates/tail",
@@ -251,8 +258,17 @@ CLAIMS = (
         10.0,
         0.2,
         "the rate at η/2",
+        "lora-one/linear/local-rates",
     ),
     _tail_claim(
-        "lora-one/linear/local-rates/tail-gd", "3.7/tail GD", "gd", 3.0, 0.25, "the rate at 10κ"
+        "lora-one/linear/local-rates/tail-gd",
+        "3.7/tail GD",
+        "gd",
+        3.0,
+        0.25,
+        "the rate at 10κ",
+        "lora-one/linear/local-rates/gd",
+        "lora-one/linear/one-step/balance",
+        "lora-one/linear/one-step/spectral",
     ),
 )

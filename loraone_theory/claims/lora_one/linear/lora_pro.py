@@ -208,6 +208,7 @@ CLAIMS = (
         trials=200,
         smoke_trials=10,
         derivation="3.9",
+        uses=("lora-one/linear/lora-pro",),
     ),
     Claim(
         id="lora-one/linear/lora-pro/preconditioned",
@@ -224,6 +225,7 @@ CLAIMS = (
         trials=500,
         smoke_trials=30,
         derivation="3.9",
+        uses=("lora-one/linear/lora-pro",),
     ),
     Claim(
         id="lora-one/linear/lora-pro/lora-ga",

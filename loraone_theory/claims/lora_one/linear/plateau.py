@@ -105,6 +105,7 @@ CLAIMS = (
         trials=50,
         smoke_trials=3,
         derivation="3.6",
+        uses=("lora-one/theorem-3.1", "lora-one/linear/one-step/balance"),
     ),
     Claim(
         id="lora-one/linear/plateau/dip",
@@ -124,5 +125,6 @@ CLAIMS = (
         trials=30,
         smoke_trials=3,
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof",),
     ),
 )

@@ -148,6 +148,7 @@ CLAIMS = (
         trials=40,
         smoke_trials=4,
         derivation="3.2",
+        uses=("lora-one/linear/rotation",),
     ),
     Claim(
         id="lora-one/linear/reduction/population",
@@ -164,5 +165,6 @@ CLAIMS = (
         trials=40,
         smoke_trials=4,
         derivation="3.2",
+        uses=("lora-one/linear/reduction",),
     ),
 )

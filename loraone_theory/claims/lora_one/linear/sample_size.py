@@ -88,6 +88,7 @@ CLAIMS = (
         trials=200,
         smoke_trials=30,
         derivation="3.8",
+        uses=("lora-one/linear/exact-law",),
     ),
     Claim(
         id="lora-one/linear/sample-size/needed",
@@ -111,5 +112,6 @@ CLAIMS = (
         trials=200,
         smoke_trials=30,
         derivation="3.8",
+        uses=("lora-one/linear/sample-size",),
     ),
 )

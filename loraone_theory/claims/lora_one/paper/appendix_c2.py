@@ -102,6 +102,7 @@ CLAIMS = (
         smoke_trials=12,
         derivation="3.7",
         figure="fig_condition_number.png",
+        uses=("lora-one/theorem-3.3/second", "lora-one/linear/local-rates/gd"),
     ),
     Claim(
         id="lora-one/appendix-c.2/local-rate",
@@ -122,5 +123,6 @@ CLAIMS = (
         smoke_trials=12,
         derivation="3.7",
         figure="fig_condition_number.png",
+        uses=("lora-one/linear/local-rates/gd",),
     ),
 )

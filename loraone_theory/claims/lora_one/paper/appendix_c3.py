@@ -117,6 +117,7 @@ CLAIMS = (
         explanation="Stronger than the claim: not the rate alone but every step is free of κ.",
         derivation="3.7",
         figure="fig_condition_number.png",
+        uses=("lora-one/linear/gauge",),
     ),
     Claim(
         id="lora-one/appendix-c.3/rate",
@@ -138,5 +139,6 @@ CLAIMS = (
         smoke_trials=6,
         derivation="3.7",
         figure="fig_condition_number.png",
+        uses=("lora-one/appendix-c.3", "lora-one/linear/local-rates/kappa"),
     ),
 )

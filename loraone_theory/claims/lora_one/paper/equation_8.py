@@ -60,6 +60,7 @@ def _claim(
         expected=expected,
         explanation=explanation,
         derivation="3.8",
+        uses=("lora-one/linear/sample-size/needed", "lora-one/linear/exact-law"),
     )
 
 

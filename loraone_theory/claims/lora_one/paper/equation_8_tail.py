@@ -136,6 +136,7 @@ CLAIMS = (
             "takes over at κ² = 2c."
         ),
         derivation="3.8",
+        uses=("lora-one/linear/sample-size/needed", "lora-one/linear/exact-law"),
     ),
     Claim(
         id="lora-one/equation-8/inputs",
@@ -154,6 +155,7 @@ CLAIMS = (
         trials=700,
         smoke_trials=240,
         derivation="3.8",
+        uses=("lora-one/linear/sample-size/needed",),
     ),
     Claim(
         id="lora-one/equation-8/heavy-tails",
@@ -174,6 +176,7 @@ CLAIMS = (
         expected=Finding.VIOLATED,
         explanation="One large row moves Σ̂: the condition on the inputs is needed.",
         derivation="3.8",
+        uses=("lora-one/linear/sample-size/needed",),
     ),
     Claim(
         id="lora-one/equation-8/tail",

@@ -94,6 +94,7 @@ CLAIMS = (
         smoke_trials=24,
         derivation="3.6",
         figure="fig_alignment_scaling.png",
+        uses=("lora-one/theorem-3.2/alpha",),
     ),
     Claim(
         id="lora-one/figure-2/larger-d",
@@ -116,5 +117,6 @@ CLAIMS = (
         smoke_trials=2,
         derivation="3.6",
         figure="fig_alignment_scaling.png",
+        uses=("lora-one/theorem-3.2/alignment-in-d", "lora-one/theorem-3.2/time-in-d"),
     ),
 )

@@ -130,6 +130,7 @@ CLAIMS = (
             "sooner is about 0.9 here, with N = 4 and Σ̂ far from I."
         ),
         figure="fig_trajectories.png",
+        uses=("lora-one/theorem-3.3",),
     ),
     Claim(
         id="lora-one/figure-3",
@@ -158,5 +159,6 @@ CLAIMS = (
             "figure is statistical, not a statement about every draw."
         ),
         figure="fig_trajectories.png",
+        uses=("lora-one/theorem-3.3",),
     ),
 )

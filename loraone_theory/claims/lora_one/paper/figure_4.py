@@ -112,6 +112,7 @@ CLAIMS = (
         explanation="The other two end on their floors, which are positive.",
         derivation="3.5",
         figure="fig_rank_regimes.png",
+        uses=("lora-one/linear/floors",),
     ),
     Claim(
         id="lora-one/figure-4/half-rank",
@@ -138,6 +139,7 @@ CLAIMS = (
         ),
         derivation="3.5",
         figure="fig_rank_regimes.png",
+        uses=("lora-one/linear/floors/scale",),
     ),
     Claim(
         id="lora-one/figure-4/one-rank-short",
@@ -162,5 +164,6 @@ CLAIMS = (
         ),
         derivation="3.5",
         figure="fig_rank_regimes.png",
+        uses=("lora-one/linear/floors/scale",),
     ),
 )

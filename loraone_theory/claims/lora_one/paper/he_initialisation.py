@@ -91,6 +91,7 @@ CLAIMS = (
             "lora-one/theorem-3.2/he-runs."
         ),
         derivation="3.6",
+        uses=("lora-one/theorem-3.2",),
     ),
     Claim(
         id="lora-one/theorem-3.2/he-corrected",
@@ -109,6 +110,7 @@ CLAIMS = (
         trials=200,
         smoke_trials=20,
         derivation="3.6",
+        uses=("lora-one/theorem-3.2",),
     ),
     Claim(
         id="lora-one/theorem-3.2/he-runs",
@@ -138,5 +140,6 @@ CLAIMS = (
             "theorem's are sufficient here, neither is needed."
         ),
         derivation="3.6",
+        uses=("lora-one/theorem-3.2",),
     ),
 )

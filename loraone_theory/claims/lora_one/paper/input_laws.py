@@ -96,6 +96,7 @@ CLAIMS = (
         trials=700,
         smoke_trials=60,
         derivation="3.6",
+        uses=("lora-one/theorem-3.2", "lora-one/equation-8/inputs"),
     ),
     Claim(
         id="lora-one/theorem-3.3/inputs",
@@ -118,5 +119,6 @@ CLAIMS = (
             "sub-Gaussian, which only Eq. 8 needs."
         ),
         derivation="3.8",
+        uses=("lora-one/theorem-3.3",),
     ),
 )

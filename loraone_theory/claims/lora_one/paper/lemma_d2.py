@@ -105,6 +105,7 @@ CLAIMS = (
             "attained (5.2)."
         ),
         derivation="5.2",
+        uses=("lora-one/relu/lemma-a",),
     ),
     Claim(
         id="lora-one/lemma-d.2/mean",
@@ -128,5 +129,6 @@ CLAIMS = (
         trials=800,
         smoke_trials=240,
         derivation="5.1",
+        uses=("lora-one/relu/closed-forms",),
     ),
 )

@@ -92,6 +92,7 @@ CLAIMS = (
             "is at least 500 r* and of order 500 κ² for spread spectra."
         ),
         derivation="5.3",
+        uses=("lora-one/lemma-d.2", "lora-one/relu/one-step/finite-n"),
     ),
     Claim(
         id="lora-one/lemma-d.5/n-256d",
@@ -114,6 +115,7 @@ CLAIMS = (
             "is met in no run at sample sizes that are usual in experiments."
         ),
         derivation="5.3",
+        uses=("lora-one/relu/one-step/finite-n",),
     ),
     Claim(
         id="lora-one/lemma-d.5/c-1",
@@ -135,5 +137,6 @@ CLAIMS = (
             "N: the assumption of a small shift is needed for this lemma, if not for the rate."
         ),
         derivation="5.3",
+        uses=("lora-one/relu/one-step",),
     ),
 )

@@ -144,5 +144,6 @@ CLAIMS = (
         smoke_trials=20,
         explanation="Loose by a factor of two: the ratio lies between 1/4 and 1/2.",
         derivation="5.2",
+        uses=("lora-one/relu/lemma-b",),
     ),
 )

@@ -105,6 +105,7 @@ CLAIMS = (
             "taken off, ends on the floor of derivations 3.5; see the numbers with the offset."
         ),
         derivation="3.5",
+        uses=("lora-one/linear/floors",),
     ),
     Claim(
         id="lora-one/section-5/lora-sb-angle",

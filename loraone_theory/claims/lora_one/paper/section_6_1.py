@@ -81,6 +81,7 @@ CLAIMS = (
             "magnitude is the printed one."
         ),
         derivation="3.9",
+        uses=("lora-one/linear/lora-pro",),
     ),
     Claim(
         id="lora-one/section-6.1/counted",
@@ -96,5 +97,6 @@ CLAIMS = (
         trials=60,
         smoke_trials=12,
         derivation="3.9",
+        uses=("lora-one/linear/lora-pro",),
     ),
 )

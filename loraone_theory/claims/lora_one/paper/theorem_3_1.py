@@ -69,5 +69,6 @@ CLAIMS = (
         trials=200,
         smoke_trials=10,
         derivation="3.2",
+        uses=("lora-one/linear/reduction",),
     ),
 )

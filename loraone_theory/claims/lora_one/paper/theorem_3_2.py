@@ -125,6 +125,7 @@ def _rate_claim(
         trials=32,
         smoke_trials=16,
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof",),
     )
 
 
@@ -158,6 +159,7 @@ CLAIMS = (
         ),
         derivation="3.6",
         figure="fig_dimension_scaling.png",
+        uses=("lora-one/theorem-3.2/proof", "lora-one/theorem-3.2/proof/bound"),
     ),
     Claim(
         id="lora-one/theorem-3.2/time-in-d",
@@ -174,6 +176,7 @@ CLAIMS = (
         trials=48,
         smoke_trials=40,
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof",),
     ),
     _rate_claim(
         "lora-one/theorem-3.2/time-in-kappa",

@@ -160,11 +160,12 @@ def _late_risks(draws: Draws, *, smaller: bool) -> Evidence:
 _HYPOTHESES = ("linear model", "LoRA-init, GD", "r ≥ 2r*")
 
 
-def _alpha_claim(id: str, alias: str, kappa: float) -> Claim:
+def _alpha_claim(kappa: float) -> Claim:
     a = ALPHAS[kappa]
+    part, at = ("", "") if kappa == 1 else (f"/kappa-{kappa:g}", f" at κ = {kappa:g}")
     return Claim(
-        id=id,
-        aliases=(alias,),
+        id=f"lora-one/theorem-3.2/alpha{part}",
+        aliases=(f"T3.2/alpha{at}",),
         title=f"The best alignment is a power of α, κ = {kappa:g}",
         reference="Theorem 3.2; the exponent is ours",
         statement=(
@@ -190,18 +191,12 @@ def _alpha_claim(id: str, alias: str, kappa: float) -> Claim:
             "least at (α d^{κ'/2})^{2/(2κ'+1)}. At N = ∞ there is no leak: alignment goes on."
         ),
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof",),
     )
 
 
 CLAIMS = (
-    *(
-        _alpha_claim("lora-one/theorem-3.2/alpha", "T3.2/alpha", kappa)
-        if kappa == 1
-        else _alpha_claim(
-            f"lora-one/theorem-3.2/alpha/kappa-{kappa:g}", f"T3.2/alpha at κ = {kappa:g}", kappa
-        )
-        for kappa in ALPHAS
-    ),
+    *map(_alpha_claim, ALPHAS),
     Claim(
         id="lora-one/theorem-3.2/alignment-in-d",
         aliases=("T3.2/alignment in d",),
@@ -222,6 +217,7 @@ CLAIMS = (
         explanation="Larger d aligns later and worse, as the figure says; less than T3.2 allows.",
         derivation="3.6",
         figure="fig_dimension_scaling.png",
+        uses=("lora-one/theorem-3.2/proof",),
     ),
     Claim(
         id="lora-one/theorem-3.2/smaller-alpha",
@@ -242,6 +238,7 @@ CLAIMS = (
         smoke_trials=6,
         derivation="3.6",
         figure="fig_alignment_scaling.png",
+        uses=("lora-one/theorem-3.2/alpha",),
     ),
     Claim(
         id="lora-one/theorem-3.2/risk",
@@ -272,6 +269,7 @@ CLAIMS = (
         ),
         derivation="3.6",
         figure="fig_alignment.png",
+        uses=("lora-one/theorem-3.2",),
     ),
     Claim(
         id="lora-one/theorem-3.2/risk/beyond",
@@ -296,5 +294,6 @@ CLAIMS = (
         ),
         derivation="3.6",
         figure="fig_alignment.png",
+        uses=("lora-one/theorem-3.2/time-in-d",),
     ),
 )

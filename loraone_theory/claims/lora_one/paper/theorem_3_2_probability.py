@@ -75,5 +75,6 @@ CLAIMS = (
             "ln(√d/θ)/ln(1+ηλ), the larger C₂."
         ),
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/rank-below-twice",),
     ),
 )

@@ -174,6 +174,7 @@ CLAIMS = (
         smoke_trials=10,
         explanation="The numbers give the step of the first failure in units of t*.",
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof",),
     ),
     Claim(
         id="lora-one/theorem-3.2/proof/first-failure",
@@ -198,5 +199,6 @@ CLAIMS = (
         smoke_trials=6,
         explanation="The nonlinear part is cubic: it reaches α√d when (α(1+ηλ)ᵗ)³ ~ α√d.",
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof/bound",),
     ),
 )

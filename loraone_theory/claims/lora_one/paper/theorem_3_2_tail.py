@@ -97,5 +97,6 @@ CLAIMS = (
         smoke_trials=240,
         cap=3200,
         derivation="3.6",
+        uses=("lora-one/theorem-3.2/proof",),
     ),
 )

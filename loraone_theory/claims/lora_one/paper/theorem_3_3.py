@@ -92,6 +92,7 @@ def _second_claim(
         expected=expected,
         explanation=explanation,
         derivation="3.8",
+        uses=("lora-one/theorem-3.3", "lora-one/equation-8", "lora-one/linear/exact-law"),
     )
 
 

@@ -22,6 +22,7 @@ from loraone_theory.claims.lora_one.paper.base import (
     within_bound,
 )
 
+_RATES = "lora-one/relu/rates"
 FREE = "without ρ ≤ 1/20 and ε = O(1/(r*κ√d)), which no draw at N/d ≤ 256 meets"
 
 OWN = (
@@ -80,6 +81,7 @@ def _part(
         explanation=explanation,
         derivation="5.4",
         figure="fig_t42_map.png",
+        uses=(_RATES if regimes[0].ratio is None else f"{_RATES}/finite-n",),
     )
 
 
@@ -133,6 +135,7 @@ CLAIMS = (
         ),
         derivation="5.4",
         figure="fig_t42_map.png",
+        uses=("lora-one/lemma-d.2", "lora-one/lemma-d.5", "lora-one/relu/rates"),
     ),
     Claim(
         id="lora-one/theorem-4.2/every-kappa",
@@ -158,6 +161,7 @@ CLAIMS = (
         explanation="The exponent that is reached, η/2, is twice the promised one at every κ.",
         derivation="5.4",
         figure="fig_t42_map.png",
+        uses=("lora-one/relu/one-step/bound", "lora-one/relu/rates"),
     ),
     _part(
         "n-infinite", "N = ∞",

@@ -182,6 +182,7 @@ CLAIMS = (
         smoke_trials=60,
         derivation="5.4",
         figure="fig_t42_map.png",
+        uses=("lora-one/relu/one-step/bound", "lora-one/relu/rates"),
     ),
     Claim(
         id="lora-one/theorem-4.2/sample-size",
@@ -213,6 +214,7 @@ CLAIMS = (
             "At small d the constant grows with r*/d."
         ),
         derivation="5.3",
+        uses=("lora-one/relu/one-step/finite-n",),
     ),
     Claim(
         id="lora-one/theorem-4.2/large",
@@ -235,5 +237,6 @@ CLAIMS = (
             "and is no probability of 0.99."
         ),
         derivation="5.4",
+        uses=("lora-one/lemma-d.5", "lora-one/relu/rates/finite-n"),
     ),
 )

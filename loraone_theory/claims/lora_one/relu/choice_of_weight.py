@@ -157,5 +157,6 @@ CLAIMS = (
             "nothing to leading order in c."
         ),
         derivation="5.7",
+        uses=("lora-one/relu/one-step/bound",),
     ),
 )

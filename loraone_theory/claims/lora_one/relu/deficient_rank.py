@@ -127,6 +127,7 @@ CLAIMS = (
         smoke_trials=4,
         explanation="δ ≥ 0 is Eckart–Young; δ = O(c²) is proved, its constant is measured.",
         derivation="5.6",
+        uses=("lora-one/relu/lemma-a", "lora-one/linear/floors/bound"),
     ),
     Claim(
         id="lora-one/relu/deficient-rank/finite-n",
@@ -146,6 +147,7 @@ CLAIMS = (
         trials=16,
         smoke_trials=30,
         derivation="5.6",
+        uses=("lora-one/relu/deficient-rank", "lora-one/relu/one-step/finite-n"),
     ),
     Claim(
         id="lora-one/relu/deficient-rank/rate",
@@ -173,5 +175,6 @@ CLAIMS = (
             "square of that distance."
         ),
         derivation="5.6",
+        uses=("lora-one/relu/lemma-a", "lora-one/linear/one-step/preconditioned"),
     ),
 )

@@ -136,6 +136,7 @@ CLAIMS = (
             "factors, and once λ/(ηt) has fallen to it the decay is exponential."
         ),
         derivation="5.5",
+        uses=("lora-one/relu/lemma-a",),
     ),
     Claim(
         id="lora-one/relu/excess-rank/adaptive",
@@ -155,6 +156,7 @@ CLAIMS = (
         trials=30,
         smoke_trials=8,
         derivation="5.5",
+        uses=("lora-one/relu/rates", "lora-one/relu/lemma-b"),
     ),
     Claim(
         id="lora-one/relu/excess-rank/undamped",
@@ -178,5 +180,6 @@ CLAIMS = (
             "which is reported as a status, and reach Δ to rounding."
         ),
         derivation="5.5",
+        uses=("lora-one/relu/rates",),
     ),
 )

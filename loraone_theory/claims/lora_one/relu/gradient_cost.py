@@ -139,6 +139,7 @@ CLAIMS = (
         trials=6,
         smoke_trials=3,
         derivation="5.8",
+        uses=("lora-one/relu/gradient-cost",),
     ),
     Claim(
         id="lora-one/relu/gradient-cost/population",
@@ -161,5 +162,6 @@ CLAIMS = (
         trials=20,
         smoke_trials=3,
         derivation="5.8",
+        uses=("lora-one/relu/closed-forms",),
     ),
 )

@@ -125,6 +125,7 @@ CLAIMS = (
         trials=100,
         smoke_trials=12,
         derivation="5.3",
+        uses=("lora-one/relu/closed-forms",),
     ),
     Claim(
         id="lora-one/relu/one-step/bound",
@@ -148,6 +149,7 @@ CLAIMS = (
             "below 1 on every draw, and at 1 where every Δ_m is orthogonal to w_m and of one size."
         ),
         derivation="5.3",
+        uses=("lora-one/relu/lemma-a",),
     ),
     Claim(
         id="lora-one/relu/one-step/finite-n",
@@ -173,5 +175,6 @@ CLAIMS = (
             "1.05 at 32r*."
         ),
         derivation="5.3",
+        uses=("lora-one/relu/one-step",),
     ),
 )

@@ -156,6 +156,7 @@ CLAIMS = (
             "So (1 − η/4)ᵗ holds with twice the exponent to spare; the best step is η = 4/3."
         ),
         derivation="5.4",
+        uses=("lora-one/relu/lemma-a", "lora-one/linear/one-step/preconditioned"),
     ),
     Claim(
         id="lora-one/relu/rates/finite-n",
@@ -184,6 +185,7 @@ CLAIMS = (
         ),
         derivation="5.4",
         figure="fig_t42_map.png",
+        uses=("lora-one/linear/one-step/preconditioned", "lora-one/linear/sample-size"),
     ),
     Claim(
         id="lora-one/relu/rates/gd",
@@ -204,5 +206,11 @@ CLAIMS = (
         trials=12,
         smoke_trials=4,
         derivation="5.4",
+        uses=(
+            "lora-one/relu/lemma-a",
+            "lora-one/linear/one-step/balance",
+            "lora-one/linear/one-step/spectral",
+            "lora-one/linear/local-rates/gd",
+        ),
     ),
 )

@@ -99,6 +99,7 @@ CLAIMS = (
         smoke_trials=20,
         explanation="The constant 1/π is attained for E_m ⊥ w'_m, E_m → 0.",
         derivation="5.2",
+        uses=("lora-one/relu/closed-forms",),
     ),
     Claim(
         id="lora-one/relu/lemma-b",
@@ -119,5 +120,6 @@ CLAIMS = (
             "E_m → 0, ¼ at w̃ = −w'."
         ),
         derivation="5.2",
+        uses=("lora-one/relu/closed-forms",),
     ),
 )
