@@ -129,7 +129,7 @@ CLAIMS = (
             "UᵀA₀ + (B₀V)ᵀ; what is left is of relative order α²."
         ),
         hypotheses=(*MODEL, f"the next eigenvalue is larger by a factor of {APART:g} at least"),
-        how=f"{SIZES}; extrapolated to vanishing α by the order of the correction; ± {ALLOWED:.0%}.",
+        how=f"{SIZES}; extrapolated to vanishing α by that order; ± {ALLOWED:.0%}.",
         kind="identity",
         measure=lambda draws: _constant(draws, sign=1),
         mutant_statement="UᵀA₀ − (B₀V)ᵀ",
