@@ -27,8 +27,10 @@ extensions = [
     "sphinx.ext.napoleon",
     "sphinx.ext.viewcode",
     "formulas",
+    "indices",
     "anchors",
     "rootpages",
+    "reference",
 ]
 exclude_patterns = ["_build", "_ext"]
 templates_path: list[str] = []
@@ -42,7 +44,7 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_merge_streams = True
 
-default_role = "code"
+default_role = "py:obj"
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
 autodoc_typehints_format = "short"

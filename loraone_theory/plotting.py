@@ -46,6 +46,7 @@ __all__ = [
 WIDTH = 5.8
 # Predictions are drawn in this grey, measurements in colour.
 THEORY = "#444444"
+# One for each curve of a panel, in this order.
 MARKERS = "osD^vPX*"
 
 STYLE: Any = {

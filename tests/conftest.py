@@ -4,7 +4,9 @@ from pathlib import Path
 
 import pytest
 import torch
+from filelock import FileLock
 from hypothesis import HealthCheck, settings
+from site_pages import BUILT, build
 
 HERE = Path(__file__).resolve().parent
 
@@ -28,7 +30,7 @@ NOT_NUMERICAL = {
     "test_bad_arguments", "test_bench", "test_cli", "test_layers", "test_mutants",
     "test_hostile", "test_hostile_commands",
     "test_kills", "test_peft_processes", "test_peft_refusals", "test_readme",
-    "test_report", "test_storage", "test_streams", "test_validate", "test_verify",
+    "test_report", "test_site", "test_storage", "test_streams", "test_validate", "test_verify",
 }  # fmt: skip
 
 
@@ -41,3 +43,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(params=["cpu", CUDA])
 def device(request: pytest.FixtureRequest) -> str:
     return request.param
+
+
+@pytest.fixture(scope="session")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the built site; one worker builds it, the others wait for it."""
+    with FileLock(tmp_path_factory.getbasetemp().parent / "site.lock"):
+        done = build()
+    assert done.returncode == 0, done.stderr
+    return BUILT

@@ -10,16 +10,22 @@ Unicode formulas of the derivations and docstrings, are set in the same font.
 
 from __future__ import annotations
 
-import html
 import shutil
+from importlib.util import find_spec
 from pathlib import Path
 
 import latex2mathml.converter
-import ziamath
 from docutils import nodes
+from indices import as_html
 from sphinx.application import Sphinx
+from sphinx.transforms import SphinxTransform
 
-FONT = Path(ziamath.__file__).parent / "fonts" / "STIXTwoMath-Regular.ttf"
+# OpenType with a table for mathematics, under the SIL Open Font License.
+FONT = Path(find_spec("ziamath").origin).parent / "fonts" / "STIXTwoMath-Regular.ttf"
+
+
+# Pages whose indented blocks are formulas.
+MATHEMATICS = ("derivations",)
 
 
 def mathml(tex: str, display: str) -> str:
@@ -45,14 +51,33 @@ def block(self, node: nodes.math_block) -> None:
     raise nodes.SkipNode
 
 
-def unicode_formula(self, node: nodes.literal_block) -> None:
-    """An indented block without a language: a formula as it was typed."""
-    if node.get("language", "default") not in ("default", "none") or node.get("classes"):
-        return self.visit_literal_block_of_sphinx(node)
+class formula(nodes.General, nodes.Element):
+    """A formula on lines of its own, in Unicode."""
+
+
+class Formulas(SphinxTransform):
+    """On pages of mathematics an indented block is a formula, not code."""
+
+    default_priority = 880
+
+    def apply(self) -> None:
+        """Put formulas in place of the blocks."""
+        if not self.env.docname.startswith(MATHEMATICS):
+            return
+        for block in list(self.document.findall(nodes.literal_block)):
+            if block.get("language", "none") in ("none", "default", "text"):
+                block.replace_self(formula("", text=block.astext()))
+
+
+def enter(self, node: formula) -> None:
+    """In the font of formulas, as it was laid out."""
     self.body.append(self.starttag(node, "pre", "", CLASS="formula", tabindex="0"))
-    self.body.append(html.escape(node.astext(), quote=False))
+    self.body.append(as_html(node["text"]))
+
+
+def leave(self, node: formula) -> None:
+    """The end of it."""
     self.body.append("</pre>\n")
-    raise nodes.SkipNode
 
 
 def copy_font(app: Sphinx, exception: Exception | None) -> None:
@@ -65,5 +90,7 @@ def setup(app: Sphinx) -> dict[str, bool]:
     """Register."""
     app.add_html_math_renderer("mathml", (inline, None), (block, None))
     app.config.html_math_renderer = "mathml"
+    app.add_node(formula, html=(enter, leave))
+    app.add_transform(Formulas)
     app.connect("build-finished", copy_font)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

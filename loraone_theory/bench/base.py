@@ -51,6 +51,7 @@ class Row:
 
 
 Benchmark = Callable[[Setting], Iterator[Row]]
+# Name -> a benchmark, put there by `benchmark`.
 BENCHMARKS: dict[str, Benchmark] = {}
 
 

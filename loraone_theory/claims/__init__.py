@@ -32,6 +32,7 @@ PAPERS: tuple[Paper, ...] = (
     certified.PAPER,
 )
 
+# Id -> claim, paper after paper.
 CLAIMS = Registry(claim for paper in PAPERS for claim in paper.claims)
 
 __all__ = [

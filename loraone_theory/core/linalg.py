@@ -38,6 +38,7 @@ class SVDOptions(NamedTuple):
     seed: int = 0
 
 
+# A full decomposition, which needs no options.
 EXACT = SVDOptions()
 
 # From this many times as tall as wide, a frame is cheaper from M and its R factor than from Q.

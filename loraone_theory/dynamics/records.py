@@ -201,6 +201,7 @@ _ROWS = (
     _row("test_loss", _test_loss, "test_loss", invariant=False),
 )
 
+# Name -> what `simulate(record=...)` measures under it.
 RECORDS: dict[str, Record] = {row.name: row for row in _ROWS}
 
 # These compare with the gradient's subspaces.

@@ -51,6 +51,7 @@ from loraone_theory.methods.symmetric import symmetric, symmetric_preconditioned
 from loraone_theory.methods.weight import lora_xs, milora, olora, pissa
 from loraone_theory.methods.whitened import whitened_preconditioned
 
+# Name -> the factory that makes the method; its arguments are the hyper-parameters.
 METHODS: dict[str, Callable[..., Method]] = {
     "full": full,
     "full-adamw": full_adamw,

@@ -45,6 +45,7 @@ class Alpha(NamedTuple):
         return alpha / (math.sqrt(rank) if self.stabilised else rank)
 
 
+# s of a method: a number, or one that depends on the rank.
 Scale = float | Alpha
 
 

@@ -17,6 +17,7 @@ from torch import Tensor
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
 
+# Rules whose linearisation at a solution is known in closed form.
 RuleName = Literal["gd", "preconditioned", "lora-pro"]
 
 

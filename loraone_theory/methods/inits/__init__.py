@@ -18,6 +18,7 @@ from loraone_theory.methods.inits.released import released
 from loraone_theory.methods.inits.spectral import spectral
 from loraone_theory.methods.inits.zero import zero
 
+# Name -> the factory of the initialisation: (...) -> Init.
 INITS: dict[str, Callable[..., Init]] = {
     "adalora": adalora,
     "early": early,

@@ -23,6 +23,7 @@ from loraone_theory.methods.rules.scaled_adamw import scaled_adamw
 from loraone_theory.methods.rules.spectral_scaled import spectral_scaled
 from loraone_theory.methods.rules.whitened import whitened
 
+# Name -> the factory of the rule: (learning_rate, damping, ...) -> Rule.
 RULES: dict[str, Callable[..., Rule]] = {
     "adamw": adamw,
     "alternating": alternating,
@@ -41,6 +42,7 @@ RULES: dict[str, Callable[..., Rule]] = {
     "whitened": whitened,
 }
 
+# Name -> a rule that is put around another one.
 AROUND: dict[str, Callable[..., Rule]] = {"adalora": adalora}
 
 __all__ = [

@@ -19,6 +19,7 @@ Drawable = (
     | type[Completion]
 )
 
+# Name of an ensemble -> the operator that `sample_sensing` draws.
 OPERATORS: dict[str, Drawable] = {
     "dense": Dense,
     "symmetric": Symmetric,

@@ -1,0 +1,136 @@
+"""The site: every public name is documented, links have an end, nothing is fetched."""
+
+import doctest
+import importlib
+import importlib.util
+import re
+from pathlib import Path
+
+import pytest
+from site_pages import BUILT, DOCS, ROOT, import_its_code
+
+import loraone_theory as lt
+
+if any(importlib.util.find_spec(name) is None for name in ("sphinx", "myst_nb", "latex2mathml")):
+    pytest.skip("the extra docs is not installed", allow_module_level=True)
+
+from markdown_it import MarkdownIt
+
+import_its_code()
+import check_site  # noqa: E402
+import public  # noqa: E402
+
+PUBLIC = [(page, name) for page in public.pages() for name in public.names(page)]
+
+
+def test_every_public_name_is_on_a_page():
+    full = {name.full for _, name in PUBLIC}
+    assert len(full) == len(PUBLIC)
+    assert {f"loraone_theory.{name}" for name in public.of_package()} <= full
+    listed = {
+        f"loraone_theory.{name}.{inner}"
+        for name in lt.__all__
+        for inner in getattr(getattr(lt, name), "__all__", ())
+    }
+    shown = {id(name.value) for _, name in PUBLIC}
+    modules = {id(importlib.import_module(f"loraone_theory.{m}")) for p in public.pages()
+               for m in p.modules}  # fmt: skip
+    for each in listed:
+        module, _, name = each.rpartition(".")
+        value = getattr(getattr(lt, module.rpartition(".")[2]), name)
+        assert id(value) in shown | modules, f"{each} is on no page of the reference"
+
+
+@pytest.mark.parametrize("page", sorted({page.name for page, _ in PUBLIC}))
+def test_every_public_name_is_documented(page):
+    names = [name for where, name in PUBLIC if where.name == page]
+    lacking = [name.full for name in names if not name.text]
+    lacking += [m.full for name in names for m in name.members() if not m.text]
+    assert lacking == []
+
+
+def test_what_lacks_a_text_is_found(tmp_path, monkeypatch):
+    source = tmp_path / "loraone_theory_lacking.py"
+    source.write_text("# Said.\nSAID = 1\nUNSAID = 2\n\n\ndef unsaid():\n    pass\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    module = importlib.import_module("loraone_theory_lacking")
+    found = [public.Name(module.__name__, n, getattr(module, n)) for n in ("SAID", "UNSAID")]
+    assert [name.text for name in found] == ["Said.", ""]
+    assert public.Name(module.__name__, "unsaid", module.unsaid).text == ""
+
+
+WRITTEN = [*sorted(DOCS.glob("*.md")), *(ROOT / n for n in ("README.md", "CONTRIBUTING.md"))]
+
+
+@pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.name)
+def test_indices_are_not_taken_for_emphasis(page):
+    """∇_A Q and ∇_B: Markdown would set what is between the underscores in italics."""
+    marked = [
+        inner.markup
+        for token in MarkdownIt("commonmark").enable("table").parse(page.read_text("utf-8"))
+        for inner in token.children or ()
+        if inner.type in ("em_open", "strong_open")
+    ]
+    assert "_" not in marked
+
+
+def test_examples_of_the_site_s_own_code():
+    for path in sorted([*(DOCS / "_ext").glob("*.py"), DOCS / "check_site.py"]):
+        module = importlib.import_module(path.stem)
+        assert doctest.testmod(module).failed == 0, path.name
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ('<script src="https://cdn.org/a.js"></script>', "loads https://cdn.org/a.js"),
+        ('<link rel="stylesheet" href="//fonts.org/a.css">', "loads //fonts.org/a.css"),
+        ('<style>@import url("http://a.org/b.css")</style>', "loads http://a.org/b.css"),
+        ('<p style="background: url(https://a.org/b.png)">', "loads https://a.org/b.png"),
+        ('<a href="nowhere.html">', "no file nowhere.html"),
+        ('<a href="#nowhere">', "no anchor #nowhere"),
+        ('<img src="nowhere.png">', "no file nowhere.png"),
+        ('<a href="https://elsewhere.org/a">', None),
+        ('<a href="#here"><b id="here">', None),
+    ],
+)
+def test_faults_of_a_page_are_found(text, fault, tmp_path):
+    (tmp_path / "index.html").write_text(f"<!doctype html><html><body>{text}</body></html>")
+    found = check_site.faults(tmp_path)
+    assert found == ([] if fault is None else [f"index.html: {fault}"])
+
+
+def test_a_style_sheet_that_loads_from_elsewhere_is_found(tmp_path):
+    (tmp_path / "a.css").write_text("@font-face { src: url('https://fonts.org/a.woff2') }")
+    assert check_site.faults(tmp_path) == ["a.css: loads https://fonts.org/a.woff2"]
+
+
+@pytest.mark.slow
+def test_the_site_has_no_faults(site):
+    """Every link has an end, nothing is loaded from elsewhere, no script asks for anything."""
+    assert check_site.faults(site) == []
+    pages = check_site.read(site)
+    assert len(pages) > 30
+    scripts = [p for p in site.rglob("*.js") if re.search(r"fonts\.g|cdn\.", p.read_text("utf-8"))]
+    assert scripts == []
+
+
+@pytest.mark.slow
+def test_every_public_name_has_an_anchor(site):
+    pages = check_site.read(site)
+    for page, name in PUBLIC:
+        assert name.full in pages[Path("reference") / f"{page.name}.html"].ids
+
+
+@pytest.mark.slow
+def test_pages_have_a_language_a_title_one_heading_and_described_pictures(site):
+    for path in sorted(site.rglob("*.html")):
+        text = path.read_text(encoding="utf-8")
+        where = path.relative_to(BUILT)
+        if where.parts[0] in ("_static", "_modules"):
+            continue
+        assert '<html class="no-js" lang="en"' in text, where
+        assert re.search(r"<title>[^<]+</title>", text), where
+        pictures = re.findall(r"<img\b[^>]*>", text)
+        assert all(re.search(r'alt="[^"]+"', picture) for picture in pictures), where
+        assert len(re.findall(r"<h1\b", text)) == 1, where
