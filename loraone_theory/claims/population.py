@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from loraone_theory.claims.base import Evidence
-from loraone_theory.core.factors import Factors
+from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
+from loraone_theory.methods.rules.base import Rule, no_update
 from loraone_theory.problems.linear.problem import LinearProblem
 
 EPS = float(np.finfo(np.float64).eps)
@@ -85,6 +86,21 @@ def near(of: Population, distance: float, seeds: Sequence[int]) -> Factors:
     size = (size + (root[..., None] * Y).square().sum((-2, -1))).sqrt()[:, None, None]
     at = of.balanced
     return Factors(at.A + distance * X / size, at.B + distance * Y / size)
+
+
+def sequential(learning_rate: Scalar, damping: Scalar = 0.0, share: float = 1.0) -> Rule:
+    """A⁺ = A − η∇_A(A, B), then B⁺ = B − share·η∇_B(A⁺, B); there is nothing to damp."""
+
+    def advance(
+        params: Params, gradients: Callable[[Params], Params], state: None
+    ) -> tuple[Params, None]:
+        A, B = params
+        A = A - learning_rate * gradients((A, B))[0]
+        return (A, B - share * learning_rate * gradients((A, B))[1]), state
+
+    return Rule(
+        lambda params: None, no_update("sequential"), equivariant=True, pair=True, advance=advance
+    )
 
 
 def first_below(values: Tensor, level: float | Tensor) -> np.ndarray:

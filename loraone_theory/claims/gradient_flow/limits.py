@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
 import numpy as np
 import torch
 
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
-from loraone_theory.claims.population import exponent, exponents, gaussian, population
-from loraone_theory.core.factors import Factors, Params, Scalar
+from loraone_theory.claims.population import (
+    exponent,
+    exponents,
+    gaussian,
+    population,
+    sequential,
+)
+from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import lora
-from loraone_theory.methods.rules import Rule
 
 D = 10
 SPECTRUM = (1.0, 0.8, 0.6, 0.4, 0.2)
@@ -44,22 +47,6 @@ def _limit(draws: Draws, *, later: int) -> Evidence:
 
 TIME, GRID, SLOPE, SLOWER = 10.0, (0.04, 0.02, 0.01), 0.1, 0.9
 RANK = 2
-
-
-def sequential(learning_rate: Scalar, damping: Scalar = 0.0, share: float = 1.0) -> Rule:
-    """A⁺ = A − η∇_A(A, B), then B⁺ = B − share·η∇_B(A⁺, B)."""
-
-    def never(params: Params, gradients: Params, state: None) -> tuple[Params, None]:
-        raise NotImplementedError("its gradients are taken twice in a step")
-
-    def advance(
-        params: Params, gradients: Callable[[Params], Params], state: None
-    ) -> tuple[Params, None]:
-        A, B = params
-        A = A - learning_rate * gradients((A, B))[0]
-        return (A, B - share * learning_rate * gradients((A, B))[1]), state
-
-    return Rule(lambda params: None, never, equivariant=True, pair=True, advance=advance)
 
 
 def _apart(draws: Draws, *, share: float) -> Evidence:

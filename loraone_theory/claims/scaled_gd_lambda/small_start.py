@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.claims.population import (
@@ -20,6 +21,7 @@ from loraone_theory.methods.symmetric import symmetric_preconditioned
 N, TRUE_RANK, RANK, ETA, DAMPING = 20, 3, 6, 0.3, 0.05
 KAPPAS, STD, NEAR, MOST, STEPS = (10.0, 100.0, 1000.0), 1e-3, 1e-3, 0.2, 300
 LARGE, LATE, ALLOWED = 0.1, 2000, 0.02
+FLAT, SMALL, EARLY = 2.0, 1e-4, 200
 
 
 def _steps(draws: Draws, *, of_largest: bool) -> Evidence:
@@ -44,7 +46,7 @@ def _steps(draws: Draws, *, of_largest: bool) -> Evidence:
 def _end(draws: Draws, *, more: int) -> Evidence:
     """2ηt‖E_t‖_F/(λ√(r − r* + more))."""
     seeds = draws.seeds()
-    of = symmetric_population(N, spectrum(2.0, TRUE_RANK), seeds)
+    of = symmetric_population(N, spectrum(FLAT, TRUE_RANK), seeds)
     X = LARGE * gaussian(N, RANK, seeds, "X0")
     run = simulate(
         of.problem, started(symmetric_preconditioned(), X), rank=RANK, learning_rate=ETA,
@@ -52,6 +54,22 @@ def _end(draws: Draws, *, more: int) -> Evidence:
     )  # fmt: skip
     law = DAMPING * (RANK - TRUE_RANK + more) ** 0.5 / (2 * ETA * LATE)
     return Evidence((run["error"][-1] / law).numpy(), 1.0, tolerance=ALLOWED)
+
+
+def _floor(draws: Draws, *, projected: bool) -> Evidence:
+    """‖E‖_F over ‖ZZᵀ‖_F, Z = U_⊥U_⊥ᵀX₀Q."""
+    seeds = draws.seeds()
+    of = symmetric_population(N, spectrum(FLAT, TRUE_RANK), seeds)
+    X = SMALL * gaussian(N, RANK, seeds, "X0") / N**0.5
+    run = simulate(
+        of.problem, started(symmetric_preconditioned(), X), rank=RANK, learning_rate=ETA,
+        damping=DAMPING, steps=EARLY, every=EARLY, record=("error",),
+    )  # fmt: skip
+    Z = X - of.U @ (of.U.mT @ X)
+    if projected:
+        Z = Z @ torch.linalg.svd(of.U.mT @ X)[2][..., TRUE_RANK:, :].mT
+    ratio = run["error"][-1] / torch.linalg.matrix_norm(Z @ Z.mT)
+    return Evidence(ratio.numpy(), 1.0, tolerance=ALLOWED)
 
 
 SIZES = f"n = {N}, r* = {TRUE_RANK}, r = {RANK}, η = {ETA:g}, λ = {DAMPING:g}σ_r"
@@ -90,5 +108,28 @@ CLAIMS = (
         smoke_trials=2,
         derivation="neighbours 7",
         uses=("prec-gd/rate/surplus",),
+    ),
+    Claim(
+        id="scaled-gd-lambda/floor",
+        title="A start smaller than that stays as it is, off the signal",
+        reference=(
+            "derivations, neighbours 7; that the linear phase ends at a power of α is in the "
+            "abstract of arXiv 2302.01186, its exponent is not"
+        ),
+        statement=(
+            "r > r* and α² ≪ λ/(ηt): ‖E_t‖_F → ‖ZZᵀ‖_F, Z = U_⊥U_⊥ᵀX₀Q, Q the null space of "
+            "UᵀX₀: linear down to an error of order α² only."
+        ),
+        hypotheses=("𝒜 = I, symmetric", "r > r*", "the signal has been found: ηt ≫ ln(1/α)"),
+        how=(
+            f"At t = {EARLY}, X₀ = αN/√n with α = {SMALL:g}, κ = {FLAT:g}; {SIZES}; ± {ALLOWED:g}."
+        ),
+        kind="identity",
+        measure=lambda draws: _floor(draws, projected=True),
+        mutant_statement="Q left out",
+        mutant=lambda draws: _floor(draws, projected=False),
+        trials=20,
+        smoke_trials=4,
+        derivation="neighbours 7",
     ),
 )
