@@ -31,6 +31,8 @@ extensions = [
     "anchors",
     "rootpages",
     "reference",
+    "gallery",
+    "claimlinks",
 ]
 exclude_patterns = ["_build", "_ext"]
 templates_path: list[str] = []

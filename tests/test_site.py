@@ -18,6 +18,7 @@ from markdown_it import MarkdownIt
 
 import_its_code()
 import check_site  # noqa: E402
+import gallery  # noqa: E402
 import public  # noqa: E402
 
 PUBLIC = [(page, name) for page in public.pages() for name in public.names(page)]
@@ -78,6 +79,20 @@ def test_examples_of_the_site_s_own_code():
     for path in sorted([*(DOCS / "_ext").glob("*.py"), DOCS / "check_site.py"]):
         module = importlib.import_module(path.stem)
         assert doctest.testmod(module).failed == 0, path.name
+
+
+def test_each_experiment_tells_all_that_its_page_shows():
+    found = gallery.scripts(ROOT)
+    assert len(found) > 15
+    for script in found:
+        assert script.title, script.name
+        assert len(script.expected) > 40, f"{script.name} does not say what is expected"
+        assert script.pictures()[0].stem == script.name
+        assert {"config", "seeds", "wall_time_s", "commit", "versions"} <= set(script.about)
+        knobs = {name for name, _, text in script.knobs() if text}
+        assert knobs >= set(script.about["config"]), script.name
+    shown = [path for script in found for path in script.pictures()]
+    assert sorted(shown) == sorted((ROOT / "figures").glob("*.png"))
 
 
 @pytest.mark.parametrize(

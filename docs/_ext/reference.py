@@ -73,7 +73,8 @@ def directive(name: Name) -> str:
     if name.kind == "data":
         return "\n".join(
             [
-                f".. py:data:: {name.full}",
+                f".. py:data:: {name.name}",
+                f"   :module: {name.module}",
                 "",
                 f"   {escaped(name.text)}",
                 "",
