@@ -48,5 +48,9 @@ from loraone_theory.problems.sensing import rip as rip
 from loraone_theory.problems.sensing.lazy import sample_dense_lazy as sample_dense_lazy
 from loraone_theory.problems.sensing.problem import SensingProblem as SensingProblem
 from loraone_theory.problems.sensing.sampling import sample_sensing as sample_sensing
+from loraone_theory.sweeps.measures import Measure as Measure
+from loraone_theory.sweeps.sweep import Sweep as Sweep
+from loraone_theory.sweeps.sweep import open_sweep as open_sweep
+from loraone_theory.sweeps.sweep import sweep as sweep
 
 __version__: str

@@ -18,7 +18,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # A module may import those of its own and of lower levels. The first match of a name counts.
 LEVELS = [
     (r"core(\..*)?", 0),
-    (r"storage|agreement|plotting|shipped|environment", 1),
+    (r"storage|agreement|plotting|shipped|environment|engines", 1),
     (r"problems(\..*)?", 2),
     (r"methods\.parametrisations", 3),
     (r"methods\.(inits|rules)(\..*)?", 4),
@@ -29,6 +29,7 @@ LEVELS = [
     (r"dynamics(\..*)?", 7),
     (r"testing\.claims", 10),
     (r"(testing|experiment|selftest)(\..*)?", 8),
+    (r"sweeps(\..*)?", 9),
     (r"(claims|theorems)(\..*)?", 9),
     (r"(bench|integrations|nets)(\..*)?", 10),
     (r"cli(\..*)?", 11),

@@ -35,6 +35,10 @@ CALLS: dict[str, tuple[list[str], set[str]]] = {
         ["lora-one", *SMALL, "--steps", "5", "--save", "s.npz", "--plot", "s.pdf"],
         {"s.npz", "s.pdf"},
     ),
+    "sweep": (
+        ["small.toml", "--folder", "kept", "--csv", "s.csv"],
+        {"small.toml", "s.csv", "kept/sweep.json", "kept/locks", f"kept/cells/{SWEPT}"},
+    ),
     "verify-seeds": (
         ["lora-one/linear/one-step", "--seeds", "2", "--json", "s.json", "--page", "s.md"],
         {"s.json", "s.md"},

@@ -16,6 +16,7 @@ from loraone_theory.cli.doctor import Doctor
 from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
+from loraone_theory.cli.sweep import SweepCommand
 from loraone_theory.cli.verify import Report, Verify
 from loraone_theory.cli.verify_seeds import VerifySeeds
 
@@ -36,6 +37,7 @@ COMMANDS: dict[str, type[Command]] = {
     "report": Report,
     "reproduce": Reproduce,
     "simulate": Simulate,
+    "sweep": SweepCommand,
     "verify": Verify,
     "verify-seeds": VerifySeeds,
 }

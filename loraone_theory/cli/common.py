@@ -41,8 +41,8 @@ def check_folder(path: Path) -> None:
 
 
 @contextmanager
-def progress_bar(screen: Console, total: int) -> Iterator:
-    """Claims done out of `total`, on a terminal; gives a function of what has been done."""
+def progress_bar(screen: Console, total: int, what: str = "claims") -> Iterator:
+    """What is done out of `total`, on a terminal; gives a function of what has been done."""
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -53,8 +53,12 @@ def progress_bar(screen: Console, total: int) -> Iterator:
         disable=not screen.is_terminal,
     )
     with bar:
-        task = bar.add_task("claims", total=total)
-        yield lambda name: bar.update(task, advance=1, description=f"done: {name}")
+        task = bar.add_task(what, total=total)
+
+        def done(name: str, count: int = 1, of: int = total) -> None:
+            bar.update(task, advance=count, total=of, description=f"done: {name}")
+
+        yield done
 
 
 def print_tables(screen: Console, tables: Mapping[str, Mapping[str, str]]) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 
 import torch
+from threadpoolctl import ThreadpoolController
 
 # Below this many entries in a step's largest tensor, handing work to a second thread costs more
 # than the work (torch itself splits elementwise work only above 32768 entries).
@@ -51,5 +53,25 @@ def side_by_side(
         alone(first)
         for other in others:
             other.result()
+    finally:
+        torch.set_num_threads(before)
+
+
+@functools.cache
+def _pools() -> ThreadpoolController:
+    return ThreadpoolController()
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Run the block on one thread, of torch and of the linear algebra beneath NumPy and SciPy.
+
+    So that what it computes does not depend on how many cores the machine has.
+    """
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with _pools().limit(limits=1):
+            yield
     finally:
         torch.set_num_threads(before)

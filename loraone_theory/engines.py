@@ -1,0 +1,173 @@
+"""Who does the jobs: this process, processes on this machine, or a cluster, by Dask's distributed.
+
+Answers do not depend on it. Jobs are handed out a few at a time, so that a million of them take no
+more memory than a few.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import importlib
+import itertools
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import CancelledError
+from typing import Any, NamedTuple, TypeVar
+
+from loraone_theory.core import validate
+from loraone_theory.core.extras import extra
+
+Job = TypeVar("Job")
+Work = Callable[..., Any]
+# Jobs that are handed out for each worker, so that none waits for the next one.
+AHEAD = 3
+CONNECT_SECONDS = 10
+
+
+class Lost(RuntimeError):
+    """The cluster, or a worker again and again, was gone before a job was done."""
+
+
+class Place(NamedTuple):
+    """Where jobs are done.
+
+    Args:
+        workers: processes; 1 is this one.
+        scheduler: the address of a running cluster, in place of `workers`.
+    """
+
+    workers: int = 1
+    scheduler: str | None = None
+
+
+def place(workers: Any = 1, scheduler: Any = None) -> Place:
+    """A place from the arguments of a user.
+
+    Raises:
+        TypeError, ValueError: no number of workers; both of them; no address.
+        MissingExtra: more than this process is asked for, and distributed is not installed.
+    """
+    validate.integer("workers", workers, least=1)
+    if scheduler is None:
+        if workers > 1:
+            distributed()
+        return Place(workers)
+    validate.instance("scheduler", scheduler, str, "give its address, such as tcp://10.0.0.1:8786")
+    if workers != 1:
+        raise ValueError("workers are processes of this machine, and a scheduler has its own; "
+                         "leave one out")  # fmt: skip
+    if "://" not in scheduler:
+        raise ValueError(
+            f"scheduler must be an address such as tcp://10.0.0.1:8786; got {scheduler!r}"
+        )
+    distributed()
+    return Place(1, scheduler)
+
+
+def distributed() -> Any:
+    """The library.
+
+    Raises:
+        MissingExtra: it is not installed.
+    """
+    with extra("sweep", "leave workers and scheduler out: one process does the same"):
+        return importlib.import_module("distributed")
+
+
+@contextlib.contextmanager
+def opened(where: Place) -> Iterator[Any]:
+    """The place made ready: None for this process, else a client of the cluster.
+
+    What was started here is ended with the block.
+
+    Raises:
+        Lost: nothing answers at the scheduler's address.
+    """
+    if where == Place():
+        yield None
+        return
+    library = distributed()
+    with contextlib.ExitStack() as stack:
+        address: Any = where.scheduler
+        if address is None:
+            address = stack.enter_context(
+                library.LocalCluster(
+                    n_workers=where.workers,
+                    threads_per_worker=1,
+                    processes=True,
+                    host="127.0.0.1",
+                    dashboard_address=None,
+                    memory_limit=0,
+                    silence_logs=logging.CRITICAL,
+                )
+            )
+        try:
+            client = library.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
+        except (OSError, ValueError) as error:
+            raise Lost(
+                f"no scheduler answers at {where.scheduler} ({' '.join(str(error).split())}); "
+                "start one with `dask scheduler`, or check the address"
+            ) from None
+        yield stack.enter_context(client)
+
+
+def spread(work: Work, jobs: Iterable[Job], client: Any = None) -> Iterator[tuple[Job, Any]]:
+    """(job, work(job)) for each job, as they are done; in order where `client` is None.
+
+    In place of an answer stands a `Lost` where the job's worker was ended again and again.
+
+    Args:
+        work: a function; what it raises ends the iteration.
+        jobs: taken a few at a time.
+        client: of `opened`.
+
+    Raises:
+        Lost: the scheduler is gone.
+    """
+    if client is None:
+        for job in jobs:
+            yield job, work(job)
+        return
+    yield from _by_client(work, iter(jobs), client)
+
+
+def _by_client(work: Work, jobs: Iterator[Job], client: Any) -> Iterator[tuple[Job, Any]]:
+    library = distributed()
+    width = AHEAD * max(1, sum(client.nthreads().values()))
+    ours: dict[Any, Job] = {}
+
+    def hand_out(count: int) -> list[Any]:
+        made = []
+        for job in itertools.islice(jobs, count):
+            future = client.submit(work, job, pure=False)
+            ours[future] = job
+            made.append(future)
+        return made
+
+    done = library.as_completed(hand_out(width), loop=client.loop)
+    try:
+        for future in done:
+            job = ours.pop(future)
+            answer = _answer(library, future, job)
+            future.release()
+            for more in hand_out(1):
+                done.add(more)
+            yield job, answer
+    finally:
+        if ours:
+            with contextlib.suppress(Exception):  # the scheduler may be gone
+                client.cancel(list(ours), force=True)
+
+
+def _answer(library: Any, future: Any, job: object) -> Any:
+    try:
+        return future.result()
+    except library.KilledWorker as error:
+        return Lost(
+            f"the worker that had {job} was ended again and again ({' '.join(str(error).split())})"
+        )
+    except (CancelledError, TimeoutError) as error:
+        raise Lost(
+            f"the cluster was lost ({type(error).__name__}); what was finished is kept: run again "
+            "to go on"
+        ) from None

@@ -1,0 +1,98 @@
+"""The names that a sweep may set: of a sampler, of a run, of a method."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
+
+from loraone_theory.core import validate
+from loraone_theory.dynamics.settings import REDUCE
+from loraone_theory.problems.recipes import SAMPLERS
+from loraone_theory.problems.sensing.operators import OPERATORS
+
+# Arguments of `simulate` that a sweep sets, or lets vary.
+RUN = (
+    "method",
+    "rank",
+    "learning_rate",
+    "steps",
+    "init_std",
+    "damping",
+    "every",
+    "until",
+    "batch_size",
+    "sampling",
+    "reduce",
+)
+NEEDED = ("sampler", "method", "rank", "learning_rate", "steps")
+# A number of samples or measurements in proportion to the size of the problem.
+RATIO = "sample_ratio"
+COUNTS = ("samples", "measurements")
+# What simulate runs as one batch, in the order of its axes; seeds are the last.
+BATCHED = ("init_std", "learning_rate", "damping", "seed")
+# Names of the variables that every result has.
+KEPT = ("outcome", "stopped_at", "used_learning_rate", "reason")
+
+
+def _count(name: str, given: Any) -> Any:
+    return validate.integer(name, given, least=1)
+
+
+def _positive(name: str, given: Any) -> Any:
+    return validate.number(name, given, positive=True)
+
+
+def _one_of(options: Iterable[str]) -> Callable[[str, Any], Any]:
+    return lambda name, given: validate.choice(name, given, options)
+
+
+# What a single value has to be; what is not here is left to who takes it.
+CHECKS: dict[str, Callable[[str, Any], Any]] = {
+    **dict.fromkeys(("d", "k", "true_rank", *COUNTS, "rank", "steps", "every"), _count),
+    **dict.fromkeys((RATIO, "relative_shift", "init_std", "freedom"), _positive),
+    **dict.fromkeys(("noise_std", "damping"), validate.number),
+    "condition_number": lambda name, given: validate.at_least(name, given, 1.0),
+    "batch_size": lambda name, given: given if given is None else _count(name, given),
+    "seed": lambda name, given: validate.integer(name, given, least=0),
+    "ensemble": _one_of(OPERATORS),
+    "reduce": _one_of(REDUCE),
+    "dtype": lambda name, given: str(validate.dtype(given)).removeprefix("torch."),
+    "device": lambda name, given: str(validate.device(given)),
+}
+
+
+class Taken(NamedTuple):
+    """The arguments of a sampler.
+
+    Args:
+        names: those that it takes.
+        needed: those without a default.
+    """
+
+    names: tuple[str, ...]
+    needed: tuple[str, ...]
+
+
+def taken(sampler: Callable[..., Any]) -> Taken:
+    """What a sampler takes besides `seeds`.
+
+    Raises:
+        TypeError: it takes no seeds.
+
+    >>> taken(SAMPLERS["sample_linear"]).needed
+    ('d', 'k', 'true_rank', 'samples')
+    """
+    parameters = inspect.signature(sampler).parameters
+    if "seeds" not in parameters:
+        raise TypeError(
+            "a sampler must take seeds=..., a list of them, and return a problem with an instance "
+            f"for each; {getattr(sampler, '__name__', sampler)!s} takes {', '.join(parameters)}"
+        )
+    named = {n: p for n, p in parameters.items() if p.kind is not p.VAR_KEYWORD and n != "seeds"}
+    return Taken(tuple(named), tuple(n for n, p in named.items() if p.default is p.empty))
+
+
+def own_hyper(factory: Callable[..., Any]) -> tuple[str, ...]:
+    """The hyper-parameters of a method's factory."""
+    return tuple(inspect.signature(factory).parameters)

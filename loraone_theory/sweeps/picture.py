@@ -1,0 +1,103 @@
+"""A heatmap of a sweep, with the contour of a predicted boundary."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import numpy as np
+
+from loraone_theory import plotting
+from loraone_theory.core import validate
+from loraone_theory.sweeps.result import Result
+
+Boundary = Callable[[np.ndarray, np.ndarray], Any]
+
+
+def heatmap(
+    result: Result,
+    name: str,
+    *,
+    x: str,
+    y: str,
+    at: Mapping[str, Any] | None = None,
+    boundary: Boundary | None = None,
+) -> plotting.Figure:
+    """A variable over two axes, the mean over all others but those held `at` a value.
+
+    Args:
+        result: of the sweep.
+        name: a variable of numbers.
+        x: an axis of numbers.
+        y: another one.
+        at: axis -> the value to show.
+        boundary: (x values, y values), arrays of one shape -> numbers; where they change their
+            sign a line is drawn.
+
+    Raises:
+        ValueError: an unknown name, axis or value, or an axis that is not of numbers.
+    """
+    variable = result.variables[validate.choice("variable", name, result.variables)]
+    if variable.axes:
+        raise ValueError(f"a heatmap shows numbers, and {name!r} is a vector; reduce it")
+    for axis in (x, y, *(at or {})):
+        validate.choice("axis", axis, result.sizes)
+    if x == y:
+        raise ValueError(f"x and y must be two axes; got {x!r} twice")
+    places = []
+    for axis, size in result.sizes.items():
+        given = None if at is None or axis not in at else at[axis]
+        places.append(np.arange(size) if given is None else _place(result, axis, given))
+    values = result.read(variable, tuple(places)).astype(float)
+    names = list(result.sizes)
+    others = tuple(i for i, axis in enumerate(names) if axis not in (x, y))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # of cells without a finished run
+        mean = np.nanmean(values, axis=others) if others else values
+    if names.index(x) < names.index(y):
+        mean = mean.T
+    return _draw(mean, _numbers(result, x), _numbers(result, y), (x, y, name), boundary)
+
+
+def _place(result: Result, axis: str, given: Any) -> np.ndarray:
+    labels = result.coordinates[axis][1]
+    if given not in labels:
+        raise ValueError(f"{axis} must be one of {labels}; got {given!r}")
+    return np.array([labels.index(given)])
+
+
+def _numbers(result: Result, axis: str) -> np.ndarray:
+    labels = result.coordinates[axis][1]
+    if not all(isinstance(label, (int, float)) for label in labels):
+        raise ValueError(f"a heatmap has axes of numbers, and {axis!r} holds {labels[0]!r}")
+    return np.array(labels, dtype=float)
+
+
+def _draw(
+    values: np.ndarray,
+    x: np.ndarray,
+    y: np.ndarray,
+    names: tuple[str, str, str],
+    boundary: Boundary | None,
+) -> plotting.Figure:
+    with plotting.style():
+        figure, axes = plotting.figure(height=3.6)
+        ax = axes[0, 0]
+        ax.grid(visible=False)
+        shown = ax.pcolormesh(_edges(x), _edges(y), values, cmap="viridis", rasterized=True)
+        if boundary is not None:
+            X, Y = np.meshgrid(np.linspace(x.min(), x.max(), 200), np.linspace(y.min(), y.max(), 200))
+            line = np.broadcast_to(np.asarray(boundary(X, Y), dtype=float), X.shape)
+            ax.contour(X, Y, line, levels=[0.0], colors="white", linewidths=1.3)
+        ax.set(xlabel=names[0], ylabel=names[1])
+        figure.colorbar(shown, label=names[2])
+    return figure
+
+
+def _edges(centres: np.ndarray) -> np.ndarray:
+    """The borders of cells around sorted centres."""
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    inner = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
