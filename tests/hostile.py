@@ -141,6 +141,8 @@ WORDS = {
     "Sequence[Rate]": "rates",
     "Sequence": "counts",
     "Callable": "function",
+    "Report": "function",
+    "picture.Boundary": "function",
     "Loss": "function",
     "Init": "function",
     "RuleFactory": "function",

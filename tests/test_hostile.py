@@ -6,6 +6,7 @@ needs a good value for each of its arguments here, or a reason why it takes none
 
 import importlib.util
 import inspect
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -65,7 +66,17 @@ WITHIN = {
     "experiment.markdown", "experiment.compare", "Method.init", "Method.rule",
 }  # fmt: skip
 
+SWEEP: dict[str, Any] = {
+    "fixed": {
+        "sampler": "sample_linear", "d": 8, "k": 6, "true_rank": 2, "samples": 60, "steps": 2,
+        "method": "lora-one", "learning_rate": 0.1,
+    },
+    "axes": {"rank": [1, 2], "noise_std": [0.1, 0.2]},
+}  # fmt: skip
+
+
 OBJECTS: dict[str, Any] = {
+    "Sweep": Fresh(lambda: lt.Sweep("swept", **SWEEP)),
     "Trajectory": Fresh(lambda: lt.simulate(PROBLEM, "lora", rank=2, learning_rate=0.1, steps=2)),
     "Method": lt.methods.lora(),
     "Comparison": compare(PROBLEM, rank=2, steps=2, names=["lora-one"]),
@@ -128,6 +139,11 @@ GOOD: dict[str, Any] = {
     "stats.mean_sequence.values": np.arange(5.0), "confidence": 0.9,
     "lt.SensingProblem.from_data.labels": SENSING.labels,
     "lt.sample_linear_lazy.k": 30,
+    "lt.sweep.folder": "new", "lt.Sweep.folder": "new", "lt.open_sweep.folder": "swept",
+    **{f"lt.{name}.{key}": value for name in ("sweep", "Sweep") for key, value in SWEEP.items()},
+    "lt.Measure.record": "loss", "Sweep.array.name": "loss", "Sweep.heatmap.name": "loss",
+    "Sweep.heatmap.x": "rank", "Sweep.heatmap.y": "noise_std", "Sweep.to_csv.path": "s.csv",
+    "filters": ["rank=2"],
     "lt.predict.measured_contraction.problem": SENSING,
 }  # fmt: skip
 SCRIPT = '''"""A script."""
@@ -205,6 +221,9 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "bench.run.names": ("texts empty",),
     # Nothing is recorded; every claim is judged.
     "lt.simulate.record": ("texts empty",),
+    # Any name is one of a sweep.
+    "lt.sweep.name": ("str unknown",),
+    "lt.Sweep.name": ("str unknown",),
     "lt.verify_all.names": ("texts empty",),
 }
 
@@ -281,9 +300,17 @@ def test_every_annotation_has_hostile_values() -> None:
     assert UNKNOWN == {}
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("sweep") / "swept"
+    lt.Sweep(folder, **SWEEP).run()
+    return folder
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, swept: Path) -> Path:
     monkeypatch.chdir(tmp_path)
+    shutil.copytree(swept, tmp_path / "swept")
     storage.save_pair("in.npz", {"a": X}, {"a": 1})
     storage.save_json("out.json", 1)
     storage.save_pair("out.npz", {"a": X}, {"a": 1})

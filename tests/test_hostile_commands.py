@@ -28,6 +28,7 @@ BASE: dict[str, list[str]] = {
     "list": ["list"],
     "report": ["report", "--json", "verdicts.json", "--out", "made.md"],
     "reproduce": ["reproduce", "fig_good", "--experiments", "experiments", "--out", "made"],
+    "sweep": ["sweep", "sweep.toml", "--folder", "cells"],
     "verify": ["verify", "lora-one/linear/one-step", "--smoke"],
     "verify-seeds": ["verify-seeds", "lora-one/linear/one-step", "--seeds", "1"],
 }
@@ -46,6 +47,11 @@ WITH: dict[str, list[str]] = {
     "simulate method": ["simulate"],
     "compare methods": ["compare", *SMALL],
     "bench names": ["bench"],
+    "sweep file": ["sweep"],
+    "sweep folder": ["sweep", "sweep.toml"],
+    "sweep scheduler": ["sweep", "sweep.toml", "--dry-run"],
+    "sweep workers": ["sweep", "sweep.toml", "--dry-run"],
+    "sweep delete": ["sweep", "sweep.toml", "--folder", "swept"],
     "verify claims": ["verify", "--smoke"],
     "verify paper": ["verify", "--smoke"],
     "verify-seeds claims": ["verify-seeds", "--seeds", "1"],
@@ -89,6 +95,14 @@ RIGHT: dict[str, set[str]] = {
     "simulate save": {"damaged.npz"},
     "compare save": {"damaged.npz"},
     "verify draws": {w for w in PATHS if not w.startswith(("note", "damaged", "empty", "list"))},
+    "sweep csv": {"damaged.csv", "empty.csv"},
+    # Nothing is deleted, and the sweep is run.
+    "sweep delete": {"(none)"},
+    "sweep folder": {
+        w
+        for w in PATHS
+        if not w.startswith(("note", "damaged", "empty", "list", ".")) and w not in ("", ".")
+    },
     # Any folder that is there or can be made.
     "reproduce out": {w for w in PATHS if not w.startswith(("note", "damaged", "empty", "list"))},
 }
@@ -106,7 +120,9 @@ GOOD_WORDS: dict[str, str] = {
     "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "T3.3",
     "list claims": "", "paper": "quick", "verify-seeds seeds": "2", "full": "",
     "verify-seeds json": "new.json", "long": "", "source": "own.py",
-    "workers": "2", "draws": "made",
+    "workers": "2", "draws": "made", "file": "sweep.toml", "folder": "made", "csv": "a.csv",
+    "scheduler": "tcp://127.0.0.1:8786", "shard": "2/3", "dry_run": "", "status": "",
+    "delete": "rank=1 seed=0",
     "confidence": "0.9", "seed": "3",
 }  # fmt: skip
 
@@ -161,6 +177,20 @@ def plot(data, config):
 '''
 
 
+SWEEP = """
+[fixed]
+sampler = "sample_linear"
+d = 6
+k = 5
+true_rank = 1
+samples = 30
+method = "lora-one"
+learning_rate = 0.1
+steps = 3
+[axes]
+rank = [1, 2]
+seed = [0, 1]
+"""
 OWN_CLAIM = """
 import dataclasses
 
@@ -191,6 +221,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> 
     (tmp_path / "experiments").mkdir()
     (tmp_path / "experiments" / "fig_good.py").write_text(GOOD)
     (tmp_path / "note.txt").write_text("a note")
+    (tmp_path / "sweep.toml").write_text(SWEEP)
+    main(["sweep", "sweep.toml", "--folder", "swept"])
     (tmp_path / "own.py").write_text(OWN_CLAIM)
     for suffix in ("npz", "json", "npy", "csv"):
         (tmp_path / f"damaged.{suffix}").write_bytes(b"PK\x03\x04\xff\x00{")

@@ -185,7 +185,7 @@ def test_a_damaged_cell_is_found_and_made_again(tmp_path: Path) -> None:
     sweep = small(tmp_path / "s")
     sweep.run()
     before, store = bits(sweep), Store(sweep.folder)
-    keys = list(store.keys())
+    keys = list(store)
     whole = store.path(keys[0]).read_bytes()
     for damage in (whole[:-1], whole[:200] + bytes([whole[200] ^ 1]) + whole[201:], b""):
         store.path(keys[0]).write_bytes(damage)
@@ -198,8 +198,8 @@ def test_a_damaged_cell_is_found_and_made_again(tmp_path: Path) -> None:
 
 
 def test_a_cell_that_fails_is_a_row(tmp_path: Path) -> None:
-    sweep = small(tmp_path / "s", axes={"rank": [2, 9], "learning_rate": [0.1, 90.0],
-                                        "seed": [0, 1]}, fixed=without(FIXED, "learning_rate"))  # fmt: skip
+    axes = {"rank": [2, 9], "learning_rate": [0.1, 90.0], "seed": [0, 1]}
+    sweep = small(tmp_path / "s", axes=axes, fixed=without(FIXED, "learning_rate"))
     assert sweep.run().failed == 2
     assert np.isnan(sweep.array("risk")[1]).all()
     assert (sweep.array("outcome")[1] == -1).all()
@@ -232,7 +232,7 @@ def test_a_fault_of_the_machine_is_no_result(tmp_path: Path) -> None:
     fixed = {"sampler": sampler, "d": 7, "method": "lora", "learning_rate": 0.1, "steps": 3}
     sweep = lt.Sweep(tmp_path / "s", fixed=fixed, axes={"rank": [1, 2]})
     assert sweep.run() == (0, 0, 0, ("MemoryError: no more",) * 2)
-    assert list(Store(sweep.folder).keys()) == []
+    assert list(Store(sweep.folder)) == []
     faulty["now"] = False
     assert sweep.run() == (2, 0, 0, ())
 
@@ -351,7 +351,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "negative": ({"axes": {"rank": [1, -2]}}, "rank must be >= 1"),
     "method": ({"axes": {"rank": [1], "method": ["lora-oen"]},
                 "fixed": without(FIXED, "method")}, "did you mean 'lora-one'"),
-    "hyper": ({"fixed": {**FIXED, "method": {"name": "lora+", "raito": 2}}}, "did you mean 'ratio'"),
+    "hyper": ({"fixed": {**FIXED, "method": {"name": "lora+", "raito": 2}}}, "mean 'ratio'"),
     "sampler": ({"fixed": {**FIXED, "sampler": "sample_liner"}}, "did you mean 'sample_linear'"),
     "ensemble": ({"fixed": {**without(FIXED, "sampler", "samples"), "sampler": "sample_sensing",
                             "measurements": 9, "ensemble": "desne"}}, "did you mean 'dense'"),
@@ -489,6 +489,10 @@ def test_files(tmp_path: Path) -> None:
 HELPER = 2.0
 
 
+def always(rate: float) -> Any:
+    return lambda t: rate
+
+
 def halved(t: int) -> float:
     return 0.2 / HELPER
 
@@ -518,7 +522,7 @@ def test_functions_of_ones_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setitem(globals(), "HELPER", 4.0)
     assert written("rate", halved) != before
     assert written("rate", functools.partial(halved, 1)) != before
-    one, again, two = ((lambda a: lambda t: a)(a) for a in (1, 1, 2))
+    one, again, two = map(always, (1, 1, 2))
     assert written("x", one) == written("x", again) != written("x", two)
     for hidden in (threading.Lock(), object(), iter([1])):
         with pytest.raises(TypeError, match="so that a cell can be told from others"):

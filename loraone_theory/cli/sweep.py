@@ -8,10 +8,12 @@ from pathlib import Path
 import tyro
 from rich.console import Console
 
+from loraone_theory import engines
 from loraone_theory.cli.common import check_folder, check_target, console, progress_bar
 from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import memory
 from loraone_theory.sweeps import Sweep, cost
+from loraone_theory.sweeps.run import shard_of
 
 SHOWN = 5  # reasons that are printed
 
@@ -50,6 +52,8 @@ class SweepCommand:
         if self.dry_run + self.status + bool(self.delete) > 1:
             raise ValueError("--dry-run, --status and --delete exclude each other; give one")
         check_target(self.csv, ".csv")
+        engines.place(self.workers, self.scheduler)
+        shard_of(self.shard)
         sweep = Sweep.of_file(self.file, self.folder)
         screen = console()
         if self.dry_run:

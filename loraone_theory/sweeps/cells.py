@@ -18,7 +18,6 @@ import numpy as np
 
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.sweeps import keywords, size
-from loraone_theory.sweeps.measures import Kept
 from loraone_theory.sweeps.own import written
 from loraone_theory.sweeps.specification import POINT, Specification
 from loraone_theory.sweeps.version import numerics_version
@@ -48,7 +47,7 @@ class Cell:
     settings: Mapping[str, Any]
     seeds: tuple[int, ...]
     batched: tuple[str, ...]
-    measures: Mapping[str, Kept]
+    measures: Mapping[str, Any]
     seeks: bool
     version: str
 

@@ -79,8 +79,8 @@ def _numbers(cell: Cell) -> dict[str, np.ndarray]:
     made = simulate(problem, method, record=tuple(rows.values()), seeds=cell.seeds, **run)
     if made.axes != (*cell.batched, "seed"):
         raise ValueError(
-            f"a sampler must return a problem with one instance for each of its seeds; the runs have "
-            f"the axes {', '.join(made.axes)}"
+            f"a sampler must return a problem with one instance for each of its seeds; the runs "
+            f"have the axes {', '.join(made.axes)}"
         )
     arrays = {name: each.of(made, problem) for name, each in cell.measures.items()}
     arrays |= _endings(made)

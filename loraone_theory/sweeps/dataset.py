@@ -71,7 +71,7 @@ def _column(values: list[Any]) -> np.ndarray:
 def _lazy(indexing: Any, backends: Any) -> Any:
     """What makes xarray's lazy array of a variable."""
 
-    class Lazy(backends.BackendArray):  # type: ignore[misc]
+    class Lazy(backends.BackendArray):
         """An array that reads the cells it is asked for."""
 
         def __init__(self, result: Result, variable: Variable) -> None:
@@ -103,7 +103,8 @@ def _lazy(indexing: Any, backends: Any) -> Any:
 def rows(result: Result) -> Iterator[dict[str, Any]]:
     """One row for each run, in order: coordinates, numbers, outcome and reason.
 
-    Vectors have a column for each entry; curves are left out. Read cell by cell, so that a long table takes no memory.
+    Vectors have a column for each entry; curves are left out. Read cell by cell, so that a long
+    table takes no memory.
     """
     coords = {name: values for name, (_, values) in result.coordinates.items()}
     names = list(result.sizes)

@@ -29,7 +29,9 @@ def delete(folder: Any, filters: Sequence[str]) -> int:
     result = Result(folder)
     wanted = validate.sequence("filters", filters, 'texts, such as "rank=2"')
     if not wanted:
-        raise ValueError(f"a filter must say what to delete: {', '.join(WORDS)}, or rank=2; got none")
+        raise ValueError(
+            f"a filter must say what to delete: {', '.join(WORDS)}, or rank=2; got none"
+        )
     if "stale" in wanted:
         if len(wanted) > 1:
             raise ValueError("stale cells are no longer part of the sweep; give stale alone")
@@ -49,7 +51,7 @@ def delete(folder: Any, filters: Sequence[str]) -> int:
 
 def _delete_stale(store: Store, cells: Cells) -> int:
     known = {cell.key for cell in cells}
-    gone = [key for key in store.keys() if key not in known]
+    gone = [key for key in store if key not in known]
     for key in gone:
         store.delete(key)
     return len(gone)
@@ -99,6 +101,3 @@ def _number(text: str) -> float | str:
 def _inside(place: Mapping[str, int | slice], dimension: str, i: int) -> bool:
     here = place[dimension]
     return here == i if isinstance(here, int) else here.start <= i < here.stop
-
-
-

@@ -24,9 +24,10 @@ def loss_floor(problem: Problem, plan: Any) -> np.ndarray:
         settings = plan.settings
         found = predict.floor(problem, plan.chosen, rank=settings.rank, seeds=settings.seeds)
         return found.cpu().numpy()
-    fits = isinstance(problem, SensingProblem) and fits_exactly(problem)
-    if fits and plan.chosen.is_pair and plan.settings.rank >= (problem.true_rank or 0):
-        return np.zeros(tuple(problem.batch_shape))
+    if isinstance(problem, SensingProblem) and fits_exactly(problem) and plan.chosen.is_pair:
+        if plan.settings.rank >= (problem.true_rank or 0):
+            return np.zeros(tuple(problem.batch_shape))
+        raise ValueError("no floor is known of ranks below the true one; give the measure a level")
     raise ValueError(
         f"no floor of the loss is known for this {type(problem).__name__}; give the measure a level"
     )

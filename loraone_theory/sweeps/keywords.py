@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 
 from loraone_theory.core import validate
 from loraone_theory.dynamics.settings import REDUCE
-from loraone_theory.problems.recipes import SAMPLERS
 from loraone_theory.problems.sensing.operators import OPERATORS
 
 # Arguments of `simulate` that a sweep sets, or lets vary.
@@ -80,7 +79,8 @@ def taken(sampler: Callable[..., Any]) -> Taken:
     Raises:
         TypeError: it takes no seeds.
 
-    >>> taken(SAMPLERS["sample_linear"]).needed
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> taken(sample_linear).needed
     ('d', 'k', 'true_rank', 'samples')
     """
     parameters = inspect.signature(sampler).parameters

@@ -47,7 +47,7 @@ def described(spec: Specification) -> dict[str, Any]:
 
 
 def specification_of(manifest: Mapping[str, Any]) -> Specification:
-    """The sweep of a manifest, whose values stand as JSON has them: its cells have the same keys."""
+    """The sweep of a manifest, its values as JSON has them: its cells have the same keys."""
     return Specification(
         name=manifest["name"],
         fixed=manifest["fixed"],

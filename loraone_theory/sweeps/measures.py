@@ -150,7 +150,7 @@ class Measure:
         return REDUCTIONS[self.reduce](values, run.steps, bound)
 
     def _bound(self, run: Trajectory, problem: Problem, values: np.ndarray) -> Any:
-        level = 0.0 if self.level is None else self.level
+        level: Any = 0.0 if self.level is None else self.level
         if self.against == "start":
             level = level * values[0]
         elif self.against == "zero":

@@ -53,8 +53,8 @@ def written(name: str, value: Any) -> Any:
             return value.name
         return {"name": value.name, **_own(name, value.measure)}
     if callable(value):
-        if SAMPLERS.get(getattr(value, "__name__", "")) is value:
-            return value.__name__
+        if value in SAMPLERS.values():
+            return next(known for known, sampler in SAMPLERS.items() if sampler is value)
         if type(value) in rates.OURS:
             return rates.described(value)
         return _own(name, value)
@@ -115,7 +115,7 @@ def _reached(name: str, value: Any, seen: set[int]) -> Iterator[str]:
     elif isinstance(value, (type, types.ModuleType, types.BuiltinFunctionType)):
         yield getattr(value, "__qualname__", value.__name__)
     elif hasattr(value, "__dict__") and not ADDRESS.search(_text(value)):
-        called = getattr(type(value), "__call__", None)
+        called = tuple(m for label, m in vars(type(value)).items() if label == "__call__")
         yield from _reached(name, (vars(value), called), seen)
     else:
         raise _unknown(name, value)

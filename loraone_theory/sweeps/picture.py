@@ -41,14 +41,17 @@ def heatmap(
     variable = result.variables[validate.choice("variable", name, result.variables)]
     if variable.axes:
         raise ValueError(f"a heatmap shows numbers, and {name!r} is a vector; reduce it")
-    for axis in (x, y, *(at or {})):
+    if boundary is not None:
+        validate.function("boundary", boundary)
+    held = {} if at is None else validate.instance("at", at, Mapping, 'write {"rank": 2}')
+    for axis in (x, y, *held):
         validate.choice("axis", axis, result.sizes)
     if x == y:
         raise ValueError(f"x and y must be two axes; got {x!r} twice")
     places = []
     for axis, size in result.sizes.items():
-        given = None if at is None or axis not in at else at[axis]
-        places.append(np.arange(size) if given is None else _place(result, axis, given))
+        whole = axis not in held
+        places.append(np.arange(size) if whole else _place(result, axis, held[axis]))
     values = result.read(variable, tuple(places)).astype(float)
     names = list(result.sizes)
     others = tuple(i for i, axis in enumerate(names) if axis not in (x, y))
@@ -87,7 +90,9 @@ def _draw(
         ax.grid(visible=False)
         shown = ax.pcolormesh(_edges(x), _edges(y), values, cmap="viridis", rasterized=True)
         if boundary is not None:
-            X, Y = np.meshgrid(np.linspace(x.min(), x.max(), 200), np.linspace(y.min(), y.max(), 200))
+            X, Y = np.meshgrid(
+                np.linspace(x.min(), x.max(), 200), np.linspace(y.min(), y.max(), 200)
+            )
             line = np.broadcast_to(np.asarray(boundary(X, Y), dtype=float), X.shape)
             ax.contour(X, Y, line, levels=[0.0], colors="white", linewidths=1.3)
         ax.set(xlabel=names[0], ylabel=names[1])

@@ -224,7 +224,7 @@ def status(spec: Specification, folder: str | Path) -> Status:
             reasons[about["failure"]] = reasons.get(about["failure"], 0) + 1
         else:
             pairs.append((cost.of(cell), about["seconds"]))
-    stale = sum(key not in known for key in store.keys())
+    stale = sum(key not in known for key in store)
     return Status(
         cells=len(cells),
         done=done,

@@ -65,7 +65,9 @@ class Store:
         """
         content = io.BytesIO()
         text = np.frombuffer(json.dumps(about).encode(), dtype=np.uint8)
-        np.savez(content, allow_pickle=False, about=text, **{f"of_{n}": a for n, a in arrays.items()})
+        np.savez(
+            content, allow_pickle=False, about=text, **{f"of_{n}": a for n, a in arrays.items()}
+        )
         body = content.getvalue()
         place = self.path(key)
         place.parent.mkdir(parents=True, exist_ok=True)
@@ -80,11 +82,11 @@ class Store:
             FileNotFoundError: there is no such file.
         """
         body = self._body(key)
-        with storage.reading(self.path(key), WANTED):
-            with np.load(io.BytesIO(body), allow_pickle=False) as found:
-                about = json.loads(found["about"].tobytes())
-                names = [name for name in found.files if name.startswith("of_")]
-                return Stored({name.removeprefix("of_"): found[name] for name in names}, about)
+        path = self.path(key)
+        with storage.reading(path, WANTED), np.load(io.BytesIO(body), allow_pickle=False) as found:
+            about = json.loads(found["about"].tobytes())
+            names = [name for name in found.files if name.startswith("of_")]
+            return Stored({name.removeprefix("of_"): found[name] for name in names}, about)
 
     def whole(self, key: str) -> bool:
         """Whether there is a file that is as it was written.
@@ -109,8 +111,8 @@ class Store:
         """Remove a cell, if it is there."""
         self.path(key).unlink(missing_ok=True)
 
-    def keys(self) -> Iterator[str]:
-        """Of all files, those of other configurations too."""
+    def __iter__(self) -> Iterator[str]:
+        """The keys of all files, those of other configurations too."""
         for place in sorted((self.folder / CELLS).glob("??")):
             yield from sorted(e.name for e in os.scandir(place) if not e.name.startswith("."))
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -19,7 +19,11 @@ from loraone_theory.sweeps.own import written
 
 BEST = "best"
 # Axes written by their ends: name -> what makes the values.
-SPANS = {"range": np.arange, "linspace": np.linspace, "geomspace": np.geomspace}
+SPANS: dict[str, Callable[..., Any]] = {
+    "range": np.arange,
+    "linspace": np.linspace,
+    "geomspace": np.geomspace,
+}
 
 
 def along(name: str, given: Any) -> list[Any]:
