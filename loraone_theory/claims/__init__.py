@@ -1,17 +1,23 @@
 """The claims: a folder for each paper, a file for each statement. `CLAIMS` maps ids to claims."""
 
 from loraone_theory.claims import (
+    apgd,
     certified,
+    gauss_newton,
     gradient_flow,
+    lora_muon,
     lora_one,
+    lora_rite,
     nora,
     over_parameterised,
     prec_gd,
+    preconditioning_matters,
     riemannian,
     scaled_gd,
     scaled_gd_lambda,
     sensing,
     small_initialisation,
+    spectral_growth,
 )
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Paper
 from loraone_theory.claims.judge import Judgement, judge
@@ -28,6 +34,12 @@ PAPERS: tuple[Paper, ...] = (
     nora.PAPER,
     riemannian.PAPER,
     gradient_flow.PAPER,
+    lora_rite.PAPER,
+    lora_muon.PAPER,
+    apgd.PAPER,
+    preconditioning_matters.PAPER,
+    gauss_newton.PAPER,
+    spectral_growth.PAPER,
     sensing.PAPER,
     certified.PAPER,
 )

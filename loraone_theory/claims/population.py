@@ -103,6 +103,12 @@ def sequential(learning_rate: Scalar, damping: Scalar = 0.0, share: float = 1.0)
     )
 
 
+def condition(M: Tensor) -> Tensor:
+    """Largest over smallest singular value (...)."""
+    S = torch.linalg.svdvals(M)
+    return S[..., 0] / S[..., -1]
+
+
 def first_below(values: Tensor, level: float | Tensor) -> np.ndarray:
     """First index along time at which values (T, ...) are at most the level; inf where none is."""
     below = (values <= level).numpy()
