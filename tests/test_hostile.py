@@ -145,6 +145,7 @@ GOOD: dict[str, Any] = {
     "Sweep.heatmap.x": "rank", "Sweep.heatmap.y": "noise_std", "Sweep.to_csv.path": "s.csv",
     "filters": ["rank=2"],
     "lt.predict.measured_contraction.problem": SENSING,
+    "lt.predict.measured_floor.problem": SENSING,
 }  # fmt: skip
 SCRIPT = '''"""A script."""
 from loraone_theory.experiment import Config

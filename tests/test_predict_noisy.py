@@ -244,7 +244,8 @@ def test_lanczos_and_lapack_give_the_same_rates(
 def test_what_sensing_does_not_predict_is_told() -> None:
     sizes = {"ensemble": "dense", "d": 6, "k": 5, "true_rank": 2, "measurements": 90}
     exact = lt.sample_sensing(**sizes)
-    noise = lt.sample_sensing(**sizes, noise_std=0.1)
+    # Fewer measurements than a matrix of rank 2 has dimensions: many fit best.
+    noise = lt.sample_sensing(**(sizes | {"measurements": 15}), noise_std=0.1)
     blind = lt.SensingProblem.from_data(exact.operator, exact.labels)
     for problem, method, rank, message in [
         (noise, "lora-one", 2, "label noise moves"),
@@ -263,7 +264,9 @@ def test_what_sensing_does_not_predict_is_told() -> None:
         ).rows:
             assert row.learning_rate > 0
             assert np.isfinite(row.reached).all()
-            assert (row.floor == 0).all() if problem is exact else np.isnan(row.floor).all()
+            # As few noisy labels are met to rounding, in squares of sums of 15 terms.
+            low = row.floor <= (0 if problem is exact else rounding(15, operations=10) ** 2)
+            assert (np.isnan(row.floor) if problem is blind else low).all()
             predicted = problem is exact and row.method != "lora-adamw"
             assert math.isfinite(row.predicted_rate[0]) == predicted
             if predicted:

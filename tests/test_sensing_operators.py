@@ -229,7 +229,7 @@ def test_packed_symmetric_is_dense_with_symmetric_matrices() -> None:
 def test_repeated_and_missing_entries() -> None:
     """Repeats add up (a plain assignment would lose them); unseen rows and columns get nothing."""
     rows, columns = torch.tensor([2, 0, 2, 2, 0]), torch.tensor([1, 3, 1, 0, 3])
-    operator = Completion(rows, columns, 4, 5, LIKE)
+    operator = Completion(rows, columns, 4, 5, LIKE, repeated=True)
     y = torch.tensor([1.0, 2.0, 4.0, 8.0, 16.0], dtype=torch.float64)
     expected = np.zeros((4, 5))
     expected[2, 1], expected[0, 3], expected[2, 0] = 5, 18, 8
@@ -370,6 +370,27 @@ def test_indices_that_do_not_fit() -> None:
         Completion(good.int(), good.int(), 2, 2, LIKE)
     with pytest.raises(ValueError, match="at least one index"):
         Completion(good[:0], good[:0], 2, 2, LIKE)
+
+
+def test_an_entry_named_twice_is_refused_unless_asked_for() -> None:
+    rows, columns = torch.tensor([0, 1, 1, 0]), torch.tensor([2, 0, 2, 2])
+    with pytest.raises(ValueError, match=r"each entry once; got entry \(0, 2\) more than once"):
+        Completion(rows, columns, 2, 3, LIKE)
+    # Twice among the instances is not twice in one of them.
+    apart = Completion(rows[:3].view(3, 1), columns[:3].view(3, 1), 2, 3, LIKE)
+    assert apart.batch_shape == (3,)
+    same = Completion(rows[:1].expand(3, 1), columns[:1].expand(3, 1), 2, 3, LIKE)
+    assert (same.counts.sum((-2, -1)) == 1).all()
+    # What the library draws with replacement, and minibatches of it, repeat as they may.
+    drawn = Completion.sample(3, 2, 40, (0,), LIKE)
+    assert drawn.repeated
+    assert drawn.counts.sum() == 40
+    once = Completion(rows[:3], columns[:3], 2, 3, LIKE)
+    assert once.pick(torch.tensor([1, 1])).counts[1, 0] == 2
+    whole = Completion(rows, columns, 2, 3, LIKE, repeated=True)
+    assert whole.counts[0, 2] == 2
+    with pytest.raises(TypeError, match="repeated"):
+        Completion(rows[:3], columns[:3], 2, 3, LIKE, repeated="yes")  # type: ignore[arg-type]
 
 
 def test_labels_that_do_not_fit() -> None:

@@ -39,6 +39,10 @@ CASES: dict[str, tuple[Callable[[], object], str]] = {
         lambda: lt.operators.Completion(ENTRY + 2, ENTRY, 2, 2, ONE),
         "rows must lie in 0..1",
     ),
+    "an entry twice": (
+        lambda: lt.operators.Completion(ENTRY.repeat(2), ENTRY.repeat(2), 2, 2, ONE),
+        r"each entry once; got entry \(0, 0\) more than once",
+    ),
     "more entries than there are, each once": (
         lambda: lt.sample_sensing(
             **(DENSE | {"ensemble": "completion", "measurements": 31}), replace=False

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import statistics
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.benchmark import timer
 
 from loraone_theory import storage
 from loraone_theory.core import validate
@@ -66,16 +66,22 @@ def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
 
 
 def seconds(work: Callable[[], object], *, times: int = 1, threads: int | None = None) -> float:
-    """Mean seconds of `times` calls of `work`, by torch's synchronising clock, unwarmed."""
+    """Mean seconds of `times` calls of `work`, unwarmed; a card has done its work by then."""
     before = torch.get_num_threads()
     torch.set_num_threads(before if threads is None else threads)
     try:
-        start = timer()
+        start = _now()
         for _ in range(times):
             work()
-        return (timer() - start) / times
+        return (_now() - start) / times
     finally:
         torch.set_num_threads(before)
+
+
+def _now() -> float:
+    if torch.cuda.is_initialized():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
 
 def in_pairs(

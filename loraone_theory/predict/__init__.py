@@ -5,6 +5,7 @@ flow, `stochastic` moments of minibatches.
 """
 
 from loraone_theory.predict import flow, relu, stochastic
+from loraone_theory.predict.best_fit import measured_floor
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
 from loraone_theory.predict.linearised import (
@@ -48,6 +49,7 @@ __all__ = [
     "mean_full_floor",
     "mean_noise_floor",
     "measured_contraction",
+    "measured_floor",
     "noise_floor",
     "one_step_error",
     "pair_floor",

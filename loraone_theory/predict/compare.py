@@ -18,14 +18,16 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached
-from loraone_theory.predict.measured import fits_exactly
 from loraone_theory.predict.tuning import GRID, tune_step
 from loraone_theory.problems.base import Problem, facts, needed
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 from loraone_theory.problems.trials import trial_seeds
 
-NO_FLOOR = "no floor: known where the labels are those of a shift that the method can learn"
+NO_FLOOR = (
+    "no floor: known without an offset where the labels are those of a shift that the method can "
+    "learn, or noisy ones and r <= r*"
+)
 # Told the method and the number of steps done.
 Report = Callable[[str, int], object]
 
@@ -244,32 +246,16 @@ def _predictions(setting: _Setting, method: Method) -> Predictions:
         found = predict.measured_contraction(
             problem, method, rank=setting.rank, seeds=setting.seeds
         )
-        least, notes = _sensing_floor(problem, method, setting.rank)
+        least = whole(predict.measured_floor(problem, method, rank=setting.rank))
+        notes = (NO_FLOOR,) if np.isnan(least).any() else ()
         best = float(found.best_step.min())
-        return (
-            np.full(trials, least),
-            lambda eta: whole(found.loss_rate(eta)),
-            best,
-            (*notes, *found.notes),
-        )
+        return least, lambda eta: whole(found.loss_rate(eta)), best, (*notes, *found.notes)
     if not isinstance(problem, LinearProblem):
         return _relu_predictions(setting, method)
     floor = predict.floor(problem, method, rank=setting.rank, seeds=setting.seeds)
     near = predict.contraction(problem, method, rank=setting.rank, seeds=setting.seeds)
     best = float(near.best_step.min())
     return whole(floor), lambda eta: whole(near.loss_rate(eta)), best, near.notes
-
-
-def _sensing_floor(
-    problem: SensingProblem, method: Method, rank: int
-) -> tuple[float, tuple[str, ...]]:
-    """0 where the labels are those of a shift that can be learned, else NaN with a note."""
-    true_rank = problem.true_rank or 0
-    form = method.parametrisation
-    free = form.name == "full" or (form.is_pair and not method.offset and rank >= true_rank)
-    if method.facts.ends_with is None and free and fits_exactly(problem):
-        return 0.0, ()
-    return math.nan, (NO_FLOOR,)
 
 
 def _relu_predictions(setting: _Setting, method: Method) -> Predictions:

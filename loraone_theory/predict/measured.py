@@ -10,26 +10,19 @@ from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
+from loraone_theory.predict.best_fit import best_fit
 from loraone_theory.predict.contraction import BALANCED, HEAVY, PATH, RULES, imbalance
+from loraone_theory.predict.exact import fits_exactly
 from loraone_theory.predict.rates import Contraction, rates
-from loraone_theory.predict.tangent_map import tiny
 from loraone_theory.problems.sensing.problem import SensingProblem
 from loraone_theory.problems.trials import trial_seeds
 
 NOISY = (
-    "no rate: label noise moves the solution off the true shift; pass run.final to predict.rates"
+    "no rate: label noise moves the solution off the true shift, and no single best fit was found "
+    "near it; pass run.final to predict.rates"
 )
 UNKNOWN = "no rate: the true shift is not known; pass run.final to predict.rates"
 ELSE = "no rate: known at r = r* for methods that train A and B without an offset"
-
-
-def fits_exactly(problem: SensingProblem) -> bool:
-    """Whether the labels are those of the true shift, to rounding."""
-    if problem.shift is None:
-        return False
-    miss = problem.operator.forward(problem.shift) - problem.labels
-    gap = linalg.relative_norm(miss[..., None], problem.labels[..., None])
-    return bool((gap <= tiny(miss)).all())
 
 
 def measured_contraction(
@@ -41,8 +34,9 @@ def measured_contraction(
 ) -> Contraction:
     """The extreme μ of a method near AB = Δ, for any measurement operator.
 
-    Those of `rates` at the balanced factors, where r = r* and the labels are those of a known Δ;
-    else NaN, with a note. Small operators by LAPACK, others by Lanczos iteration with products.
+    Those of `rates` at the balanced factors of a known Δ, r = r*, or with label noise at those of
+    the best fit near it; else NaN, with a note. Small operators by LAPACK, others by Lanczos
+    iteration with products.
 
     Args:
         problem: batch (...).
@@ -70,13 +64,18 @@ def measured_contraction(
         return _nothing(problem, chosen.facts.no_rate)
     if problem.shift is None:
         return _nothing(problem, UNKNOWN)
-    if not fits_exactly(problem):
-        return _nothing(problem, NOISY)
     if not chosen.parametrisation.is_pair or chosen.offset or rank != problem.shift.rank:
         return _nothing(problem, ELSE)
-    U, S, V = linalg.truncated_svd(problem.shift, rank)
-    root = S.sqrt()
-    at = Factors(U * root[..., None, :], root[..., None] * V.mT)
+    if fits_exactly(problem):
+        U, S, V = linalg.truncated_svd(problem.shift, rank)
+        root = S.sqrt()
+        at = Factors(U * root[..., None, :], root[..., None] * V.mT)
+    else:
+        fit = best_fit(problem, rank)
+        determined = problem.measurements >= rank * (problem.d + problem.k - rank)
+        if not determined or bool(fit.loss.isnan().any()):
+            return _nothing(problem, NOISY)
+        at = fit.at
     rule = RULES[local.weights]
     if rule == "gd":
         if local.momentum > 0:

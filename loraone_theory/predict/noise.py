@@ -17,6 +17,7 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.predict import checks
 from loraone_theory.problems.base import needed
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.sensing.operators import Completion
 from loraone_theory.problems.sensing.problem import SensingProblem
 
 Measured = LinearProblem | SensingProblem
@@ -234,26 +235,17 @@ def one_step_error(
 
 
 def _completion(U: Tensor, S: Tensor, V: Tensor, columns: Tensor, entries: int) -> Tensor:
-    """dkΣΔ_ij²t_ij, without holding more than one d×k matrix."""
-    rows = (U**2).sum(-1)
-    squares = ((U * S[..., None, :]) @ V.mT) ** 2
-    by_row = (squares.sum(-1) * rows).sum(-1)
-    by_column = (squares.sum(-2) * columns).sum(-1)
-    both = (rows[..., None, :] @ squares @ columns[..., :, None])[..., 0, 0]
-    return entries * (by_row + by_column - both)
+    """dkΣΔ_ij²t_ij by r×r matrices: Σ_ij v_i w_j Δ_ij² = Σ(PᵀD_vP ∘ VᵀD_wV) for Δ = PVᵀ."""
+    rows, left = (U**2).sum(-1), U * S[..., None, :]
+    by_row, by_column = ((w[..., None] * M).mT @ M for w, M in ((rows, left), (columns, V)))
+    seen = by_row * (V.mT @ V) + (left.mT @ left) * by_column - by_row * by_column
+    return entries * seen.sum((-2, -1))
 
 
 def _left_out(problem: SensingProblem) -> float:
     """(dk − m)/(dk − 1) where every measured entry is another one, else 1."""
     entries, m = problem.d * problem.k, problem.measurements
-    if m > entries or not distinct(problem):
+    operator = problem.operator
+    if not (isinstance(operator, Completion) and operator.distinct):
         return 1.0
     return (entries - m) / max(entries - 1, 1)
-
-
-def distinct(problem: SensingProblem) -> bool:
-    """Whether completion saw no entry twice, from what 𝒜𝒜* does to a vector of ones."""
-    operator = problem.operator
-    counts = operator.adjoint(torch.ones_like(problem.labels))
-    once = (problem.d * problem.k) ** 0.5
-    return bool((counts <= once * (1 + 1e-6)).all())

@@ -8,6 +8,7 @@ arithmetic.
 
 from __future__ import annotations
 
+import importlib
 from collections import deque
 from collections.abc import Callable, Sequence
 from fractions import Fraction
@@ -16,12 +17,18 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loraone_theory.claims.base import Certificate, Evidence
+from loraone_theory.core.extras import extra
 
-try:
-    import flint
-except ImportError:  # the extra `certify`; claims that need it are left out
-    flint = None  # type: ignore[assignment]
 
+class _Deferred:
+    """python-flint, imported with the first ball and not with the registry of claims."""
+
+    def __getattr__(self, name: str) -> Any:
+        with extra("certify"):
+            return getattr(importlib.import_module("flint"), name)
+
+
+flint: Any = _Deferred()
 Ball = Any
 Side = tuple[Fraction, Fraction]
 BOXES = 200_000  # a proof that needs more is given up

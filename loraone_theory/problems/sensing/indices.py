@@ -39,6 +39,33 @@ def check_indices(name: str, given: Tensor, size: int, shape: torch.Size) -> Non
         raise ValueError(f"{name} must lie in 0..{size - 1}; got values from {low} to {high}")
 
 
+def named_again(rows: Tensor, columns: Tensor, width: int) -> Tensor:
+    """The entries, as row·width + column, that one instance names again; none where each is once.
+
+    >>> named_again(torch.tensor([0, 1, 0]), torch.tensor([2, 0, 2]), 3)
+    tensor([2])
+    """
+    flat = rows * width + columns
+    if not bool((flat[..., 1:] > flat[..., :-1]).all()):
+        flat = flat.sort(dim=-1).values
+    return flat[..., 1:][flat[..., 1:] == flat[..., :-1]]
+
+
+def check_once(rows: Tensor, columns: Tensor, width: int) -> None:
+    """No entry (row, column) of a matrix of that width is named twice in one instance.
+
+    Raises:
+        ValueError: one is; with the entry.
+    """
+    again = named_again(rows, columns, width)
+    if len(again):
+        row, column = divmod(int(again[0]), width)
+        raise ValueError(
+            f"rows and columns must name each entry once; got entry ({row}, {column}) more than "
+            "once; merge its labels, or pass repeated=True to have its measurements add up"
+        )
+
+
 def take_rows(M: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (n, m) of M (n, p, q), as (n, m, q)."""
     n, p, q = M.shape

@@ -11,12 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator
-from loraone_theory.core.validate import shapes_match
 from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold, Operator
-from loraone_theory.problems.sensing.indices import Scatter, check_indices, stacked, take_rows
+from loraone_theory.problems.sensing.indices import (
+    Scatter,
+    check_indices,
+    check_once,
+    named_again,
+    stacked,
+    take_rows,
+)
 
 # Entries are predicted in pieces whose gathered rows take about this many bytes, to stay in cache.
 PIECE_BYTES = 1 << 20
@@ -26,8 +33,8 @@ PIECE_BYTES = 1 << 20
 class Completion(Operator):
     """𝒜(M)_i = √(dk) M at (rows_i, columns_i); a step costs O(mr), d×k is never formed.
 
-    Entries may repeat, and their contributions add up. Without the factor √(dk) every rate and
-    the scale of Spectral-init would depend on the share of entries that are seen.
+    Without the factor √(dk) every rate and the scale of Spectral-init would depend on the share of
+    entries that are seen.
 
     Args:
         rows: (..., m), int64.
@@ -35,6 +42,11 @@ class Completion(Operator):
         d: rows of the matrices.
         k: their columns.
         like: a tensor that carries dtype and device.
+        repeated: whether an entry may be named more than once; its contributions then add up.
+
+    Raises:
+        TypeError: indices that are not int64.
+        ValueError: indices out of range; an entry named twice without `repeated`.
 
     >>> entries = torch.tensor([0, 1])
     >>> seen = Completion(entries, entries, 2, 2, torch.ones(1))
@@ -47,6 +59,7 @@ class Completion(Operator):
     d: int
     k: int
     like: Tensor
+    repeated: bool = False
 
     name: ClassVar[str] = "completion"
     repeats: ClassVar[bool] = True
@@ -54,6 +67,8 @@ class Completion(Operator):
     def __post_init__(self) -> None:
         check_indices("rows", self.rows, self.d, self.columns.shape)
         check_indices("columns", self.columns, self.k, self.rows.shape)
+        if not validate.flag("repeated", self.repeated):
+            check_once(self.rows, self.columns, self.k)
 
     @classmethod
     def sample(
@@ -71,7 +86,7 @@ class Completion(Operator):
         Raises:
             ValueError: more entries than there are, without replacement.
         """
-        shapes_match(
+        validate.shapes_match(
             "without replacement there are at most d·k entries: measurements <= d * k",
             replace or measurements <= d * k,
             measurements=(measurements,),
@@ -84,13 +99,13 @@ class Completion(Operator):
             return np.sort(rng.choice(d * k, measurements, replace=False))
 
         flat = stacked([draw(generator(seed, f"{stream}entries")) for seed in seeds], like)
-        return cls(flat // k, flat % k, d, k, like)
+        return cls(flat // k, flat % k, d, k, like, repeated=replace)
 
     def pick(self, indices: Tensor) -> Completion:
         """The entries `indices` (..., b), as often as they are named."""
         lead = len(self.batch_shape)
         rows, columns = (take(each, indices, lead) for each in (self.rows, self.columns))
-        return Completion(rows, columns, self.d, self.k, self.like)
+        return Completion(rows, columns, self.d, self.k, self.like, repeated=True)
 
     @property
     def measurements(self) -> int:
@@ -106,6 +121,11 @@ class Completion(Operator):
     def scale(self) -> float:
         """√(dk)."""
         return (self.d * self.k) ** 0.5
+
+    @property
+    def distinct(self) -> bool:
+        """Whether every measured entry is another one, in each instance."""
+        return not len(named_again(self.rows, self.columns, self.k))
 
     @property
     def counts(self) -> Tensor:

@@ -1,0 +1,135 @@
+"""Floors and rates of noisy measurements: alternating least squares written out, and runs."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from tolerance import rounding
+
+import loraone_theory as lt
+from loraone_theory.predict.compare import compare
+from loraone_theory.problems.sensing.problem import SensingProblem
+
+D, K, RANK, SIGMA = 7, 6, 2, 0.05
+CASES = [
+    ("dense", 150, {}),
+    ("rank-one", 200, {}),
+    ("single-response", 200, {}),
+    ("multi-response", 30 * K, {}),
+    ("completion", 40, {"replace": False}),
+    ("completion", 150, {"replace": True}),
+]
+
+
+def draw(ensemble: str, m: int, options: dict, **more: object) -> SensingProblem:
+    sizes = {"d": D, "k": K, "true_rank": RANK, "measurements": m, "noise_std": SIGMA}
+    return lt.sample_sensing(ensemble=ensemble, **(sizes | options | more))
+
+
+def rows_of(problem: SensingProblem) -> np.ndarray:
+    """𝒜 as a matrix (m, d·k), from its values on unit matrices."""
+    units = torch.eye(D * K, dtype=torch.float64).reshape(-1, D, K)
+    eye = torch.eye(K, dtype=torch.float64)[None]
+    found = [problem.operator.forward(lt.Factors(E[None], eye))[0] for E in units]
+    return torch.stack(found, 1).numpy()
+
+
+def alternating(rows: np.ndarray, y: np.ndarray, B: np.ndarray, sweeps: int = 150) -> float:
+    """Least ‖𝒜(AB) − y‖²/2m by least squares in A, then in B, from the given B (r, k)."""
+    a = rows.reshape(len(y), D, K)
+    for _ in range(sweeps):
+        A = np.linalg.lstsq((a @ B.T).reshape(len(y), -1), y, rcond=None)[0].reshape(D, -1)
+        A = np.linalg.qr(A)[0]
+        left = np.einsum("dr,mdk->mrk", A, a).reshape(len(y), -1)
+        B = np.linalg.lstsq(left, y, rcond=None)[0].reshape(-1, K)
+    miss = left @ B.ravel() - y
+    return float(miss @ miss) / (2 * len(y))
+
+
+@pytest.mark.parametrize(("ensemble", "m", "options"), CASES)
+@pytest.mark.parametrize("rank", [1, RANK])
+def test_floors_are_those_of_alternating_least_squares(
+    ensemble: str, m: int, options: dict, rank: int
+) -> None:
+    problem = draw(ensemble, m, options, spectrum=(1.0, 0.2), seeds=(3,))
+    assert problem.shift is not None
+    V = np.linalg.svd(problem.shift.dense()[0].numpy())[2][:rank]
+    found = float(lt.predict.measured_floor(problem, "lora", rank=rank))
+    expected = alternating(rows_of(problem), problem.labels[0].numpy(), V)
+    # Both lie in the minimum: what an iterate is off enters squared, sums over m are left.
+    assert found == pytest.approx(expected, rel=rounding(m, operations=10))
+
+
+@pytest.mark.parametrize(("ensemble", "m", "options"), CASES)
+def test_full_fine_tuning_is_least_squares(ensemble: str, m: int, options: dict) -> None:
+    problem = draw(ensemble, m, options)
+    rows, y = rows_of(problem), problem.labels[0].numpy()
+    miss = rows @ np.linalg.lstsq(rows, y, rcond=None)[0] - y
+    found = float(lt.predict.measured_floor(problem, "full", rank=RANK))
+    # What is left of ‖y‖²/2m; where nothing is, squares of rounding are.
+    least = rounding(m) * float(y @ y) / (2 * m)
+    assert found == pytest.approx(
+        float(miss @ miss) / (2 * m), rel=rounding(m, operations=10), abs=least
+    )
+
+
+def test_mean_of_dense_floors() -> None:
+    """E min ‖𝒜(AB) − y‖²/2m = σ²(m − dof)/2m to first order, over 40 draws."""
+    m, dof = 150, RANK * (D + K - RANK)
+    floors = lt.predict.measured_floor(draw("dense", m, {}, seeds=range(40)), "lora", rank=RANK)
+    expected = SIGMA**2 * (m - dof) / (2 * m)
+    # A χ² of m − dof has the relative deviation √(2/(m − dof)); five of those of the mean.
+    assert float(floors.mean()) == pytest.approx(expected, rel=5 * (2 / (m - dof) / 40) ** 0.5)
+
+
+def test_exact_labels_have_floors_of_zero_and_what_is_unknown_has_none() -> None:
+    exact = lt.sample_sensing(ensemble="dense", d=D, k=K, true_rank=RANK, measurements=150)
+    noisy = draw("dense", 150, {})
+    floor = lt.predict.measured_floor
+    for name in ("full", "lora", "lora-one-preconditioned"):
+        assert float(floor(exact, name, rank=RANK)) == 0
+    assert float(floor(exact, "lora", rank=4)) == 0
+    for method, rank in (("lora", 4), ("lora-ga", RANK), ("adalora", RANK)):
+        assert math.isnan(float(floor(noisy, method, rank=rank)))
+    blind = lt.SensingProblem.from_data(noisy.operator, noisy.labels)
+    assert math.isnan(float(floor(blind, "lora", rank=RANK)))
+    # Below r* the best fit of exact labels leaves a loss too.
+    assert float(floor(exact, "lora", rank=1)) > 0
+
+
+@pytest.mark.parametrize(("ensemble", "m", "options"), CASES)
+def test_comparisons_predict_where_noisy_runs_end_and_how_fast(
+    ensemble: str, m: int, options: dict
+) -> None:
+    row = compare(draw(ensemble, m, options), rank=RANK, steps=400, names=["lora-one"]).rows[0]
+    assert row.chosen_by == "prediction"
+    assert row.status == "converged"
+    assert row.notes == ()
+    assert row.reached == pytest.approx(row.floor, rel=rounding(m, operations=10))
+    # From t = 0 on every mode has a share, so that the slowest is an upper end; and half-way to
+    # TARGET = 1e-6, or ln(1e3)/(1 − rate) steps, prefactors of that order are not over.
+    assert (row.rate <= row.predicted_rate + 0.1 * (1 - row.predicted_rate)).all()
+
+
+def test_noisy_rates_are_those_of_runs() -> None:
+    """The slope of √(L_t − floor) of a long run, with the bend of the noise in the Hessian."""
+    problem = draw("dense", 60, {}, noise_std=0.4)
+    near = lt.predict.measured_contraction(problem, "lora-one", rank=RANK)
+    eta = 0.5 * float(near.best_step)
+    run = lt.simulate(problem, "lora-one", rank=RANK, learning_rate=eta, steps=600)
+    floor = float(lt.predict.measured_floor(problem, "lora-one", rank=RANK))
+    excess = (run["loss"][:, 0] - floor).numpy()
+    # Between 1e-7 and 1e-11 of the first: rounding of the loss is 1e-14 of it.
+    start, end = (int(np.argmax(excess < share * excess[0])) for share in (1e-7, 1e-11))
+    measured = (excess[end] / excess[start]) ** (0.5 / (end - start))
+    rate = float(near.rate(eta))
+    assert measured == pytest.approx(rate, abs=0.05 * (1 - rate))
+    # Without noise in the Hessian, at Δ, the rate is another one.
+    exact = lt.SensingProblem.from_data(
+        problem.operator, problem.operator.forward(problem.shift), shift=problem.shift
+    )
+    plain = lt.predict.measured_contraction(exact, "lora-one", rank=RANK)
+    assert abs(measured - rate) < 0.2 * abs(float(plain.rate(eta)) - rate)
