@@ -81,6 +81,14 @@ def test_examples_of_the_site_s_own_code():
         assert doctest.testmod(module).failed == 0, path.name
 
 
+def test_examples_of_how_to_read_a_verdict():
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    page = str(DOCS / "verdicts.md")
+    found = doctest.testfile(page, module_relative=False, optionflags=flags)
+    assert found.attempted > 4
+    assert found.failed == 0
+
+
 def test_each_experiment_tells_all_that_its_page_shows():
     found = gallery.scripts(ROOT)
     assert len(found) > 15
