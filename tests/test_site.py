@@ -81,10 +81,10 @@ def test_examples_of_the_site_s_own_code():
         assert doctest.testmod(module).failed == 0, path.name
 
 
-def test_examples_of_how_to_read_a_verdict():
+@pytest.mark.parametrize("page", ["index.md", "verdicts.md"])
+def test_examples_print_what_the_page_says(page):
     flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
-    page = str(DOCS / "verdicts.md")
-    found = doctest.testfile(page, module_relative=False, optionflags=flags)
+    found = doctest.testfile(str(DOCS / page), module_relative=False, optionflags=flags)
     assert found.attempted > 4
     assert found.failed == 0
 

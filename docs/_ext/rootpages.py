@@ -35,9 +35,12 @@ def moved(text: str) -> str:
 
 
 def into_the_site(app: Sphinx, docname: str, content: list[str]) -> None:
-    """Links from docs/ to a page of the root go to the one of the site."""
+    """Links from docs/ to a page of the root go to the one of the site that stands for it."""
     for name, page in PAGES.items():
         content[0] = content[0].replace(f"](../{name}", f"]({page}")
+    explorer = (Path(app.srcdir) / "claims" / "index.md").exists()
+    claims = "claims/index.md" if explorer else "path:../paper_checks.md"
+    content[0] = content[0].replace("](../paper_checks.md)", f"]({claims})")
 
 
 def setup(app: Sphinx) -> dict[str, bool]:
