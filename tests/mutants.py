@@ -49,6 +49,7 @@ GROUPS: dict[tuple[str, ...], tuple[str, ...]] = {
     ),
     ("dynamics/loop.py",): ("test_simulate.py", "test_steppers.py", "test_linear_oracle.py"),
     ("dynamics/steppers.py",): ("test_steppers.py", "test_linear_oracle.py"),
+    ("dynamics/capture.py", "core/eigen.py"): ("test_capture.py",),
     ("dynamics/endings.py",): ("test_endings.py", "test_simulate.py"),
     ("dynamics/batches.py",): ("test_minibatches.py",),
     ("dynamics/continuation.py", "dynamics/until.py"): ("test_continuation.py", "test_simulate.py"),

@@ -12,7 +12,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory.core import elementwise, tall, validate
+from loraone_theory.core import eigen, elementwise, tall, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
 
@@ -169,7 +169,7 @@ def _frame_of_rows(M: Tensor, S: Tensor, Vh: Tensor, defined: Tensor) -> Tensor:
     mask = defined[..., None, None]
     S = torch.where(defined[..., None], S, torch.ones_like(S))
     F = tall.product(M, Vh.mT / S[..., None, :])
-    gram = torch.where(mask, F.mT @ F, torch.eye(S.shape[-1]).to(S))
+    gram = torch.where(mask, F.mT @ F, torch.eye(S.shape[-1], dtype=S.dtype, device=S.device))
     L = torch.linalg.cholesky_ex(gram).L
     return tall.product(F, torch.linalg.inv(L).mT)
 
@@ -249,11 +249,12 @@ def inverse_psd(M: Tensor, damping: float | Tensor = 0.0) -> Inverse:
     """
     r = M.shape[-1]
     finite = torch.isfinite(M).flatten(-2).all(-1)
-    values, vectors = torch.linalg.eigh(torch.where(finite[..., None, None], M, torch.eye(r).to(M)))
+    eye = torch.eye(r, dtype=M.dtype, device=M.device)
+    values, vectors = eigen.eigh(torch.where(finite[..., None, None], M, eye))
     lam = damping[..., 0] if isinstance(damping, Tensor) else damping
     cutoff = r * eps(M) * values[..., -1:].clamp_min(0)
     shifted = values.clamp_min(0) + lam
-    keep = (values > cutoff) | (torch.as_tensor(lam, device=M.device) > 0)
+    keep = (values > cutoff) | (lam > 0)
     weights = torch.where(keep, 1 / torch.where(keep, shifted, torch.ones_like(shifted)), 0.0)
     matrix = (vectors * weights[..., None, :]) @ vectors.mT
     matrix = torch.where(finite[..., None, None], matrix, torch.full_like(matrix, torch.nan))

@@ -13,7 +13,8 @@ from torch import Tensor
 from loraone_theory import storage
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.status import Outcome, RunStatus
-from loraone_theory.dynamics.continuation import Leaf, Resume, Stored, leaves_of
+from loraone_theory.dynamics.continuation import Resume, Stored
+from loraone_theory.dynamics.leaves import Leaf, leaves_of
 from loraone_theory.dynamics.records import RECORDS
 
 if TYPE_CHECKING:

@@ -1,39 +1,135 @@
-"""On CUDA, record one step as a graph and replay it: launching small kernels is what costs there.
+"""On a device, record one step as a graph and replay it: launching small kernels is what costs.
 
-The replayed step runs the same kernels on the same values as the eager one.
+What is recorded is a pure function over buffers that stay where they are: it takes their values to
+the next ones and keeps nothing else. Numbers of a rule's state, such as a count of steps, are
+buffers too. A recorded step gives what the step itself gives, up to the rounding of the small
+eigendecompositions (`core.eigen`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
 
 import torch
+from torch import Tensor
 
+from loraone_theory.core.eigen import recorded_work
 from loraone_theory.core.factors import Params
+from loraone_theory.dynamics.leaves import Leaf, filled, leaves_of
 
 WARM_UP = 3  # calls before recording, so that libraries have set themselves up
 
+Tree = Any  # nested tuples of tensors and numbers
 
-def recorded(work: Callable[[], None], mutated: Params) -> torch.cuda.CUDAGraph | None:
-    """`work` as a graph to replay; None on the CPU, or where it cannot be recorded.
+
+class Graph(Protocol):
+    """Recorded work."""
+
+    def replay(self) -> None:
+        """Do it again, on the present values of the same tensors."""
+
+
+class Recorded(NamedTuple):
+    """A step that is replayed.
 
     Args:
-        work: reads and writes tensors that stay where they are, and keeps no other state.
-        mutated: those whose values the next call depends on; they are as before on return.
+        graph: the work.
+        buffers: what it reads and overwrites, every leaf a tensor.
+        kinds: the same with the numbers that came in, whose types come out again.
     """
-    if not mutated[0].is_cuda:
+
+    graph: Graph
+    buffers: Tree
+    kinds: Tree
+
+    def saved(self) -> Tree:
+        """Copies of the present values, and numbers where there were some."""
+        pairs = zip(leaves_of(self.buffers), leaves_of(self.kinds), strict=True)
+        return filled(self.kinds, iter([_copied(now, kind) for now, kind in pairs]))
+
+    def load(self, tree: Tree) -> None:
+        """Other values in place of the present ones."""
+        for buffer, value in zip(leaves_of(self.buffers), leaves_of(tree), strict=True):
+            _fill(buffer, value)
+
+
+def _copied(buffer: Leaf, kind: Leaf) -> Leaf:
+    assert isinstance(buffer, Tensor)  # all of them are
+    return buffer.clone() if isinstance(kind, Tensor) else type(kind)(buffer.item())
+
+
+def _fill(buffer: Leaf, value: Leaf) -> None:
+    assert isinstance(buffer, Tensor)
+    if isinstance(value, Tensor):
+        buffer.copy_(value)
+    else:
+        buffer.fill_(value)
+
+
+def recorded(
+    step: Callable[[Tree], Tree], start: Tree, mutated: Params = (), *, like: Tensor
+) -> Recorded | None:
+    """`step` as a graph, None on the CPU and where the device cannot record it.
+
+    Args:
+        step: from the leaves of a tree to those of the next one, of the same shapes and dtypes.
+        start: the tree that it begins with.
+        mutated: further tensors that `step` overwrites itself; they are as before on return.
+        like: a tensor on the device.
+    """
+    record = RECORDERS.get(like.device.type)
+    if record is None:
         return None
-    before = [tensor.clone() for tensor in mutated]
+    buffers = filled(start, iter([_buffer(leaf, like) for leaf in leaves_of(start)]))
+
+    def work() -> None:
+        _overwrite(buffers, step(buffers))
+
+    kept = [*mutated, *leaves_of(buffers)]
+    before = [tensor.clone() for tensor in kept]  # type: ignore[union-attr]
     try:
-        return _record(work)
-    except RuntimeError:  # for example a kernel that synchronises, as eigendecompositions do
+        with recorded_work():
+            graph = record(work)
+    except RuntimeError:  # for example a kernel that synchronises, as an SVD does
         return None
     finally:
-        for tensor, value in zip(mutated, before, strict=True):
-            tensor.copy_(value)
+        for tensor, value in zip(kept, before, strict=True):
+            _fill(tensor, value)
+    return Recorded(graph, buffers, start)
 
 
-def _record(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
+def _buffer(leaf: Leaf, like: Tensor) -> Tensor:
+    """A leaf of its own; numbers in float64, which holds counts up to 2^53 and powers in full."""
+    if isinstance(leaf, Tensor):
+        return leaf.clone(memory_format=torch.preserve_format)
+    return torch.full((), leaf, dtype=torch.float64, device=like.device)
+
+
+def _overwrite(buffers: Tree, values: Tree) -> None:
+    """The values into the buffers; those that are, or look into, another buffer are copied first.
+
+    Raises:
+        RuntimeError: of another number, shape or dtype, so that a replay could not go on with them.
+    """
+    old, new = list(leaves_of(buffers)), list(leaves_of(values))
+    if [_kind(a) for a in old] != [_kind(b) for b in new]:
+        raise RuntimeError("the leaves of a recorded step must keep their shapes and dtypes")
+    own = {id(buffer) for buffer in old}
+    moved = [
+        (a, b.clone() if id(b) in own or id(b._base) in own else b)  # type: ignore[union-attr]
+        for a, b in zip(old, new, strict=True)
+        if a is not b
+    ]
+    for buffer, value in moved:
+        _fill(buffer, value)
+
+
+def _kind(leaf: Leaf) -> object:
+    return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
+
+
+def _by_cuda(work: Callable[[], None]) -> Graph:
     side = torch.cuda.Stream()
     side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
@@ -44,3 +140,7 @@ def _record(work: Callable[[], None]) -> torch.cuda.CUDAGraph:
     with torch.cuda.graph(graph):
         work()
     return graph
+
+
+# What records work, by the type of the device.
+RECORDERS: dict[str, Callable[[Callable[[], None]], Graph]] = {"cuda": _by_cuda}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
@@ -14,17 +14,15 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics import provenance
 from loraone_theory.dynamics.execution import carry_out
+from loraone_theory.dynamics.leaves import Leaf, filled
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.run import Point, Run
 from loraone_theory.methods import Method
-from loraone_theory.methods.rules.base import State
 from loraone_theory.problems.base import Problem, fact
 
 if TYPE_CHECKING:
     from loraone_theory.dynamics.trajectory import Trajectory
-
-Leaf = Tensor | float | int | bool
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,38 +107,6 @@ def _restored(
 
 def _like(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like.device)
-
-
-def leaves_of(state: State) -> Iterator[Leaf]:
-    """Tensors and numbers of a rule's state, in order.
-
-    Raises:
-        TypeError: it holds something else.
-    """
-    if state is None:
-        return
-    if isinstance(state, (Tensor, int, float)):
-        yield state
-    elif isinstance(state, (tuple, list)):
-        for part in state:
-            yield from leaves_of(part)
-    else:
-        raise TypeError(
-            "the state of a rule must be nested tuples of tensors and numbers to be kept; got "
-            f"{type(state).__name__}"
-        )
-
-
-def filled(template: State, leaves: Iterator[Leaf]) -> State:
-    """A state of the same structure with other leaves."""
-    if template is None:
-        return None
-    if isinstance(template, (Tensor, int, float)):
-        return next(leaves)
-    parts = [filled(part, leaves) for part in template]
-    if hasattr(template, "_fields"):
-        return type(template)(*parts)
-    return type(template)(parts)
 
 
 def joined(first: Trajectory, second: Trajectory) -> Trajectory:

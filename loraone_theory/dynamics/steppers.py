@@ -16,6 +16,7 @@ from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.dynamics import capture
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.methods.rules.base import Descent, State
+from loraone_theory.problems.base import fact
 from loraone_theory.problems.linear.covariance import Covariance
 from loraone_theory.problems.linear.problem import BLOCK_BYTES, LinearProblem
 
@@ -57,55 +58,53 @@ class ByRule:
         self._batched = plan.settings.batches is not None
         self.params = plan.start.trainable
         self.state = plan.rule.init(self.params)
-        self._owned = self.params[0].is_cuda and self.state is None
-        if self._owned:
-            self.params = tuple(torch.clone(p) for p in self.params)
-            # A recorded step has its rate and its rows built in.
-            varies = self._scheduled or self._batched
-            record = None if varies else capture.recorded(self._overwrite, self.params)
-            self._graph = record
+        self._recorded = self._record()
+        if self._recorded is not None:
+            self.params, self.state = self._recorded.buffers
+
+    def _record(self) -> capture.Recorded | None:
+        # A recorded step has its rate and its rows built in.
+        varies = self._scheduled or self._batched
+        if varies or not (self._rule.replays and fact(self._problem, "replays")):
+            return None
+        start = (self.params, self.state)
+        return capture.recorded(lambda now: self._next(*now), start, like=self.params[0])
 
     def step(self, t: int) -> None:
         """One step of the method from time-t values."""
+        if self._recorded is not None:
+            self._recorded.graph.replay()
+            return
         if self._scheduled:
             self._rule = self._plan.rule_at(t)
         if self._batched:
             self._problem = self._plan.problem_at(t)
-        if not self._owned:
-            self.params, self.state = self._next()
-        elif self._graph is None:
-            self._overwrite()
-        else:
-            self._graph.replay()
+        self.params, self.state = self._next(self.params, self.state)
 
-    def _next(self) -> tuple[Params, State]:
+    def _next(self, params: Params, state: State) -> tuple[Params, State]:
         rule = self._rule
         if rule.advance is not None:
-            return rule.advance(self.params, self._gradients, self.state)
-        return rule.update(self.params, self._gradients(self.params), self.state)
+            return rule.advance(params, self._gradients, state)
+        return rule.update(params, self._gradients(params), state)
 
     def _gradients(self, params: Params) -> Params:
         method, frozen = self._plan.method.parametrisation, self._plan.start.frozen
         gradients = self._problem.gradients(method.shift(params, frozen))
         return method.pullback(params, frozen, gradients)
 
-    def _overwrite(self) -> None:
-        for old, new in zip(self.params, self._next()[0], strict=True):
-            old.copy_(new)
-
     def saved(self) -> tuple[Params, State]:
         """The present tensors, copied if steps overwrite them."""
-        params = tuple(p.clone() for p in self.params) if self._owned else self.params
-        return params, self.state
+        if self._recorded is not None:
+            params, state = self._recorded.saved()
+            return params, state
+        return self.params, self.state
 
     def load(self, params: Params, state: State) -> None:
         """Go on from a saved state."""
-        self.state = state
-        if self._owned:
-            for old, new in zip(self.params, params, strict=True):
-                old.copy_(new)
+        if self._recorded is not None:
+            self._recorded.load((params, state))
         else:
-            self.params = params
+            self.params, self.state = params, state
 
 
 class _Piece(NamedTuple):
@@ -149,7 +148,11 @@ class InPlace:
             self._gain = self._as_gain(descent.learning_rate).clone()
         self._pieces = self._cut(problem, batch)
         mutated = (self._A, self._B, self._next)
-        self._graph = capture.recorded(self._advance, mutated) if self.state is None else None
+        self._recorded = None
+        if plan.rule.replays and fact(problem, "replays"):
+            self._recorded = capture.recorded(self._advance, self.state, mutated, like=self._A)
+        if self._recorded is not None:
+            self.state = self._recorded.buffers
 
     def _as_gain(self, rate: Scalar) -> Tensor:
         return torch.as_tensor(self._scale * rate, dtype=self._A.dtype, device=self._A.device)
@@ -197,15 +200,15 @@ class InPlace:
         """One step from time-t values."""
         if self._rates.scheduled:
             self._gain.copy_(self._as_gain(self._rates.at(t)))  # type: ignore[union-attr]
-        if self._graph is None:
-            self._advance()
+        if self._recorded is None:
+            self.state = self._advance(self.state)
         else:
-            self._graph.replay()
+            self._recorded.graph.replay()
 
-    def _advance(self) -> None:
+    def _advance(self, state: State) -> State:
         RB, gathered, ratio = self._B, self._next, self._ratio
         if self._inverses is not None:
-            L, R, self.state = self._inverses(self.params, self.state)
+            L, R, state = self._inverses(self.params, state)
             RB, gathered = (R @ self.params[1]).view_as(self._B), torch.zeros_like(self._B)
         for piece in self._pieces:
             if piece.known is not None:
@@ -223,17 +226,22 @@ class InPlace:
         if self._inverses is not None:
             self._next.baddbmm_(L.reshape(-1, *L.shape[-2:]), gathered)
         self._B.copy_(self._next)
+        return state
 
     def saved(self) -> tuple[Params, State]:
         """Copies of the present tensors."""
-        return tuple(p.clone() for p in self.params), self.state
+        state = self.state if self._recorded is None else self._recorded.saved()
+        return tuple(p.clone() for p in self.params), state
 
     def load(self, params: Params, state: State) -> None:
         """Go on from a saved state."""
         for old, new in zip(self.params, params, strict=True):
             old.copy_(new)
         self._next.copy_(self._B)
-        self.state = state
+        if self._recorded is None:
+            self.state = state
+        else:
+            self._recorded.load(state)
 
 
 def _add_inner(total: Tensor, A: Tensor, M: Tensor, factor: float) -> None:

@@ -87,7 +87,7 @@ def _gd(learning_rate: Scalar) -> Rule:
     def update(params: Params, gradients: Params, state: None) -> tuple[Params, None]:
         return (descend(params[0], gradients[0], learning_rate),), state
 
-    return Rule(lambda params: None, update, equivariant=True)
+    return Rule(lambda params: None, update, equivariant=True, replays=True)
 
 
 def gram_preconditioned(
@@ -112,4 +112,5 @@ def gram_preconditioned(
         equivariant=True,
         dropped=lambda state: (state.steps, state.last),
         inverts=True,
+        replays=True,
     )

@@ -83,6 +83,8 @@ class Facts(NamedTuple):
         test_loss: the loss on held-out rows, (Factors) -> (...).
         one_by_one: several points at once round otherwise than one by one, so that records, which
             do not depend on where a run stopped, take the points one by one.
+        replays: gradients are the same work at every point: nothing is read back to decide on the
+            way and nothing is kept from call to call, so that a device may record and replay it.
         reveals: it is drawn as a run goes, and what was drawn is not part of its recipe.
         recipe: the sampler that drew it and its arguments, as JSON; None where data were given.
     """
@@ -104,6 +106,7 @@ class Facts(NamedTuple):
     fresh: Callable[..., Any] | None = None
     test_loss: Callable[[Factors], Tensor] | None = None
     one_by_one: bool = False
+    replays: bool = False
     reveals: bool = False
     recipe: Mapping[str, Any] | None = None
 

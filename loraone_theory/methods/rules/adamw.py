@@ -42,4 +42,4 @@ def adamw(
         )
         return new, state
 
-    return Rule(Moments.zero, update, no_rate=ADAM)
+    return Rule(Moments.zero, update, no_rate=ADAM, replays=True)

@@ -29,4 +29,4 @@ def alternating(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
         B = descend(B, left.matrix @ gradients((A, B))[1], learning_rate)
         return (A, B), state.after(left, right)
 
-    return in_turn("alternating", advance)
+    return in_turn("alternating", advance, replays=True)

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
+from loraone_theory.core.eigen import eigvalsh
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse
 
@@ -76,6 +77,9 @@ class Rule(NamedTuple):
             gradients, and `update` is not called.
         flow: its steps are pieces of a flow, so that only learning rate × steps matters.
         ends_with: rank -> the rank that it ends with, for rules that prune; None for the others.
+        replays: a step is the same work whatever the values are: nothing is read back on the way,
+            and a number of the state enters as a number and decides nothing. A device may then
+            record the step and replay it, with tensors in place of those numbers.
     """
 
     init: Callable[[Params], State]
@@ -93,6 +97,7 @@ class Rule(NamedTuple):
     advance: Callable[[Params, Callable[[Params], Params], State], tuple[Params, State]] | None = (
         None
     )
+    replays: bool = False
 
     def __repr__(self) -> str:
         facts = [name for name in ("equivariant", "pair", "inverts", "flow") if getattr(self, name)]
@@ -191,7 +196,7 @@ def relative_damping(M: Tensor, damping: Scalar, relative: float) -> Scalar:
     """
     if relative == 0:
         return damping
-    values = torch.linalg.eigvalsh(torch.where(torch.isfinite(M), M, 0.0))
+    values = eigvalsh(torch.where(torch.isfinite(M), M, 0.0))
     least, largest = values[..., :1, None], values[..., -1:, None]
     known = least > M.shape[-1] * torch.finfo(M.dtype).eps * largest
     return damping + relative * torch.where(known, least, 0.0)
@@ -200,7 +205,7 @@ def relative_damping(M: Tensor, damping: Scalar, relative: float) -> Scalar:
 class Drops(NamedTuple):
     """Bookkeeping of pseudo-inverses: steps so far, steps with drops, the last of those."""
 
-    step: int
+    step: float | Tensor
     steps: Tensor  # (...), int64
     last: Tensor  # (...), int64
 
@@ -215,13 +220,14 @@ class Drops(NamedTuple):
         """After a step that used these two r×r inverses."""
         drops = torch.minimum(left.kept, right.kept) < left.matrix.shape[-1]
         step = self.step + 1
-        return Drops(step, self.steps + drops, torch.where(drops, step, self.last))
+        last = torch.where(drops, step, self.last).to(self.last.dtype)
+        return Drops(step, self.steps + drops, last)
 
 
 class Moments(NamedTuple):
     """Adam's running means of gradients and of their squares, entry by entry."""
 
-    step: int
+    step: float | Tensor
     first: Params
     second: Params
 
@@ -255,6 +261,7 @@ class Moments(NamedTuple):
 def in_turn(
     name: str,
     advance: Callable[[Params, Callable[[Params], Params], Drops], tuple[Params, Drops]],
+    replays: bool = False,
 ) -> Rule:
     """A rule of pairs that steps A, then B from where A has gone, each with an inverse."""
     return Rule(
@@ -266,4 +273,5 @@ def in_turn(
         inverts=True,
         no_rate="no rate: those of alternating steps are not predicted",
         advance=advance,
+        replays=replays,
     )

@@ -43,4 +43,5 @@ def gd(learning_rate: Scalar, weight_decay: float = 0.0, l2: float = 0.0) -> Rul
         descent=Descent(learning_rate) if free else None,
         local=Local() if free else None,
         no_rate=DECAY,
+        replays=True,
     )

@@ -49,4 +49,5 @@ def lora_plus(
         pair=True,
         local=Local(ratio=ratio) if free else None,
         no_rate=DECAY,
+        replays=True,
     )

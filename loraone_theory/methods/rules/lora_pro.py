@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg, validate
+from loraone_theory.core import eigen, linalg, validate
 from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
 from loraone_theory.methods.rules.base import (
@@ -65,7 +65,7 @@ def sylvester(M: Tensor, N: Tensor, C: Tensor) -> Tensor:
 
 def _eigh(M: Tensor) -> tuple[Tensor, Tensor]:
     # LAPACK refuses non-finite input; the NaN of a diverged run reaches Z through C instead.
-    values, vectors = torch.linalg.eigh(torch.where(torch.isfinite(M), M, 0.0))
+    values, vectors = eigen.eigh(torch.where(torch.isfinite(M), M, 0.0))
     return values.clamp_min(0), vectors
 
 
@@ -133,4 +133,5 @@ def lora_pro(
         inverts=True,
         local=Local("full") if betas is None else None,
         no_rate=ADAM,
+        replays=True,
     )

@@ -78,4 +78,5 @@ def lora_rite(learning_rate: Scalar, damping: Scalar = 0.0, betas: Betas = (0.9,
         pair=True,
         inverts=True,
         no_rate=SIGNS,
+        replays=True,
     )

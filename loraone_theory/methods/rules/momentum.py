@@ -46,4 +46,4 @@ def momentum(
 
     free = weight_decay == l2 == 0
     local = Local(momentum=beta) if free else None
-    return Rule(init, update, equivariant=True, local=local, no_rate=DECAY)
+    return Rule(init, update, equivariant=True, local=local, no_rate=DECAY, replays=True)

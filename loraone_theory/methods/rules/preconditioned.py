@@ -84,6 +84,7 @@ def preconditioned(
         inverts=True,
         local=Local("preconditioned") if free and relative == 0 else None,
         no_rate=MOVING if free else DECAY,
+        replays=True,
     )
 
 

@@ -88,4 +88,5 @@ def scaled_adamw(
         inverts=True,
         damping=0.01,  # the Gram matrix of B is singular at LoRA-init
         no_rate=ADAM,
+        replays=True,
     )

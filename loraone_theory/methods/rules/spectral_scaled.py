@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from loraone_theory.core.eigen import eigvalsh
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.methods.rules.base import Rule, check_rates, descend
 
@@ -35,6 +36,7 @@ def spectral_scaled(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
         pair=True,
         inverts=True,
         no_rate="no rate: the scale of its steps moves with the factors",
+        replays=True,
     )
 
 
@@ -42,5 +44,5 @@ def _square(M: Tensor) -> Tensor:
     """‖M‖_op² (..., 1, 1) from the smaller Gram matrix; NaN where it is not finite."""
     gram = M @ M.mT if M.shape[-2] <= M.shape[-1] else M.mT @ M
     finite = torch.isfinite(gram).all(-1).all(-1)[..., None, None]
-    top = torch.linalg.eigvalsh(torch.where(finite, gram, 0.0))[..., -1:, None]
+    top = eigvalsh(torch.where(finite, gram, 0.0))[..., -1:, None]
     return torch.where(finite, top, torch.nan)

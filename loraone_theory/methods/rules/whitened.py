@@ -52,6 +52,7 @@ def whitened(learning_rate: Scalar, damping: Scalar = 0.0, covariance: Array | N
         pair=True,
         inverts=True,
         no_rate=UNKNOWN,
+        replays=True,
     )
 
 

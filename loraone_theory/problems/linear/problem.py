@@ -80,6 +80,7 @@ class LinearProblem(RowStreams, Shifted, Described):
     population_covariance: Covariance | None = None
 
     takes_residual: ClassVar[bool] = True
+    replays: ClassVar[bool] = True
 
     @classmethod
     def from_data(

@@ -105,6 +105,11 @@ class ReLUPopulation(Described):
         return self.d * self.k
 
     @property
+    def replays(self) -> bool:
+        """Unless a step may take the thin form, which looks at what it would lose."""
+        return self.d * self.k < THIN_ENTRIES
+
+    @property
     def like(self) -> Tensor:
         """A tensor that carries the problem's dtype and device."""
         return self.shift.A

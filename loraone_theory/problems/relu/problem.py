@@ -52,6 +52,7 @@ class ReLUProblem(Described):
     noise_std: float = 0.0
 
     takes_residual: ClassVar[bool] = True
+    replays: ClassVar[bool] = True
 
     @classmethod
     def from_data(

@@ -145,6 +145,7 @@ class Operator:
     name: ClassVar[str]
     forms: ClassVar[bool] = False  # whether it holds or forms d×k matrices anyway
     repeats: ClassVar[bool] = False  # whether it is drawn with or without replacement
+    replays: ClassVar[bool] = True  # as of a problem (`problems.base.Facts`)
     d: int
     k: int
 

@@ -39,6 +39,7 @@ class Picked(Operator):
 
     name: ClassVar[str] = "picked"
     forms: ClassVar[bool] = True
+    replays: ClassVar[bool] = False
 
     @property
     def d(self) -> int:  # type: ignore[override]

@@ -20,7 +20,7 @@ from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.rows import Fresh
 from loraone_theory.problems.sensing import picked
-from loraone_theory.problems.sensing.base import MeasurementOperator
+from loraone_theory.problems.sensing.base import MeasurementOperator, Operator
 from loraone_theory.problems.sensing.gram import Gram, pays
 from loraone_theory.problems.sensing.operators import OPERATORS
 from loraone_theory.problems.sensing.operators.dense import Dense
@@ -151,6 +151,11 @@ class SensingProblem(Described):
     def like(self) -> Tensor:
         """A tensor that carries the problem's dtype and device."""
         return self.labels
+
+    @property
+    def replays(self) -> bool:
+        """As its operator does, where that is one of the library's."""
+        return isinstance(self.operator, Operator) and self.operator.replays
 
     @property
     def work(self) -> int:

@@ -52,6 +52,7 @@ class Given(Operator):
 
     name: ClassVar[str] = "given"
     forms: ClassVar[bool] = True
+    replays: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for name in ("d", "k", "measurements"):
