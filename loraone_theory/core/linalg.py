@@ -111,9 +111,7 @@ def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """
     d, r = M.shape[-2:]
     if rank > min(d, r):
-        return M.new_zeros(*M.shape[:-1], rank), torch.zeros(
-            M.shape[:-2], dtype=torch.bool, device=M.device
-        )
+        return M.new_zeros(*M.shape[:-1], rank), M.new_zeros(M.shape[:-2], dtype=torch.bool)
     if rank == r or d < 2 * r:
         return _frame_by_qr(M, rank)
     values, V = torch.linalg.eigh(_finite(M.mT @ M))
