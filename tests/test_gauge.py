@@ -107,12 +107,13 @@ def test_spectral_scaling_leaves_out_the_size_only() -> None:
     assert change(rule, GAUGES["condition 10"]).min() >= 0.1
 
 
-def test_moments_of_lora_rite_follow_the_gauge() -> None:
+@pytest.mark.parametrize("escapes", [False, True])
+def test_moments_of_lora_rite_follow_the_gauge(escapes: bool) -> None:
     """Five steps with moments, each from where the last one ended, in every gauge the same."""
     for gauge, Q in GAUGES.items():
         ends = []
         for params in ((A, B), (A @ Q, torch.linalg.solve(Q, B))):
-            rule = rules.lora_rite(0.02, betas=(0.6, 0.9))
+            rule = rules.lora_rite(0.02, betas=(0.6, 0.9), escaped_mass=escapes)
             state = rule.init(params)
             for _ in range(5):
                 params, state = rule.update(params, gradients_at(params), state)
@@ -224,9 +225,11 @@ def test_muon_averages_gradients() -> None:
         assert np.linalg.norm(ours.numpy() - theirs) <= allowed * np.linalg.norm(theirs)
 
 
-def test_moments_of_lora_rite() -> None:
-    """Three steps of the formulas of m, v and P, with Bᵀ = QR in place of Bᵀ = QN^{½}."""
-    rule, params = rules.lora_rite(ETA, betas=(0.6, 0.9)), (A[0], B[0])
+@pytest.mark.parametrize("escapes", [False, True])
+def test_moments_of_lora_rite(escapes: bool) -> None:
+    """Three steps of the formulas of m, v, ρ and P, with Bᵀ = QR in place of Bᵀ = QN^{½}."""
+    rule = rules.lora_rite(ETA, betas=(0.6, 0.9), escaped_mass=escapes)
+    params, eye = (A[0], B[0]), np.eye(R)
     state, old = rule.init(params), {}
     mine = [P.numpy() for P in params]
 
@@ -234,12 +237,15 @@ def test_moments_of_lora_rite() -> None:
         Q, upper = np.linalg.qr(other)
         back = np.linalg.inv(upper)
         plain = G @ back
-        m, v, before = old.get(name, (0 * plain, 0 * back, 0 * Q))
+        m, v, before, rho = old.get(name, (0 * plain, 0 * back, 0 * Q, 0.0))
         P = Q.T @ before
         m = 0.6 * m @ P.T + 0.4 * plain
-        v = 0.9 * P @ v @ P.T + 0.1 * plain.T @ plain
-        old[name] = (m, v, Q)
-        return m / (1 - 0.6**t) @ inverse_root(v / (1 - 0.9**t)) @ back.T
+        kept = P @ v @ P.T
+        rho = 0.9 * (rho + np.abs(np.linalg.eigvalsh(v) - np.linalg.eigvalsh(kept)).max())
+        v = 0.9 * kept + 0.1 * plain.T @ plain
+        old[name] = (m, v, Q, rho)
+        under = v + rho * eye if escapes else v
+        return m / (1 - 0.6**t) @ inverse_root(under / (1 - 0.9**t)) @ back.T
 
     for t in range(1, 4):
         gradients = (normal(10 + t, D, R), normal(20 + t, R, K))

@@ -23,9 +23,10 @@ def draw(*shape: int, seed: int = 0) -> torch.Tensor:
         ({"inputs": "rademacher"}, 29),
         ({"inputs": "sphere"}, 29),
         ({"inputs": "student", "freedom": 12.0}, 31 + 6 / 8),
+        ({"inputs": "elliptic", "freedom": 20.0}, 32 * 18 / 16 - 1),
         ({"inputs": lambda rng, N, d: rng.uniform(-(3**0.5), 3**0.5, (N, d))}, 28 + 9 / 5),
     ],
-    ids=["gaussian", "rademacher", "sphere", "student", "callable"],
+    ids=["gaussian", "rademacher", "sphere", "student", "elliptic", "callable"],
 )
 def test_the_error_of_the_one_step_gradient(options: dict, expected: float) -> None:
     """N·E‖(Σ̂ − I)v‖² = E[‖x‖²(v·x)²] − 1: d − 2 + E z⁴ for independent entries, else d − 1."""
@@ -86,7 +87,8 @@ def test_fresh_rows_follow_the_law() -> None:
     sizes = torch.linspace(1, 4, 8).double().sqrt()
     # A product of length 8 with one term that is not 0, and a root.
     torch.testing.assert_close(X.abs(), sizes.expand(1, 50, 8), rtol=rounding(8), atol=0)
-    assert lt.sample_linear(**SIZES, inputs="student").fresh is None
+    for heavy in ("student", "elliptic"):
+        assert lt.sample_linear(**SIZES, inputs=heavy).fresh is None
 
 
 @pytest.mark.parametrize("sampler", [lt.sample_linear, lt.sample_linear_matrix_free])

@@ -159,12 +159,14 @@ def lora_rite(p, g, memory, eta, kw, s, damping):
     def side(key: str, G: np.ndarray, N: np.ndarray, other: np.ndarray) -> np.ndarray:
         root = inverse_root(N + damping * np.eye(RANK))
         Q, plain = other @ root, G @ root
-        t, m, v, old = memory.get(key, (0, 0 * plain, 0 * N, 0 * Q))
+        t, m, v, old, rho = memory.get(key, (0, 0 * plain, 0 * N, 0 * Q, 0.0))
         P, (b1, b2) = Q.T @ old, kw["betas"]
-        t, m = t + 1, b1 * m @ P.T + (1 - b1) * plain
-        v = b2 * P @ v @ P.T + (1 - b2) * plain.T @ plain
-        memory[key] = (t, m, v, Q)
-        return m / (1 - b1**t) @ inverse_root(v / (1 - b2**t)) @ root
+        t, m, kept = t + 1, b1 * m @ P.T + (1 - b1) * plain, P @ v @ P.T
+        if kw.get("escaped_mass"):
+            rho = b2 * (rho + np.abs(np.linalg.eigvalsh(v) - np.linalg.eigvalsh(kept)).max())
+        v = b2 * kept + (1 - b2) * plain.T @ plain
+        memory[key] = (t, m, v, Q, rho)
+        return m / (1 - b1**t) @ inverse_root((v + rho * np.eye(RANK)) / (1 - b2**t)) @ root
 
     A, B = p
     step_A, step_B = side("A", g[0], B @ B.T, B.T), side("B", g[1].T, A.T @ A, A)
@@ -332,6 +334,14 @@ CASES = [
     Case("muon", muon, 0.02, {"beta": 0.7, "weight_decay": 0.1, **STD}),
     Case("lora-muon", lora_muon, 0.02, STD, damping=1e-2),
     Case("lora-rite", lora_rite, 0.02, {"betas": (0.8, 0.95), **STD}, damping=1e-2),
+    Case(
+        "lora-rite",
+        lora_rite,
+        0.02,
+        {"betas": (0.8, 0.95), "escaped_mass": True, **STD},
+        damping=1e-2,
+        label="lora-rite with its escaped mass",
+    ),
     Case("nystrom", preconditioned, 0.3, {"scale": 1.5}),
     Case("lora-pro", lora_pro, 0.3, STD),
     Case("lora-pro", lora_pro, 0.3, STD, damping=1e-2, label="lora-pro damped"),

@@ -172,14 +172,18 @@ def test_what_formulas_do_not_hold_for_is_refused() -> None:
     noisy = lt.sample_linear(noise_std=0.5, **size)
     sensed = sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=60, noise_std=0.5)
     wide = lt.sample_linear(covariance=np.diag([4.0, 2, 1, 1, 0.5, 0.1]), **size)
-    signs = lt.sample_linear(inputs="rademacher", **size)
+    signs, heavy = (lt.sample_linear(inputs=law, **size) for law in ("rademacher", "student"))
+    own = lt.sample_linear(inputs=lambda rng, N, d: rng.integers(2, size=(N, d)) * 2.0 - 1, **size)
     labels = lt.LinearProblem.from_data(np.eye(6), labels=np.ones((6, 5)))
     start = lt.Factors(torch.ones(6, 2).double(), torch.ones(2, 5).double())
     for call, message in (
         (lambda: lt.predict.one_step_error(noisy), "noise_std must be given"),
         (lambda: lt.predict.one_step_error(sensed), "noise_std must be given"),
         (lambda: lt.predict.one_step_error(wide), "one of isotropic inputs"),
-        (lambda: lt.predict.one_step_error(signs), "fourth_moment must be given"),
+        *(
+            (lambda law=law: lt.predict.one_step_error(law), "fourth_moment must be given")
+            for law in (signs, heavy, own)
+        ),
         (lambda: lt.predict.plateau(noisy), "pass rank=r"),
         (lambda: lt.predict.plateau(labels), "does not know"),
         (lambda: lt.predict.linearised_alignment(labels, start, 0.1, [0, 2]), "does not know"),

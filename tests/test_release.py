@@ -19,7 +19,7 @@ from loraone_theory.dynamics.batches import SAMPLING
 from loraone_theory.dynamics.records import RECORDS
 from loraone_theory.methods import METHODS
 from loraone_theory.methods.rules import RULES
-from loraone_theory.problems.linear.laws import LAWS
+from loraone_theory.problems.linear.laws import LAWS, STUDENT
 from loraone_theory.problems.sensing.operators import OPERATORS
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -41,7 +41,7 @@ def test_one_version():
         (names.RecordName, RECORDS),
         (names.RuleName, RULES),
         (names.EnsembleName, OPERATORS),
-        (names.InputLaw, [*LAWS, "student"]),
+        (names.InputLaw, [*LAWS, *STUDENT]),
         (names.Sampling, SAMPLING),
     ],
     ids=["methods", "records", "rules", "ensembles", "inputs", "sampling"],

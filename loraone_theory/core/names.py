@@ -84,5 +84,5 @@ EnsembleName = Literal[
     "single-response",
     "completion",
 ]
-InputLaw = Literal["gaussian", "rademacher", "sphere", "student"]
+InputLaw = Literal["gaussian", "rademacher", "sphere", "student", "elliptic"]
 Sampling = Literal["with-replacement", "epochs", "fresh"]

@@ -158,10 +158,16 @@ def lora_muon(*, init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
     return lora(init_std=init_std, scale=scale).trained_by("lora-muon", name="lora-muon")
 
 
-def lora_rite(*, betas: Betas = (0.9, 0.999), init_std: Std = 1e-2, scale: Scale = 1.0) -> Method:
+def lora_rite(
+    *,
+    betas: Betas = (0.9, 0.999),
+    escaped_mass: bool = False,
+    init_std: Std = 1e-2,
+    scale: Scale = 1.0,
+) -> Method:
     """LoRA-RITE: adaptive steps with moments that do not depend on the gauge."""
     return lora(init_std=init_std, scale=scale).trained_by(
-        "lora-rite", name="lora-rite", betas=betas
+        "lora-rite", name="lora-rite", betas=betas, escaped_mass=escaped_mass
     )
 
 

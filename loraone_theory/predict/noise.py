@@ -184,7 +184,8 @@ def one_step_error(
         problem: batch (...), with a known Δ.
         noise_std: σ of one label; 0 by default where the problem has no noise.
         fourth_moment: E z⁴ of i.i.d. inputs in the linear model, 3 (Gaussian) by default:
-            d + 1 becomes d − 2 + E z⁴.
+            d + 1 becomes d − 2 + E z⁴. On the sphere it counts as 1, of elliptic Student rows as
+            (d + 2)(ν − 2)/(ν − 4) − d + 1.
 
     Returns:
         (...).

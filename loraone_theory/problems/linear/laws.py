@@ -43,11 +43,27 @@ def student(freedom: float) -> Draw:
     return draw
 
 
+def elliptic(freedom: float) -> Draw:
+    """Student rows √((ν − 2)/χ²_ν)·g, g ~ N(0, I): one χ² for all entries of a row, ν > 2.
+
+    E‖x‖²(v·x)² = (d + 2)(ν − 2)/(ν − 4) for ‖v‖ = 1, where ν > 4.
+    """
+
+    def draw(rng: np.random.Generator, N: int, d: int) -> np.ndarray:
+        return normal(rng, N, d) * ((freedom - 2) / rng.chisquare(freedom, size=(N, 1))) ** 0.5
+
+    return draw
+
+
 LAWS: dict[str, Draw] = {"gaussian": normal, "rademacher": rademacher, "sphere": sphere}
 
 
+# Of ν degrees of freedom.
+STUDENT: dict[str, Callable[[float], Draw]] = {"student": student, "elliptic": elliptic}
+
+
 def input_law(inputs: str | Draw, freedom: float) -> Draw:
-    """The law by name, "student" with its degrees of freedom, or a callable as it is.
+    """The law by name, those of Student with their degrees of freedom, or a callable as it is.
 
     Raises:
         ValueError: an unknown name, or ν <= 2, where there is no variance.
@@ -55,14 +71,14 @@ def input_law(inputs: str | Draw, freedom: float) -> Draw:
     freedom = validate.number("freedom", freedom, positive=True)
     if not isinstance(inputs, str):
         return validate.function("inputs", inputs)
-    validate.choice("inputs", inputs, [*LAWS, "student"])
-    if inputs != "student":
+    validate.choice("inputs", inputs, [*LAWS, *STUDENT])
+    if inputs in LAWS:
         return LAWS[inputs]
     if freedom <= 2:
         raise ValueError(
             f"freedom of Student inputs must be > 2, else they have no variance; got {freedom}"
         )
-    return student(freedom)
+    return STUDENT[inputs](freedom)
 
 
 def population_covariance(given: Array | None, d: int, like: Tensor) -> Covariance | None:

@@ -52,7 +52,8 @@ class LinearProblem(RowStreams, Shifted, Described):
             that are not rotation-equivariant have no meaning on it.
         seeds: what each instance was drawn from, where it was drawn.
         inputs: X (..., N, d), where it was kept.
-        input_law: "gaussian" where fresh rows are N(0, I); None where their law is not known.
+        input_law: of the rows, by name, "given" for a callable; None where it is not known. Fresh
+            rows are drawn by "gaussian", "rademacher" and "sphere".
         held_out: the problem of held-out rows, for `test_loss`.
         recipe: the sampler that drew it and its arguments.
         noise: Z̃ (..., h, k), what the labels hold beyond Δ in the coordinates of C.

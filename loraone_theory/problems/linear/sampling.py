@@ -18,13 +18,7 @@ from loraone_theory.core.validate import Array
 from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.given import separable
 from loraone_theory.problems.linear.covariance import Covariance, Dense, Tridiagonal
-from loraone_theory.problems.linear.laws import (
-    LAWS,
-    Draw,
-    coloured,
-    input_law,
-    population_covariance,
-)
+from loraone_theory.problems.linear.laws import Draw, coloured, input_law, population_covariance
 from loraone_theory.problems.linear.noise import project
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.spiked import sample_spiked, spike_values
@@ -60,8 +54,9 @@ def sample_linear(
         condition_number: κ = λ₁*/λ*_{r*} >= 1 of the default spectrum.
         noise_std: σ >= 0 of the labels, Y = X(W + Δ) + Z with Z i.i.d. N(0, σ²). The risk stays
             that of the noiseless labels.
-        inputs: the law of the entries of z in x = Σ^{1/2}z: "gaussian", "rademacher", "sphere",
-            "student", or (generator, N, d) -> rows with E zzᵀ = I.
+        inputs: the law of z in x = Σ^{1/2}z: "gaussian", "rademacher", "sphere", "student"
+            (independent entries), "elliptic" (Student rows, whose entries share their scale), or
+            (generator, N, d) -> rows with E zzᵀ = I.
         freedom: ν > 2 of Student inputs.
         covariance: Σ in full or its diagonal; by default I. The risk is ½ tr(EᵀΣE).
         keep_inputs: hold X, which minibatches need, and not only Σ̂.
@@ -103,7 +98,7 @@ def sample_linear(
         samples=samples,
         seeds=seeds,
         inputs=X if keep else None,
-        input_law=inputs if isinstance(inputs, str) and inputs in LAWS else None,
+        input_law=inputs if isinstance(inputs, str) else "given",
         population_covariance=sigma_x,
     )
     if sigma == 0:

@@ -41,7 +41,7 @@ class RowStreams:
     @property
     def fresh(self: Any) -> rows.Fresh | None:
         """(step, size, seeds) -> the problem of fresh rows, where their law is known."""
-        return None if self.input_law is None else self._fresh
+        return self._fresh if self.input_law in LAWS else None
 
     @property
     def test_loss(self: Any) -> Callable[[Factors], Tensor] | None:
