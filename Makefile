@@ -38,7 +38,7 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@ $(VENV)/.installed
 
 reproduce: $(VENV)/.installed
-	$(BIN)/loraone reproduce $(ARGS)
+	$(BIN)/loraone reproduce --workers 2 $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

@@ -24,8 +24,12 @@ AHEAD = 3
 CONNECT_SECONDS = 10
 
 
-class Lost(RuntimeError):
+class Lost(ConnectionError):
     """The cluster, or a worker again and again, was gone before a job was done."""
+
+
+class Unreachable(Lost, ValueError):
+    """Nothing answers at the address of a scheduler."""
 
 
 class Place(NamedTuple):
@@ -81,7 +85,7 @@ def opened(where: Place) -> Iterator[Any]:
     What was started here is ended with the block.
 
     Raises:
-        Lost: nothing answers at the scheduler's address.
+        Unreachable: nothing answers at the scheduler's address.
     """
     if where == Place():
         yield None
@@ -96,7 +100,7 @@ def opened(where: Place) -> Iterator[Any]:
                     threads_per_worker=1,
                     processes=True,
                     host="127.0.0.1",
-                    dashboard_address=None,
+                    dashboard_address="127.0.0.1:0",  # a free port, of this machine alone
                     memory_limit=0,
                     silence_logs=logging.CRITICAL,
                 )
@@ -104,7 +108,7 @@ def opened(where: Place) -> Iterator[Any]:
         try:
             client = library.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
-            raise Lost(
+            raise Unreachable(
                 f"no scheduler answers at {where.scheduler} ({' '.join(str(error).split())}); "
                 "start one with `dask scheduler`, or check the address"
             ) from None
@@ -171,3 +175,16 @@ def _answer(library: Any, future: Any, job: object) -> Any:
             f"the cluster was lost ({type(error).__name__}); what was finished is kept: run again "
             "to go on"
         ) from None
+
+
+def all_of(work: Work, jobs: Iterable[Job], where: Place) -> Iterator[tuple[Job, Any]]:
+    """What `spread` gives, by a place that is made ready here.
+
+    Raises:
+        Lost: the place was lost, or a worker with one of the jobs again and again.
+    """
+    with opened(where) as client:
+        for job, answer in spread(work, jobs, client):
+            if isinstance(answer, Lost):
+                raise answer
+            yield job, answer

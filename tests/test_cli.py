@@ -313,3 +313,23 @@ def test_importing_the_library_imports_no_drawing_and_no_command_line() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_experiments_side_by_side_are_the_same(folder, capsys):
+    """Files, table and exit code do not depend on who runs them, but for the clock."""
+    pytest.importorskip("distributed", reason="the extra sweep is not installed")
+    found = {}
+    for workers in ("1", "2"):
+        code = main(["reproduce", *HERE, "--out", f"out{workers}", "--workers", workers])
+        said = capsys.readouterr()
+        assert "no such parabola" in said.err
+        rows = [
+            re.sub(r" \d+\.\d( |$)", " ", " ".join(line.split())) for line in said.out.splitlines()
+        ]
+        files = {p.name: p.read_bytes() for p in (folder / f"out{workers}").iterdir()}
+        about = files.pop("fig_good.json")
+        assert b"wall_time_s" in about
+        found[workers] = code, rows[1:], files
+    assert found["1"] == found["2"]
+    assert found["1"][0] == 1

@@ -3,8 +3,6 @@
 import dataclasses
 import importlib
 import json
-import os
-import signal
 from importlib import metadata
 
 import numpy as np
@@ -15,7 +13,6 @@ import loraone_theory as lt
 from loraone_theory import storage
 from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, packs, values
 from loraone_theory.claims.verdict import load
-from loraone_theory.claims.workers import spread
 from loraone_theory.cli import main
 from loraone_theory.testing import ContractError, check_claim
 
@@ -143,33 +140,6 @@ def test_records_do_not_depend_on_the_number_of_processes(tmp_path):
         found[workers] = without_time(load(path)), kept
         assert sorted(p.name for p in tmp_path.iterdir())[:2] == ["1", "1.json"]
     assert found[1] == found[2]
-
-
-def gives_out(name, *, what):
-    """Work for the processes below."""
-    if name == what == "raises":
-        raise ValueError("no such thing")
-    if name == what == "dies":
-        os.kill(os.getpid(), signal.SIGKILL)
-    return name.upper()
-
-
-def test_processes_hand_back_what_they_make():
-    found = dict(spread(gives_out, list("abcde"), {"what": ""}, 3))
-    assert found == {letter: letter.upper() for letter in "abcde"}
-    assert dict(spread(gives_out, [], {"what": ""}, 3)) == {}
-
-
-@pytest.mark.parametrize(
-    ("what", "message"),
-    [
-        ("raises", "raises could not be judged: ValueError: no such thing"),
-        ("dies", "the process that judged dies ended with exit code -9"),
-    ],
-)
-def test_a_process_that_fails_is_named(what, message):
-    with pytest.raises(RuntimeError, match=message):
-        list(spread(gives_out, ["a", what], {"what": what}, 2))
 
 
 @pytest.mark.parametrize(

@@ -10,14 +10,13 @@ from typing import Any
 
 import torch
 
-from loraone_theory import storage
+from loraone_theory import engines, storage
 from loraone_theory.claims import Claim, Draws, Evidence, Finding, Judgement, judge, stats, values
 from loraone_theory.claims.base import Measure
 from loraone_theory.claims.packs import library
 from loraone_theory.claims.registry import Registry
 from loraone_theory.claims.verdict import Store
 from loraone_theory.claims.verdict import Verdict as Verdict
-from loraone_theory.claims.workers import spread
 from loraone_theory.core import validate
 from loraone_theory.core.extras import MissingExtra
 from loraone_theory.core.threads import threads_for
@@ -183,6 +182,7 @@ def verify_all(
     long: bool = False,
     source: str | Path | None = None,
     workers: int = 1,
+    scheduler: str | None = None,
     json: str | Path | None = None,
     draws: str | Path | None = None,
     report: Callable[[Verdict], object] | None = None,
@@ -197,14 +197,16 @@ def verify_all(
     the same arguments and the same code takes them over, and they are dropped there once they are
     in the file. With `draws`, what each draw gave goes to files in that folder.
 
-    Several `workers` are processes of their own; but for the clock, records do not depend on their
-    number. A script that asks for them needs `if __name__ == "__main__":` around it.
+    Several `workers` are processes of their own, and `scheduler` is the address of a Dask cluster
+    in their place, whose workers see the folder of `draws`; both need the extra "sweep". But for
+    the clock, records do not depend on who judges. A script that asks for workers needs
+    `if __name__ == "__main__":` around it.
     """
     names = validate.sequence("names", names, "ids of claims")
     if report is not None:
         validate.function("report", report)
     _check(trials, confidence, seed, smoke)
-    validate.integer("workers", workers, least=1)
+    where = engines.place(workers, scheduler)
     wanted = chosen(names, paper=paper, long=long, source=source)
     known = library(source)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
@@ -218,7 +220,7 @@ def verify_all(
     }
     verdicts = {}
     options = {**asked, "draws": folder}
-    for verdict in _judged(wanted, done, known.claims, source, options, workers):
+    for verdict in _judged(wanted, done, known.claims, source, options, where):
         if store is not None and verdict.id not in done:
             store.keep(verdict)
         verdicts[verdict.id] = verdict
@@ -236,17 +238,18 @@ def _judged(
     claims: Registry,
     source: str | Path | None,
     options: dict[str, Any],
-    workers: int,
+    where: engines.Place,
 ) -> Iterator[Verdict]:
     """The verdicts: in order from one process, those at hand first and then as they come else."""
-    if workers == 1:
+    if where == engines.Place():
         for name in wanted:
             subject = name if source is None else claims[name]
             yield done[name] if name in done else verify(subject, **options)
         return
     yield from (done[name] for name in wanted if name in done)
     left = [name for name in wanted if name not in done]
-    for _, verdict in spread(_in_worker, left, {**options, "source": source}, workers):
+    work = functools.partial(_in_worker, source=source, **options)
+    for _, verdict in engines.all_of(work, left, where):
         yield verdict
 
 

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
+import functools
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loraone_theory import storage
+from loraone_theory import engines, storage
 from loraone_theory.claims import Finding
 from loraone_theory.claims.run import chosen, verify
-from loraone_theory.claims.workers import spread
 from loraone_theory.core import validate
 
 SEEDS = 20
@@ -93,7 +93,7 @@ def sweep(
     """
     names = chosen(validate.sequence("names", names, "ids of claims"), paper=paper)
     validate.integer("seeds", seeds, least=1)
-    validate.integer("workers", workers, least=1)
+    where = engines.place(workers)
     validate.flag("smoke", smoke)
     if report is not None:
         validate.function("report", report)
@@ -101,7 +101,7 @@ def sweep(
     made = {"code": storage.code_version(), "smoke": smoke}
     rows = {} if path is None or not path.exists() else _taken_over(path, made)
     jobs = [(name, seed) for seed in range(seeds) for name in names]
-    for row in _rows([job for job in jobs if job not in rows], smoke, workers):
+    for row in _rows([job for job in jobs if job not in rows], smoke, where):
         rows[row.id, row.seed] = row
         if path is not None:
             storage.save_json(path, {**made, "rows": [row._asdict() for row in rows.values()]})
@@ -110,11 +110,8 @@ def sweep(
     return tallies(rows[job] for job in jobs)
 
 
-def _rows(jobs: Sequence[tuple[str, int]], smoke: bool, workers: int) -> Iterator[Row]:
-    if workers == 1:
-        yield from (_judged(job, smoke=smoke) for job in jobs)
-        return
-    for _, row in spread(_judged, jobs, {"smoke": smoke}, workers):
+def _rows(jobs: Sequence[tuple[str, int]], smoke: bool, where: engines.Place) -> Iterator[Row]:
+    for _, row in engines.all_of(functools.partial(_judged, smoke=smoke), jobs, where):
         yield row
 
 

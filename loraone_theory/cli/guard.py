@@ -131,6 +131,8 @@ def _answered(work: Callable[[], int]) -> int:
 
 def explained(error: Exception) -> tuple[str, int] | None:
     """Message and exit code of an error that a user can cause, None for any other."""
+    if isinstance(error, ConnectionError) and not isinstance(error, ValueError):
+        return str(error), FAILED  # a cluster that was lost; an address without one is an argument
     if isinstance(error, OSError) and error.errno is not None:
         if isinstance(error, FileNotFoundError):
             return f"{error.filename or error} does not exist; check the path", BAD_ARGUMENTS

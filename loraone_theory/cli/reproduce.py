@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import sys
 import time
 import traceback
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import tyro
 from rich.progress import (
@@ -23,16 +24,64 @@ from rich.progress import (
 )
 from rich.table import Table
 
-from loraone_theory import experiment
+from loraone_theory import engines, experiment
 from loraone_theory.agreement import Agreement
 from loraone_theory.cli.common import check_folder, console
 from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained
 from loraone_theory.core import validate
 from loraone_theory.core.extras import MissingExtra
+from loraone_theory.core.threads import one_thread
 from loraone_theory.experiment import Config, Experiment
 
+HERE = engines.Place()
 # Makes an experiment and its config when its turn comes, so that a broken one fails alone.
 Job = Callable[[], tuple[Experiment, Config]]
+
+
+@dataclass(frozen=True)
+class Script:
+    """A job that any process can do.
+
+    Args:
+        path: of the script.
+        smoke: from its smallest size.
+        changes: knobs in place of its own.
+    """
+
+    path: Path
+    smoke: bool
+    changes: dict[str, Any]
+
+    def __call__(self) -> tuple[Experiment, Config]:
+        """The experiment and its config."""
+        found = experiment.load(self.path)
+        start = found.smoke if self.smoke else found.config()
+        return found, dataclasses.replace(start, **self.changes)
+
+
+class Attempt(NamedTuple):
+    """What became of a job.
+
+    Args:
+        result: in a word, or why there is none.
+        seconds: that it took.
+        said: the difference from what is committed.
+        files: names of the figures.
+        complaint: for standard error.
+        missing: it needs an extra that is not installed.
+    """
+
+    result: str
+    seconds: float
+    said: str = ""
+    files: tuple[str, ...] = ()
+    complaint: str = ""
+    missing: bool = False
+
+    @property
+    def failed(self) -> bool:
+        """Whether it gave no figure, or another one than is committed."""
+        return self.result == "differs" or (bool(self.complaint) and not self.missing)
 
 
 @dataclass(frozen=True)
@@ -57,6 +106,10 @@ class Reproduce:
     """The folder to write to; made where it does not exist."""
     plot_only: bool = False
     """Draw the figures again from the stored data, without running anything."""
+    workers: int = 1
+    """Processes that run experiments side by side, with the extra "sweep"."""
+    scheduler: str | None = None
+    """The address of a Dask cluster in their place, whose workers see the same folders."""
     experiments: Path | None = None
     """A folder of experiment scripts, in place of the package's own; their code is run."""
 
@@ -70,25 +123,26 @@ class Reproduce:
         changes: dict[str, Any] = {n: value for n, value in given.items() if value is not None}
         Config(**changes)  # refuses bad values before anything runs
 
-        def job(path: Path) -> Job:
-            def make() -> tuple[Experiment, Config]:
-                found = experiment.load(path)
-                start = found.smoke if self.smoke else found.config()
-                return found, dataclasses.replace(start, **changes)
-
-            return make
-
-        jobs = {name: job(scripts[name]) for name in dict.fromkeys(self.names or scripts)}
-        return run_all(jobs, self.out, self.plot_only, named=bool(self.names))
+        named = dict.fromkeys(self.names or scripts)
+        jobs: dict[str, Job] = {n: Script(scripts[n].resolve(), self.smoke, changes) for n in named}
+        where = engines.place(self.workers, self.scheduler)
+        out = self.out if where == engines.Place() else self.out.resolve()
+        return run_all(jobs, out, self.plot_only, named=bool(self.names), where=where)
 
 
-def run_all(jobs: dict[str, Job], out: Path, plot_only: bool, named: bool = True) -> int:
+def run_all(
+    jobs: dict[str, Job],
+    out: Path,
+    plot_only: bool,
+    named: bool = True,
+    where: engines.Place = HERE,
+) -> int:
     """Run the jobs with a progress bar and end with a table; 1 if one failed or differs.
 
-    One that needs an extra which is not installed has failed where it was `named`.
+    Each runs on one thread, so that what it makes does not depend on who does it. One that needs an
+    extra which is not installed has failed where it was `named`.
     """
     screen = console()
-    rows: list[tuple[str, ...]] = []
     bar = Progress(
         TextColumn("{task.description}", markup=False),
         BarColumn(),
@@ -98,44 +152,76 @@ def run_all(jobs: dict[str, Job], out: Path, plot_only: bool, named: bool = True
         transient=True,
         disable=not screen.is_terminal,
     )
-    failed, stopped = False, False
-    with bar, warnings.catch_warnings():
-        # What libraries tell each other of their next versions does not concern an experiment.
-        warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)\b")
-        for name, job in jobs.items():
-            start = time.perf_counter()
-            task = bar.add_task(name, total=1.0)
-            try:
-                paths, agreed = _one(job, out, plot_only, _progress(bar, task))
-                result = "drawn" if agreed is None else agreed.verdict
-                failed = failed or result == "differs"
-            except KeyboardInterrupt:
-                paths, agreed, result, stopped = [], None, "interrupted", True
-            except MissingExtra as error:
-                # Without it, all the others are what was asked for by asking for everything.
-                paths, agreed, result = [], None, f"left out: {error}"
-                failed = failed or named
-                complain(f"{name}: {error}")
-            except Exception as error:
-                if explained(error) is None:  # a fault of the script
-                    traceback.print_exc(file=sys.stderr)
-                else:
-                    complain(f"{name}: {error}")
-                paths, agreed, result, failed = [], None, f"failed: {error}", True
-            bar.update(task, completed=1.0)
-            seconds = f"{time.perf_counter() - start:.1f}"
-            said = "" if agreed is None else str(agreed)
-            rows.append((name, result, seconds, said, ", ".join(p.name for p in paths)))
-            if stopped:
-                break
+    made: dict[str, Attempt] = {}
+    stopped = False
+    with bar:
+        try:
+            for name, attempt in _attempts(jobs, out, plot_only, where, bar):
+                made[name] = attempt
+                if attempt.complaint.startswith("Traceback"):  # a fault of the script
+                    print(attempt.complaint, file=sys.stderr, end="")
+                elif attempt.complaint:
+                    complain(f"{name}: {attempt.complaint}")
+        except KeyboardInterrupt:
+            stopped = True
+            left = [name for name in jobs if name not in made]
+            made |= {name: Attempt("interrupted", 0.0) for name in left[:1]}
     table = Table(title=f"written to {out}", title_justify="left", box=None, pad_edge=False)
     for heading in ("experiment", "result", "seconds", "difference from committed", "figures"):
         right = heading == "seconds"
         table.add_column(heading, justify="right" if right else "left", overflow="fold")
-    for row in rows:
-        table.add_row(*row)
+    for name in jobs:
+        if name in made:
+            one = made[name]
+            table.add_row(name, one.result, f"{one.seconds:.1f}", one.said, ", ".join(one.files))
     screen.print(table)
+    failed = any(one.failed or (one.missing and named) for one in made.values())
     return INTERRUPTED if stopped else FAILED if failed else DONE
+
+
+def _attempts(
+    jobs: dict[str, Job], out: Path, plot_only: bool, where: engines.Place, bar: Progress
+) -> Iterator[tuple[str, Attempt]]:
+    """As they are done: here with a bar for each, elsewhere with one for all."""
+    if where == engines.Place():
+        for name, job in jobs.items():
+            task = bar.add_task(name, total=1.0)
+            yield name, _attempt(job, out, plot_only, _progress(bar, task))
+            bar.update(task, completed=1.0)
+        return
+    task = bar.add_task("experiments", total=len(jobs))
+    work = functools.partial(_attempt_of, out=out, plot_only=plot_only)
+    for (name, _), attempt in engines.all_of(work, jobs.items(), where):
+        bar.update(task, advance=1, description=f"done: {name}")
+        yield name, attempt
+
+
+def _attempt_of(job: tuple[str, Job], *, out: Path, plot_only: bool) -> Attempt:
+    return _attempt(job[1], out, plot_only, lambda share: None)
+
+
+def _attempt(job: Job, out: Path, plot_only: bool, progress: experiment.Progress) -> Attempt:
+    start = time.perf_counter()
+
+    def seconds() -> float:
+        return time.perf_counter() - start
+
+    try:
+        with one_thread(), warnings.catch_warnings():
+            # What libraries tell each other of their next versions does not concern an experiment.
+            warnings.filterwarnings("ignore", category=FutureWarning, module=r"(transformers|peft)")
+            paths, agreed = _one(job, out, plot_only, progress)
+    except MissingExtra as error:
+        # Without it, all the others are what was asked for by asking for everything.
+        text = f"left out: {error}"
+        return Attempt(text, seconds(), complaint=str(error), missing=True)
+    except Exception as error:
+        known = explained(error) is not None
+        told = str(error) if known else traceback.format_exc()
+        return Attempt(f"failed: {error}", seconds(), complaint=told)
+    result = "drawn" if agreed is None else agreed.verdict
+    files = tuple(path.name for path in paths)
+    return Attempt(result, seconds(), "" if agreed is None else str(agreed), files)
 
 
 def _progress(bar: Progress, task: TaskID) -> experiment.Progress:

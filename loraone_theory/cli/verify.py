@@ -52,7 +52,10 @@ class Verify:
     device: Literal["cpu"] = "cpu"
     """Claims are judged on the CPU in float64, where rounding tolerances are known."""
     workers: int = 1
-    """Processes that judge side by side; the verdicts do not depend on their number."""
+    """Processes that judge side by side, with the extra "sweep"; the verdicts do not depend on
+    their number."""
+    scheduler: str | None = None
+    """The address of a running Dask cluster, such as tcp://10.0.0.1:8786, in their place."""
     draws: Path | None = None
     """Write what each draw gave to this folder, a file for each claim."""
     json: Path | None = None
@@ -84,6 +87,7 @@ class Verify:
                 smoke=self.smoke,
                 source=self.source,
                 workers=self.workers,
+                scheduler=self.scheduler,
                 json=self.json,
                 draws=self.draws,
                 report=seen,

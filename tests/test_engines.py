@@ -1,0 +1,101 @@
+"""Who does the jobs: the same answers from this process, from two, and from a cluster."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+
+import pytest
+
+from loraone_theory import engines
+from loraone_theory.cli.guard import BAD_ARGUMENTS, FAILED, explained
+
+dask = pytest.importorskip("dask", reason="the extra sweep is not installed")
+
+
+def work(name: str) -> str:
+    """A job for the processes below."""
+    if name == "raises":
+        raise ArithmeticError("no such thing")
+    if name == "dies":
+        os.kill(os.getpid(), signal.SIGKILL)
+    return name.upper()
+
+
+def test_processes_hand_back_what_they_make() -> None:
+    """Jobs are taken a few at a time, and what a job raises comes through."""
+    taken: list[str] = []
+
+    def jobs() -> Iterator[str]:
+        for i in range(100):
+            taken.append(f"job {i}")
+            yield taken[-1]
+
+    with engines.opened(engines.place(2)) as client:
+        found = engines.spread(work, jobs(), client)
+        job, answer = next(found)
+        assert answer == job.upper()
+        assert len(taken) <= 2 * engines.AHEAD + 1
+        rest = dict(found)
+        assert len(rest) == 99
+        assert all(answer == job.upper() for job, answer in rest.items())
+        assert dict(engines.spread(work, [], client)) == {}
+        with pytest.raises(ArithmeticError, match="no such thing"):
+            list(engines.spread(work, ["a", "raises"], client))
+        assert dict(engines.spread(work, ["a"], client)) == {"a": "A"}
+
+
+@pytest.mark.slow
+def test_a_job_that_ends_its_worker_is_given_up() -> None:
+    """After a few tries (here one), and the others are done."""
+    once = {"distributed.scheduler.allowed-failures": 0}
+    with dask.config.set(once), engines.opened(engines.place(2)) as client:
+        found = dict(engines.spread(work, ["a", "dies", "b"], client))
+    assert (found["a"], found["b"]) == ("A", "B")
+    assert isinstance(found["dies"], engines.Lost)
+    assert "the worker that had dies was ended again and again" in str(found["dies"])
+
+
+def test_an_address_without_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(engines, "CONNECT_SECONDS", 0.5)
+    with (
+        pytest.raises(engines.Unreachable, match=r"no scheduler answers at tcp://127.0.0.1:1") as e,
+        engines.opened(engines.place(1, "tcp://127.0.0.1:1")),
+    ):
+        pass
+    assert explained(e.value) == (str(e.value), BAD_ARGUMENTS)
+    assert explained(engines.Lost("gone")) == ("gone", FAILED)
+
+
+@pytest.mark.slow
+def test_nothing_is_left_when_the_client_is_killed() -> None:
+    """The processes of a client that is killed end too."""
+    code = (
+        "import time\nfrom loraone_theory import engines\n"
+        "if __name__ == '__main__':\n"
+        "    with engines.opened(engines.place(2)) as client:\n"
+        "        print(*client.run(__import__('os').getpid).values(), flush=True)\n"
+        "        time.sleep(600)\n"
+    )
+    client = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert client.stdout is not None
+    workers = [int(word) for word in client.stdout.readline().split()]
+    assert len(workers) == 2
+    client.kill()
+    client.wait()
+    client.stdout.close()
+    deadline = time.monotonic() + 60
+    while any(map(alive, workers)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    assert not any(map(alive, workers))
+
+
+def alive(process: int) -> bool:
+    """Whether there is one, and it is no zombie."""
+    try:
+        with open(f"/proc/{process}/stat") as file:
+            return file.read().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
