@@ -129,13 +129,14 @@ def test_no_run_that_diverges_is_chosen() -> None:
 
 def test_a_failing_prediction_falls_back_to_the_grid(monkeypatch: pytest.MonkeyPatch) -> None:
     """A best step that is eight times too large is past the stability edge, and GD diverges."""
-    contraction = lt.predict.contraction
+    outlook = lt.predict.outlook
 
-    def hasty(*args: object, **kwargs: object) -> lt.predict.Contraction:
-        near = contraction(*args, **kwargs)  # type: ignore[arg-type]
-        return dataclasses.replace(near, extremes=near.extremes / 8)
+    def hasty(*args: object, **kwargs: object) -> lt.predict.Outlook:
+        ahead = outlook(*args, **kwargs)  # type: ignore[arg-type]
+        near = dataclasses.replace(ahead.near, extremes=ahead.near.extremes / 8)
+        return dataclasses.replace(ahead, near=near)
 
-    monkeypatch.setattr(comparing.predict, "contraction", hasty)
+    monkeypatch.setattr(comparing, "outlook", hasty)
     row = compare(problem(), rank=2, steps=300, seeds=SEEDS, names=["lora"]).rows[0]
     assert row.chosen_by == "grid"
     assert any("fails at the predicted best step" in note for note in row.notes)

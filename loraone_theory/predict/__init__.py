@@ -5,6 +5,7 @@ flow, `stochastic` moments of minibatches.
 """
 
 from loraone_theory.predict import flow, relu, stochastic
+from loraone_theory.predict.ahead import Outlook, outlook
 from loraone_theory.predict.best_fit import measured_floor
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
@@ -35,6 +36,7 @@ from loraone_theory.predict.tangent_map import RuleName
 
 __all__ = [
     "Contraction",
+    "Outlook",
     "RuleName",
     "Summary",
     "alignment_time",
@@ -52,6 +54,7 @@ __all__ = [
     "measured_floor",
     "noise_floor",
     "one_step_error",
+    "outlook",
     "pair_floor",
     "pair_solution",
     "plateau",

@@ -9,25 +9,19 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
 
-from loraone_theory import methods, predict, storage
+from loraone_theory import methods, storage
 from loraone_theory.core import validate
 from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached
+from loraone_theory.predict.ahead import outlook
 from loraone_theory.predict.tuning import GRID, tune_step
-from loraone_theory.problems.base import Problem, facts, needed
-from loraone_theory.problems.linear.problem import LinearProblem
-from loraone_theory.problems.sensing.problem import SensingProblem
+from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.trials import trial_seeds
 
-NO_FLOOR = (
-    "no floor: known without an offset where the labels are those of a shift that the method can "
-    "learn, or noisy ones and r <= r*"
-)
 # Told the method and the number of steps done.
 Report = Callable[[str, int], object]
 
@@ -187,7 +181,8 @@ def _row(setting: _Setting, name: str) -> Row:
     # AdaLoRA's budget ends half-way, so that the final rank has time to converge.
     hyper = {"total_steps": max(1, setting.steps // 2)} if name == "adalora" else {}
     method = methods.get(METHODS[name](**hyper), setting.rank)
-    floor, rate, best, notes = _predictions(setting, method)
+    ahead = outlook(setting.problem, method, rank=setting.rank, seeds=setting.seeds)
+    floor, best, notes = ahead.floor, ahead.best_step, ahead.notes
     eta, chosen_by, run = best, "prediction", None
     if not setting.tune and math.isfinite(best):
         run = setting.run(method, best)
@@ -216,7 +211,7 @@ def _row(setting: _Setting, name: str) -> Row:
         initial_error=error[0],
         floor=floor,
         reached=loss[-1],
-        predicted_rate=rate(eta),
+        predicted_rate=ahead.loss_rate(eta),
         rate=measured_rate(excess),
         steps=steps,
         loss=loss,
@@ -230,49 +225,3 @@ def _undefined(name: str, setting: _Setting, why: str) -> Row:
     curve = np.full((setting.steps + 1, len(setting.seeds)), math.nan)
     six = (nothing, nothing, nothing, nothing, nothing, nothing)
     return Row(name, math.nan, "", *six, curve, why)
-
-
-Predictions = tuple[np.ndarray, Callable[[float], np.ndarray], float, tuple[str, ...]]
-
-
-def _predictions(setting: _Setting, method: Method) -> Predictions:
-    """Floors (seeds,), η -> rates (seeds,), the best step, notes."""
-    trials, problem = len(setting.seeds), setting.problem
-
-    def whole(values: Tensor) -> np.ndarray:
-        return np.broadcast_to(values.cpu().double().numpy(), (trials,)).copy()
-
-    if isinstance(problem, SensingProblem):
-        found = predict.measured_contraction(
-            problem, method, rank=setting.rank, seeds=setting.seeds
-        )
-        least = whole(predict.measured_floor(problem, method, rank=setting.rank))
-        notes = (NO_FLOOR,) if np.isnan(least).any() else ()
-        best = float(found.best_step.min())
-        return least, lambda eta: whole(found.loss_rate(eta)), best, (*notes, *found.notes)
-    if not isinstance(problem, LinearProblem):
-        return _relu_predictions(setting, method)
-    floor = predict.floor(problem, method, rank=setting.rank, seeds=setting.seeds)
-    near = predict.contraction(problem, method, rank=setting.rank, seeds=setting.seeds)
-    best = float(near.best_step.min())
-    return whole(floor), lambda eta: whole(near.loss_rate(eta)), best, near.notes
-
-
-def _relu_predictions(setting: _Setting, method: Method) -> Predictions:
-    """Floors of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
-    trials, problem = len(setting.seeds), setting.problem
-    rank = setting.rank if method.facts.ends_with is None else 0
-    true_rank = needed(problem, "true_rank", "a prediction")
-    free = method.name in ("full", "full-adamw")
-    reachable = free or (method.parametrisation.is_pair and not method.offset and rank >= true_rank)
-    floor = np.full(trials, 0.0 if reachable else math.nan)
-    notes = () if reachable else ("no floor: none is known in closed form in the ReLU model",)
-    local, nothing = method.facts.local, lambda eta: np.full(trials, math.nan)
-    if local is None or local.weights != "preconditioned" or rank != true_rank or not reachable:
-        return floor, nothing, math.nan, notes
-    near = predict.relu_contraction(problem, scale=method.scale)
-
-    def rate(eta: float) -> np.ndarray:
-        return np.broadcast_to(near.loss_rate(eta).cpu().double().numpy(), (trials,)).copy()
-
-    return floor, rate, float(near.best_step.min()), (*notes, *near.notes)

@@ -1,0 +1,127 @@
+"""What is predicted of a method before it runs, in any of the three models, one value per run."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from torch import Tensor
+
+from loraone_theory import methods
+from loraone_theory.core import validate
+from loraone_theory.core.names import MethodName
+from loraone_theory.methods import Method
+from loraone_theory.predict.contraction import contraction
+from loraone_theory.predict.floors import floor
+from loraone_theory.predict.measured import fits_exactly, measured_contraction
+from loraone_theory.predict.rates import Contraction
+from loraone_theory.predict.relu_contraction import relu_contraction
+from loraone_theory.problems.base import Problem, needed
+from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.sensing.problem import SensingProblem
+from loraone_theory.problems.trials import trial_seeds
+
+NO_FLOOR = "no floor: known where the labels are those of a shift that the method can learn"
+NO_RELU_FLOOR = "no floor: none is known in closed form in the ReLU model"
+NO_RELU_RATE = "no rate: known in the ReLU model for preconditioned descent at r = r*"
+
+
+@dataclass(frozen=True, eq=False)
+class Outlook:
+    """Floor, rate and best step of a method; NaN where a number is not defined, with a note why.
+
+    Args:
+        floor: the least training loss that it can reach, (seeds,).
+        near: how it contracts near the solution.
+        notes: what is missing or taken for granted.
+    """
+
+    floor: np.ndarray
+    near: Contraction
+    notes: tuple[str, ...]
+
+    @property
+    def best_step(self) -> float:
+        """The step with the fastest local rate, the least over the instances."""
+        return float(self.near.best_step.min())
+
+    def loss_rate(self, learning_rate: float) -> np.ndarray:
+        """The factor per step of √(L_t − floor) near the solution, (seeds,)."""
+        return _spread(self.near.loss_rate(learning_rate), len(self.floor))
+
+
+def outlook(
+    problem: Problem,
+    method: MethodName | str | Method,
+    *,
+    rank: int,
+    seeds: Sequence[int] | None = None,
+) -> Outlook:
+    """Floor and local rate of a method on a linear, a ReLU or a sensing problem.
+
+    Args:
+        problem: batch (seeds,) or ().
+        method: a name in `METHODS` or a Method.
+        rank: r.
+        seeds: as for `simulate`.
+
+    Raises:
+        TypeError: another problem.
+        ValueError: a rank that does not fit, or a start that the method does not have there.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> problem = sample_linear(d=12, k=10, true_rank=2, samples=10**6, seeds=(0, 1))
+    >>> ahead = outlook(problem, "lora-one-preconditioned", rank=2)
+    >>> ahead.floor, round(ahead.best_step, 2), ahead.loss_rate(0.5).round(2)
+    (array([0., 0.]), 0.67, array([0.5, 0.5]))
+    """
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
+    trials = len(drawn)
+    if isinstance(problem, SensingProblem):
+        near = measured_contraction(problem, chosen, rank=rank, seeds=drawn)
+        least, notes = _sensing_floor(problem, chosen, rank)
+        return Outlook(np.full(trials, least), near, (*notes, *near.notes))
+    if not isinstance(problem, LinearProblem):
+        least, near, notes = _relu(problem, chosen, rank)
+        return Outlook(np.full(trials, least), near, notes)
+    near = contraction(problem, chosen, rank=rank, seeds=drawn)
+    floors = floor(problem, chosen, rank=rank, seeds=drawn)
+    return Outlook(_spread(floors, trials), near, near.notes)
+
+
+def _spread(values: Tensor, trials: int) -> np.ndarray:
+    return np.broadcast_to(values.cpu().double().numpy(), (trials,)).copy()
+
+
+def _sensing_floor(
+    problem: SensingProblem, method: Method, rank: int
+) -> tuple[float, tuple[str, ...]]:
+    """0 where the labels are those of a shift that can be learned, else NaN with a note."""
+    true_rank = problem.true_rank or 0
+    form = method.parametrisation
+    free = form.name == "full" or (form.is_pair and not method.offset and rank >= true_rank)
+    if method.facts.ends_with is None and free and fits_exactly(problem):
+        return 0.0, ()
+    return math.nan, (NO_FLOOR,)
+
+
+def _relu(
+    problem: Problem, method: Method, rank: int
+) -> tuple[float, Contraction, tuple[str, ...]]:
+    """A floor of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
+    true_rank = needed(problem, "true_rank", "a prediction")
+    if method.facts.ends_with is not None:
+        rank = 0
+    free = method.name in ("full", "full-adamw")
+    reachable = free or (method.parametrisation.is_pair and not method.offset and rank >= true_rank)
+    least = 0.0 if reachable else math.nan
+    notes = () if reachable else (NO_RELU_FLOOR,)
+    local = method.facts.local
+    if local is None or local.weights != "preconditioned" or rank != true_rank or not reachable:
+        nothing = problem.like.new_full((*problem.batch_shape, 2), math.nan)
+        return least, Contraction(nothing), (*notes, NO_RELU_RATE)
+    near = relu_contraction(problem, scale=method.scale)
+    return least, near, (*notes, *near.notes)
