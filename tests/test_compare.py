@@ -15,6 +15,7 @@ from loraone_theory import storage
 from loraone_theory.cli import main
 from loraone_theory.predict import compare as comparing
 from loraone_theory.predict import curves, tuning
+from loraone_theory.predict.ahead import Outlook
 from loraone_theory.predict.compare import compare
 from loraone_theory.predict.curves import TARGET
 
@@ -131,7 +132,7 @@ def test_a_failing_prediction_falls_back_to_the_grid(monkeypatch: pytest.MonkeyP
     """A best step that is eight times too large is past the stability edge, and GD diverges."""
     outlook = lt.predict.outlook
 
-    def hasty(*args: object, **kwargs: object) -> lt.predict.Outlook:
+    def hasty(*args: object, **kwargs: object) -> Outlook:
         ahead = outlook(*args, **kwargs)  # type: ignore[arg-type]
         near = dataclasses.replace(ahead.near, extremes=ahead.near.extremes / 8)
         return dataclasses.replace(ahead, near=near)

@@ -5,7 +5,7 @@ flow, `stochastic` moments of minibatches.
 """
 
 from loraone_theory.predict import flow, relu, stochastic
-from loraone_theory.predict.ahead import Outlook, outlook
+from loraone_theory.predict.ahead import outlook
 from loraone_theory.predict.best_fit import measured_floor
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
@@ -36,7 +36,6 @@ from loraone_theory.predict.tangent_map import RuleName
 
 __all__ = [
     "Contraction",
-    "Outlook",
     "RuleName",
     "Summary",
     "alignment_time",

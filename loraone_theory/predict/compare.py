@@ -16,8 +16,8 @@ from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
-from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached
 from loraone_theory.predict.ahead import outlook
+from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached
 from loraone_theory.predict.tuning import GRID, tune_step
 from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.trials import trial_seeds

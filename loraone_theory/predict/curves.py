@@ -34,3 +34,38 @@ def measured_rate(excess: np.ndarray) -> np.ndarray:
         ratio = excess[last, trials] / excess[half, trials]
         rate = ratio ** (1 / np.maximum(last - half, 1))
     return np.where(np.isfinite(rate) & (rate > 0), rate, math.nan)
+
+
+def decay(
+    steps: np.ndarray, loss: np.ndarray, floor: np.ndarray, rate: np.ndarray, *, start: float = 0.1
+) -> np.ndarray:
+    """floor + (L_a − floor)·rate^{2(t − a)}: a loss that falls at a local rate from step a on.
+
+    a is the first recorded step at which the distance to the floor is `start` times that at t = 0,
+    where the rate can be expected to hold; NaN before it, and everywhere in a run that never gets
+    there. The rate is a prediction, the height at a is the run's.
+
+    Args:
+        steps: (T,) the recorded t.
+        loss: (T, seeds).
+        floor: (seeds,).
+        rate: of √(L_t − floor), per step, (seeds,).
+        start: the distance at a.
+
+    Returns:
+        (T, seeds).
+
+    >>> decay(np.arange(3), np.array([[100.0], [1.0], [0.5]]), np.zeros(1), np.full(1, 0.5))
+    array([[ nan],
+           [1.  ],
+           [0.25]])
+    """
+    excess = distance(loss, floor)
+    first = reached(excess, start)
+    known = np.isfinite(first)
+    a = np.where(known, first, 0).astype(int)
+    height = loss[a, np.arange(len(a))] - floor
+    gone = steps[:, None] - steps[a]
+    with np.errstate(over="ignore"):
+        line = floor + height * rate ** (2.0 * gone)
+    return np.where(known & (gone >= 0), line, math.nan)

@@ -1,0 +1,119 @@
+"""The controls of the page and the settings that their values stand for."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from loraone_theory.core.extras import extra
+from loraone_theory.explore.settings import ENSEMBLES, MOST_SEEDS, Settings
+from loraone_theory.methods import METHODS
+
+with extra("explore"):
+    import marimo as mo
+
+OWN_SIZE = 1e-2  # α of the methods themselves
+OF_BEST, ABSOLUTE = "of the predicted best", "absolute"
+
+# Model -> what it starts with.
+STARTS: dict[str, Settings] = {
+    "linear": Settings(),
+    "relu": Settings(
+        model="relu", methods=("lora-one-preconditioned", "lora"), d=24, k=20, true_rank=2, rank=2
+    ),
+    "sensing": Settings(
+        model="sensing", ensemble="dense", d=16, k=12, true_rank=2, rank=2, ratio=5.0, steps=200
+    ),
+}
+RATIO_LABELS = {"sensing": "m / r*(d + k − r*)"}
+KAPPAS = [1.0, 1.5, 2.0, 3.0, 4.0, 6.0, 8.0, 10.0, 15.0, 20.0, 30.0, 50.0, 100.0]
+RATIOS = [0.25, 0.5, 0.75, 1.0, 1.25, 1.5, 2.0, 3.0, 4.0, 5.0, 6.0, 8.0, 12.0, 16.0, 24.0, 32.0]
+NOISES = [0.0, 0.001, 0.002, 0.005, 0.01, 0.02, 0.05, 0.1, 0.2, 0.5, 1.0]
+SHIFTS = [0.01, 0.02, 0.05, 0.1, 0.2, 0.3, 0.5, 1.0]
+
+
+def _logarithmic(low: int, high: int) -> list[float]:
+    """1, 2 and 5 times the powers of ten from 10^low to 10^high."""
+    found = [float(f"{m}e{p}") for p in range(low, high) for m in (1, 2, 5)]
+    return [*found, float(f"1e{high}")]
+
+
+def model() -> Any:
+    """The choice that the others depend on."""
+    return mo.ui.dropdown(list(ENSEMBLES), value="linear", label="model")
+
+
+def controls(model: str) -> Any:
+    """A dictionary of the controls of a model, at its start."""
+    start = STARTS[model]
+    ui = mo.ui
+    found: dict[str, Any] = {
+        "ensemble": ui.dropdown(list(ENSEMBLES[model]), value=start.ensemble, label="ensemble"),
+        "methods": ui.multiselect(list(METHODS), value=list(start.methods), label="methods"),
+        "rank": _whole("rank r", 1, 16, start.rank),
+        "true_rank": _whole("true rank r*", 1, 16, start.true_rank),
+        "condition_number": _steps("condition number κ", KAPPAS, start.condition_number),
+        "ratio": _steps(RATIO_LABELS.get(model, "samples N / d"), RATIOS, start.ratio),
+    }
+    if model != "sensing":
+        found["infinite"] = ui.checkbox(label="N = ∞")
+    found["noise_std"] = _steps("label noise σ", NOISES, start.noise_std)
+    if model == "relu":
+        found["relative_shift"] = _steps("relative shift c", SHIFTS, start.relative_shift)
+    return ui.dictionary(
+        found
+        | {
+            "step": ui.dropdown([OF_BEST, ABSOLUTE], value=OF_BEST, label=_kept("step size")),
+            "fraction": _steps("η / best η", [round(0.05 * i, 2) for i in range(1, 41)], 0.5),
+            "learning_rate": _steps("absolute η", _logarithmic(-3, 1), start.learning_rate),
+            "init_std": _steps("initial size α", _logarithmic(-6, 0), OWN_SIZE),
+            "d": _whole("d", 2, 100, start.d),
+            "k": _whole("k", 2, 100, start.k),
+            "steps": _whole("steps", 20, 1000, start.steps, by=20),
+            "count": _whole("seeds", 1, MOST_SEEDS, len(start.seeds)),
+            "first": ui.number(0, 10**6, value=start.seeds[0], step=1, label=_kept("first seed")),
+        }
+    )
+
+
+def _whole(label: str, low: int, high: int, value: int, *, by: int = 1) -> Any:
+    return mo.ui.slider(low, high, value=value, step=by, label=_kept(label), show_value=True)
+
+
+def _steps(label: str, values: list[float], value: float) -> Any:
+    return mo.ui.slider(steps=values, value=value, label=_kept(label), show_value=True)
+
+
+def _kept(label: str) -> str:
+    """The label on one line."""
+    return label.replace(" ", "\u00a0")
+
+
+def laid_out(model: Any, chosen: Any) -> Any:
+    """The controls in one column."""
+    return mo.vstack([model, *chosen.elements.values()], gap=0.4)
+
+
+def settings(model: str, values: Mapping[str, Any]) -> Settings:
+    """What the values of `controls(model)` stand for."""
+    first, count = int(values["first"]), int(values["count"])
+    size = float(values["init_std"])
+    return Settings(
+        model=model,
+        ensemble=values["ensemble"],
+        methods=tuple(values["methods"]),
+        d=int(values["d"]),
+        k=int(values["k"]),
+        rank=int(values["rank"]),
+        true_rank=int(values["true_rank"]),
+        condition_number=float(values["condition_number"]),
+        ratio=math.inf if values.get("infinite") else float(values["ratio"]),
+        noise_std=float(values["noise_std"]),
+        relative_shift=float(values.get("relative_shift", Settings.relative_shift)),
+        fraction=float(values["fraction"]) if values["step"] == OF_BEST else None,
+        learning_rate=float(values["learning_rate"]),
+        init_std=None if size == OWN_SIZE else size,
+        steps=int(values["steps"]),
+        seeds=tuple(range(first, first + count)),
+    )
