@@ -26,15 +26,15 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peft,experiments,certify,sweep]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peft,experiments,certify,sweep,explore]"
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release,sweep]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release,sweep,explore]"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,peft,experiments,tables,certify,sweep]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[docs,peft,experiments,tables,certify,sweep,explore]"
 	touch $@ $(VENV)/.installed
 
 reproduce: $(VENV)/.installed

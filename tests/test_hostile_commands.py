@@ -25,6 +25,7 @@ BASE: dict[str, list[str]] = {
     "compare": ["compare", "lora-one", *SMALL],
     "bench": ["bench", "nothing", "--pairs", "1"],
     "describe": ["describe"],
+    "explore": ["explore", "--script", "lab.py"],  # which serves no page
     "list": ["list"],
     "report": ["report", "--json", "verdicts.json", "--out", "made.md"],
     "reproduce": ["reproduce", "fig_good", "--experiments", "experiments", "--out", "made"],
@@ -43,6 +44,7 @@ WITH: dict[str, list[str]] = {
     "simulate labels": [*OWN, "--data", "X.npy"],
     "simulate weights": [*OWN, "--data", "X.npy", "--labels", "X.npy"],
     "compare relative_shift": [*BASE["compare"], "--model", "relu"],
+    "explore script": ["explore"],
     "bench page": [*BASE["bench"], "--json", "rows.json"],
     "simulate method": ["simulate"],
     "compare methods": ["compare", *SMALL],
@@ -122,6 +124,7 @@ GOOD_WORDS: dict[str, str] = {
     "workers": "2", "draws": "made", "file": "sweep.toml", "folder": "made", "csv": "a.csv",
     "shard": "2/3", "dry_run": "", "status": "",
     "delete": "rank=1 seed=0",
+    "port": "8790", "no_browser": "", "script": "lab.py",
     "confidence": "0.9", "seed": "3",
 }  # fmt: skip
 

@@ -38,6 +38,7 @@ CALLS: dict[str, tuple[list[str], set[str]]] = {
     ),
     "describe": (["lora-one"], set()),
     "doctor": ([], set()),
+    "explore": (["--script", "lab.py"], {"lab.py"}),
     "list": ([], set()),
     "report": (["--json", VERDICTS, "--out", "checks.md"], {"checks.md"}),
     "reproduce": (

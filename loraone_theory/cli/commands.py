@@ -13,6 +13,7 @@ from loraone_theory.cli.bench import Bench
 from loraone_theory.cli.compare import Compare
 from loraone_theory.cli.describe import Describe
 from loraone_theory.cli.doctor import Doctor
+from loraone_theory.cli.explore import Explore
 from loraone_theory.cli.listing import List
 from loraone_theory.cli.reproduce import Reproduce
 from loraone_theory.cli.simulate import Simulate
@@ -33,6 +34,7 @@ COMMANDS: dict[str, type[Command]] = {
     "bench": Bench,
     "describe": Describe,
     "doctor": Doctor,
+    "explore": Explore,
     "list": List,
     "report": Report,
     "reproduce": Reproduce,

@@ -23,7 +23,7 @@ STARTS: dict[str, Settings] = {
         model="relu", methods=("lora-one-preconditioned", "lora"), d=24, k=20, true_rank=2, rank=2
     ),
     "sensing": Settings(
-        model="sensing", ensemble="dense", d=16, k=12, true_rank=2, rank=2, ratio=5.0, steps=200
+        model="sensing", ensemble="dense", d=14, k=14, true_rank=2, rank=2, ratio=5.0, steps=200
     ),
 }
 RATIO_LABELS = {"sensing": "m / r*(d + k − r*)"}

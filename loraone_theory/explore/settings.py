@@ -52,8 +52,11 @@ class Call(NamedTuple):
     def written(self) -> str:
         """The call as Python reads it.
 
-        >>> Call.of(dict, d=3, seeds=(0,)).written()
-        'dict(\n    d=3,\n    seeds=(0,),\n)'
+        >>> print(Call.of(dict, d=3, seeds=(0,)).written())
+        dict(
+            d=3,
+            seeds=(0,),
+        )
         """
         inside = "".join(f"    {name}={value!r},\n" for name, value in self.arguments)
         return f"{self.function.__name__}(\n{inside})"
