@@ -26,11 +26,11 @@ PORTS = 1 << 16
 class Explore:
     """Open the laboratory in the browser: move a slider, and see runs and theory change.
 
-    Model, methods, ranks, noise, step size and the rest are chosen on the page; it draws loss, risk,
-    error, alignment and singular values of real runs, dashed over them what is predicted, and gives
-    the script of what it shows. The page is served by this command to this machine alone, at the
-    address that it prints, which holds the access token; nothing is sent anywhere. Ctrl-C ends it.
-    Needs the extra: pip install 'loraone-theory[explore]'.
+    Model, methods, ranks, noise, step size and the rest are chosen on the page. It draws loss,
+    risk, error, alignment and singular values of real runs, dashed over them what is predicted,
+    and gives the script of what it shows. The page is served to this machine alone, at the address
+    that is printed, which holds the access token; nothing is sent anywhere. Ctrl-C ends it. It
+    needs the extra: pip install 'loraone-theory[explore]'.
     """
 
     port: int | None = None

@@ -18,7 +18,7 @@ from loraone_theory.predict.floors import floor
 from loraone_theory.predict.measured import fits_exactly, measured_contraction
 from loraone_theory.predict.rates import Contraction
 from loraone_theory.predict.relu_contraction import relu_contraction
-from loraone_theory.problems.base import Problem, needed
+from loraone_theory.problems.base import Problem, check_problem, needed
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 from loraone_theory.problems.trials import trial_seeds
@@ -77,6 +77,7 @@ def outlook(
     >>> ahead.floor, round(ahead.best_step, 2), ahead.loss_rate(0.5).round(2)
     (array([0., 0.]), 0.67, array([0.5, 0.5]))
     """
+    problem = check_problem(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     trials = len(drawn)
