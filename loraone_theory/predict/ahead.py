@@ -13,9 +13,10 @@ from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
+from loraone_theory.predict.best_fit import measured_floor
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor
-from loraone_theory.predict.measured import fits_exactly, measured_contraction
+from loraone_theory.predict.measured import measured_contraction
 from loraone_theory.predict.rates import Contraction
 from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.problems.base import Problem, check_problem, needed
@@ -23,7 +24,10 @@ from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 from loraone_theory.problems.trials import trial_seeds
 
-NO_FLOOR = "no floor: known where the labels are those of a shift that the method can learn"
+NO_FLOOR = (
+    "no floor: known without an offset where the labels are those of a shift that the method can "
+    "learn, or noisy ones and r <= r*"
+)
 NO_RELU_FLOOR = "no floor: none is known in closed form in the ReLU model"
 NO_RELU_RATE = "no rate: known in the ReLU model for preconditioned descent at r = r*"
 
@@ -83,11 +87,12 @@ def outlook(
     trials = len(drawn)
     if isinstance(problem, SensingProblem):
         near = measured_contraction(problem, chosen, rank=rank, seeds=drawn)
-        least, notes = _sensing_floor(problem, chosen, rank)
-        return Outlook(np.full(trials, least), near, (*notes, *near.notes))
+        least = _spread(measured_floor(problem, chosen, rank=rank), trials)
+        notes = (NO_FLOOR,) if np.isnan(least).any() else ()
+        return Outlook(least, near, (*notes, *near.notes))
     if not isinstance(problem, LinearProblem):
-        least, near, notes = _relu(problem, chosen, rank)
-        return Outlook(np.full(trials, least), near, notes)
+        reached, near, notes = _relu(problem, chosen, rank)
+        return Outlook(np.full(trials, reached), near, notes)
     near = contraction(problem, chosen, rank=rank, seeds=drawn)
     floors = floor(problem, chosen, rank=rank, seeds=drawn)
     return Outlook(_spread(floors, trials), near, near.notes)
@@ -95,18 +100,6 @@ def outlook(
 
 def _spread(values: Tensor, trials: int) -> np.ndarray:
     return np.broadcast_to(values.cpu().double().numpy(), (trials,)).copy()
-
-
-def _sensing_floor(
-    problem: SensingProblem, method: Method, rank: int
-) -> tuple[float, tuple[str, ...]]:
-    """0 where the labels are those of a shift that can be learned, else NaN with a note."""
-    true_rank = problem.true_rank or 0
-    form = method.parametrisation
-    free = form.name == "full" or (form.is_pair and not method.offset and rank >= true_rank)
-    if method.facts.ends_with is None and free and fits_exactly(problem):
-        return 0.0, ()
-    return math.nan, (NO_FLOOR,)
 
 
 def _relu(
