@@ -91,8 +91,8 @@ def outlook(
         notes = (NO_FLOOR,) if np.isnan(least).any() else ()
         return Outlook(least, near, (*notes, *near.notes))
     if not isinstance(problem, LinearProblem):
-        reached, near, notes = _relu(problem, chosen, rank)
-        return Outlook(np.full(trials, reached), near, notes)
+        reached, near, told = _relu(problem, chosen, rank)
+        return Outlook(np.full(trials, reached), near, told)
     near = contraction(problem, chosen, rank=rank, seeds=drawn)
     floors = floor(problem, chosen, rank=rank, seeds=drawn)
     return Outlook(_spread(floors, trials), near, near.notes)
