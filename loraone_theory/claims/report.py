@@ -15,6 +15,8 @@ Record = dict[str, Any]
 
 # What begins a tag, a comment or an address in Markdown.
 _TAG = re.compile(r"<(?=[A-Za-z/!?])")
+# What Markdown takes for the beginning of italics: the bar of ‖E‖_F, the star of λ*².
+_ITALICS = re.compile(r"(?<=[^\w\s\\])_|(?<=\w)\*(?=\w)")
 
 _INTRODUCTION = """\
 # Do the papers' theorems hold numerically?
@@ -229,14 +231,14 @@ def _anchor(heading: str) -> str:
 
 
 def _escaped(value: Any) -> Any:
-    """Texts of a record on one line each, and without what would begin a tag or a link in HTML."""
+    """Texts of a record on one line each, without what would begin a tag in HTML or italics."""
     if isinstance(value, dict):
         return {_escaped(name): _escaped(item) for name, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_escaped(item) for item in value]
     if not isinstance(value, str):
         return value
-    return _TAG.sub("&lt;", " ".join(value.split()))
+    return _ITALICS.sub(r"\\\g<0>", _TAG.sub("&lt;", " ".join(value.split())))
 
 
 def _cell(text: str) -> str:
