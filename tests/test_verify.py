@@ -61,6 +61,7 @@ SLOW = {
     "scaled-gd-lambda/end", "over-parameterised/symmetric/constant", "nora/under-rank",
     "nora/under-rank/alternating", "riemannian/regulariser", "gradient-flow/limit",
     "spectral-growth/times", "spectral-growth/signs", "apgd/noise",
+    "riemannian/multi-gate", "riemannian/multi-gate/opposite",
 }  # fmt: skip
 MASTER_SEEDS = range(20)
 FIRST, OUTSIDE = "lora-one/theorem-3.1", "lora-one/theorem-3.3/second/n-16d"
