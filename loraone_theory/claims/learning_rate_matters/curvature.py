@@ -155,8 +155,8 @@ CLAIMS = (
             "their models: here σ₁(W) sets it"
         ),
         statement="λ_max of PiSSA is above that of LoRA in every draw.",
-        hypotheses=("σ₁(W) ≫ σ₁(Δ), λ_max(A₀ᵀA₀)",),
-        how=f"N = {SAMPLES}d; {SIZES}; A₀ with N(0, 1/d) entries.",
+        hypotheses=("σ₁(W) ≫ σ₁(Δ), λ_max(A₀ᵀA₀)", "A₀ with N(0, 1/d) entries"),
+        how=f"N = {SAMPLES}d; {SIZES}.",
         kind="bound",
         measure=lambda draws: _order(draws, times=1.0),
         mutant_statement=f"{TIMES:g} times that of LoRA",

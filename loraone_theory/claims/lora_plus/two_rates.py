@@ -32,10 +32,8 @@ def _terms(draws: Draws, of_A: float, of_B: float) -> Evidence:
     both = torch.stack(found).numpy()
     slopes = np.stack([exponents(widths, both[:, i]) for i in range(2)])
     worst = np.take_along_axis(slopes, np.abs(slopes).argmax(0)[None], 0)[0]
-    means = {
-        f"mean exponent of the term of {f}": float(s.mean())
-        for f, s in zip("AB", slopes, strict=True)
-    }
+    pairs = zip("AB", slopes, strict=True)
+    means = {f"mean exponent of the term of {name}": float(row.mean()) for name, row in pairs}
     return exponent(worst, 0.0, SLOPE, **means)
 
 
