@@ -273,8 +273,9 @@ def test_reductions_longhand() -> None:
         found = measure("risk", {"reduce": "success", "factor": factor}).of(run, problem)
         same(found, (run["risk"][-1].numpy() <= factor * floor).astype(float))
     least = lt.predict.floor(problem, "lora-one", rank=2).numpy()
-    found = measure("loss", {"reduce": "steps_to", "factor": 1.0, "level": 1e-3}).of(run, problem)
-    below = run["loss"].numpy() <= least + 1e-3
+    level = 1e-3
+    found = measure("loss", {"reduce": "steps_to", "factor": 1.0, "level": level}).of(run, problem)
+    below = run["loss"].numpy() <= least + level
     same(found, [np.flatnonzero(below[:, i])[0] for i in range(2)])
     same(measure("loss", "curve").of(run, problem), run["loss"].numpy().T)
     same(measure("singular_values", "final").of(run, problem), run["singular_values"][-1].numpy())
