@@ -59,7 +59,8 @@ def instance(name: str, given: Any, wanted: type, remedy: str = "") -> Any:
 def members(name: str, given: Any, protocol: type, remedy: str) -> Any:
     """`given` if it has the members of the protocol, else TypeError with what is missing."""
     wanted = [member for member in vars(protocol) if not member.startswith("_")]
-    missing = [member for member in wanted if member not in dir(given)]
+    there = set(dir(given))
+    missing = [member for member in wanted if member not in there]
     if missing:
         raise TypeError(
             f"{name} must have the members of a {protocol.__name__}; got {shown(given)} of type "

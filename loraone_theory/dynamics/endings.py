@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg
 from loraone_theory.core.status import Outcome, RunStatus
 
 # A run whose loss ends at more than this multiple of its start is GROWING.
@@ -25,6 +24,7 @@ WINDOW = 6
 # With minibatches, means over so many stretches of so many steps are looked at.
 STRETCHES, STRETCH = 4, 8
 NEVER = -1
+COMPLETED = RunStatus(Outcome.COMPLETED)
 
 
 def count(*, minibatches: bool) -> int:
@@ -57,24 +57,16 @@ def judge(
         last: the last step.
         minibatches: the steps took some of the rows.
     """
-    start, tail = losses[0], losses[1:]
     if minibatches:
-        parts = tail.tensor_split(min(STRETCHES, len(tail)))
-        tail = torch.stack([part.mean(0) for part in parts])
-    noise = linalg.eps(losses) * torch.maximum(start, scale)
-    growth = torch.where(tail[-1] > noise, tail[-1] / start, 0.0)
-    swing = tail.amax(0) - tail.amin(0)
-    moves = tail.diff(dim=0) if len(tail) > 1 else tail[:0]
-    back = ((moves[1:] * moves[:-1]) < 0).sum(0) if len(moves) > 1 else torch.zeros_like(start)
-    swinging = (swing > SWING * start) & (swing > noise) & (back >= 2) & _bounded(tail)
-    if minibatches:
-        swinging &= tail.amax(0) > GROWTH * tail.amin(0)
+        parts = losses[1:].tensor_split(min(STRETCHES, len(losses) - 1))
+        losses = torch.stack([losses[0], *(part.mean(0) for part in parts)])
+    steps, whole = diverged_at.numpy(), losses.numpy()
+    with np.errstate(all="ignore"):
+        growing, growth, swinging, swings = _motion(whole, scale.numpy(), minibatches=minibatches)
     zero = torch.zeros_like(diverged_at)
     counts = (zero, zero) if drops is None else tuple(c.cpu().expand_as(zero) for c in drops)
-    steps, swings = diverged_at.numpy(), (swing / start).numpy()
-    growing = (growth > GROWTH).numpy()
-    answer = np.full(steps.shape, RunStatus(Outcome.COMPLETED), dtype=object)
-    noted = (steps != NEVER) | swinging.numpy() | growing | (counts[0] != 0).numpy()
+    answer = np.full(steps.shape, COMPLETED, dtype=object)
+    noted = (steps != NEVER) | swinging | growing | (counts[0] != 0).numpy()
     for index in zip(*np.nonzero(noted), strict=True):
         if (step := int(steps[index])) != NEVER:
             answer[index] = RunStatus(Outcome.DIVERGED, step)
@@ -89,7 +81,23 @@ def judge(
     return answer
 
 
-def _bounded(tail: Tensor) -> Tensor:
+def _motion(
+    losses: np.ndarray, scale: np.ndarray, *, minibatches: bool
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """Which runs grow, by what factor, which ones swing, by what multiple of the start."""
+    start, tail = losses[0], losses[1:]
+    noise = np.finfo(losses.dtype).eps * np.maximum(start, scale)
+    growth = np.where(tail[-1] > noise, tail[-1] / start, 0.0)
+    low, high = tail.min(0), tail.max(0)
+    swing, moves = high - low, np.diff(tail, axis=0)
+    back = ((moves[1:] * moves[:-1]) < 0).sum(0)
+    swinging = (swing > SWING * start) & (swing > noise) & (back >= 2) & _bounded(tail)
+    if minibatches:
+        swinging &= high > GROWTH * low
+    return growth > GROWTH, growth, swinging, swing / start
+
+
+def _bounded(tail: np.ndarray) -> np.ndarray:
     """The peaks of the second half are no larger than twice those of the first."""
     half = (len(tail) + 1) // 2
-    return tail[half:].amax(0) <= GROWTH * tail[:half].amax(0) if half < len(tail) else tail[0] >= 0
+    return tail[half:].max(0) <= GROWTH * tail[:half].max(0) if half < len(tail) else tail[0] >= 0

@@ -14,7 +14,7 @@ from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.run import Point, Run, start_of
 from loraone_theory.dynamics.settings import Settings
 from loraone_theory.methods import Method
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, fact
 
 
 def prepare(problem: Problem, method: MethodName | str | Method, settings: Settings) -> Plan:
@@ -31,7 +31,7 @@ def carry_out(
 ) -> Run:
     """All steps up to `last`, from the start of the plan or from another point of it."""
     entries = max(t.numel() for t in plan.start.trainable)
-    work = facts(plan.problem).work * plan.batch.shape.numel()
+    work = fact(plan.problem, "work") * plan.batch.shape.numel()
     threads = torch.get_num_threads()
     pool = ThreadPoolExecutor(max(1, threads - 1))
     device = plan.problem.like.device

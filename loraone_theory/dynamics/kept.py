@@ -21,7 +21,8 @@ class KeptFactors:
     def __init__(self, plan: Plan, first: int, last: int) -> None:
         self._plan, every = plan, plan.settings.keep_factors
         steps = range(0) if every is None else range(first + -first % every, last + 1, every)
-        self._refuse(len(steps))
+        if every is not None:
+            self._refuse(len(steps))
         self.steps = [t for t in steps if t > first or first == 0]
         self._found: list[Factors] = []
         self.wanted = set(self.steps)

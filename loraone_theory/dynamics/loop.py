@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
+from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.names import MethodName, RecordName, Sampling
@@ -85,9 +86,10 @@ def simulate(
     """
     if progress is not None:
         validate.function("progress", progress)
+    chosen = methods.get(method)
     checked = settings.check(
         problem,
-        method,
+        chosen,
         rank=rank,
         learning_rate=learning_rate,
         steps=steps,
@@ -103,7 +105,7 @@ def simulate(
         batch_size=batch_size,
         sampling=sampling,
     )
-    plan = prepare(problem, method, checked)
+    plan = prepare(problem, chosen, checked)
     return Trajectory.of(carry_out(plan, None, checked.steps, progress))
 
 

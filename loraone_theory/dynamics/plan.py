@@ -22,7 +22,7 @@ from loraone_theory.dynamics.view import Reference, View, reference
 from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.rules import Rule
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, fact
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import Reduction, reduce_around
 from loraone_theory.problems.sensing.problem import SensingProblem
@@ -153,7 +153,7 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
     batch.rates.prepare(0, settings.steps)
     rule = chosen.rule(batch.rates.at(0), batch.hyper["damping"])
     turns = rule.equivariant and chosen.parametrisation.turns
-    if facts(problem).matrix_free and not turns:
+    if fact(problem, "matrix_free") and not turns:
         raise ValueError(
             f"{chosen.name!r} is not rotation-equivariant, and this problem is known up to a "
             "rotation only; draw it with sample_linear instead of sample_linear_matrix_free"

@@ -11,7 +11,7 @@ from torch import Tensor
 from loraone_theory.core import linalg, validate
 from loraone_theory.dynamics.curvature import largest_eigenvalue
 from loraone_theory.dynamics.view import Reference, View, reference
-from loraone_theory.problems.base import Problem, facts, needed
+from loraone_theory.problems.base import Problem, fact, needed
 
 # What a record may need, and the fact of the problem that gives it ("pair": of the method).
 NEEDS = {
@@ -76,11 +76,10 @@ class Record:
 
     def missing(self, problem: Problem) -> str | None:
         """Why it cannot be measured on a problem, or None."""
-        known = facts(problem)
         for need in sorted(self.needs):
-            fact = NEEDS[need]
-            if fact is not None and getattr(known, fact) is None:
-                return f"needs {fact!r}, which this {type(problem).__name__} does not know"
+            name = NEEDS[need]
+            if name is not None and fact(problem, name) is None:
+                return f"needs {name!r}, which this {type(problem).__name__} does not know"
         return None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -116,7 +117,7 @@ class Run:
         was lost before the factors were, and before `first`, the steps are repeated from the start.
         """
         ends = stop in (self.begin.step, self.last)
-        new = ~self._finite(loss=ends) & (self.diverged_at == NEVER)
+        new = ~self._finite(loss=ends, start=stop == 0) & (self.diverged_at == NEVER)
         if not bool(new.any()):
             return
         present = self.stepper.saved()
@@ -134,16 +135,24 @@ class Run:
                 break
         self.stepper.load(*present)
 
-    def _finite(self, *, loss: bool = True) -> Tensor:
-        """Which runs have finite factors, and a finite loss."""
+    def _finite(self, *, loss: bool = True, start: bool = False) -> Tensor:
+        """Which runs have finite factors, and a finite loss; at the start it is measured anyway."""
         params = self.stepper.params
         finite = [torch.isfinite(t).flatten(-2).all(-1) for t in params]
         if loss:
-            now = tuple(t[None] for t in params)
-            value = RECORDS["loss"].measure(self.plan.view(now, lift=False))
-            finite.append(torch.isfinite(value[0]))
+            finite.append(torch.isfinite(self._start_loss if start else self._loss_of(params)))
         found = torch.broadcast_tensors(*finite)
         return torch.stack(found).all(0).expand(self.plan.batch.shape).cpu()
+
+    @cached_property
+    def _start_loss(self) -> Tensor:
+        """L at t = 0, (*batch)."""
+        self._origin.measure()
+        return self._origin.store["loss"][0]
+
+    def _loss_of(self, params: Params) -> Tensor:
+        now = tuple(t[None] for t in params)
+        return RECORDS["loss"].measure(self.plan.view(now, lift=False))[0]
 
     def _arrived(self, before: tuple[Params, State], first: int) -> bool:
         """Whether every run that goes on is at its level; then back to the step of the last one."""
@@ -177,6 +186,7 @@ class Run:
         """The records, with NaN from the step at which a run diverged."""
         steps = torch.from_numpy(self.at).reshape(-1, *[1] * self.diverged_at.ndim)
         gone = (self.diverged_at != NEVER) & (steps >= self.diverged_at)
+        whole = not bool(gone.any())
         found = {}
         for name in self.plan.settings.record:
             if name in self.reasons:
@@ -184,6 +194,9 @@ class Run:
                 found[name] = like.new_full((len(self.at), *self.plan.batch.shape), math.nan)
                 continue
             value = self.recorder.store[name][: len(self.at)]
+            if whole:
+                found[name] = value
+                continue
             mask = gone.reshape(*gone.shape, *[1] * (value.ndim - gone.ndim))
             found[name] = value.masked_fill(mask.to(value.device), math.nan)
         return found
@@ -202,8 +215,7 @@ class Run:
         )
 
     def _losses(self) -> Tensor:
-        self._origin.measure()
-        origin = self._origin.store["loss"]
+        origin = self._start_loss[None]
         if self._ends is None or self.done < self.last:
             tail = self.recorder.store.get("loss", origin)[: len(self.at)]
         else:

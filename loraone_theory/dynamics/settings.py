@@ -129,7 +129,7 @@ def _hyper(
 ) -> dict[str, Any]:
     hyper: dict[str, Any] = {}
     if init_std is not None:
-        method.with_init_std(1.0)  # refuses where A0 is not Gaussian
+        method.check_gaussian()
         if initial is not None:
             raise ValueError("init_std and initial exclude each other; give one of them")
         hyper["init_std"] = validate.numbers("init_std", init_std, positive=True)

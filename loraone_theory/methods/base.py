@@ -191,11 +191,19 @@ class Method:
         Raises:
             ValueError: A₀ is not Gaussian.
         """
+        self.check_gaussian()
+        return replace(self, init_std=validate.standard_deviation("init_std", std))
+
+    def check_gaussian(self) -> None:
+        """Refuse a size of A₀ where it is not Gaussian.
+
+        Raises:
+            ValueError: it is not.
+        """
         if self.init_std is None:
             raise ValueError(
                 f"init_std is the size of a Gaussian A0, and {self.name!r} has none; leave it out"
             )
-        return replace(self, init_std=validate.standard_deviation("init_std", std))
 
     def started_at(self, initial: Factors) -> Method:
         """The method with given initial factors in place of its own initialisation.

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from loraone_theory.core import validate
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, fact
 
 
 def instance_count(problem: Problem) -> int:
@@ -29,5 +29,5 @@ def trial_seeds(problem: Problem, given: Sequence[int] | None) -> tuple[int, ...
 
 def problem_seeds(problem: Problem) -> tuple[int, ...] | None:
     """The seeds of the instances along the last batch axis, where they are known."""
-    known = facts(problem).seeds
+    known = fact(problem, "seeds")
     return known if known is not None and len(known) == instance_count(problem) else None

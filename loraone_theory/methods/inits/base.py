@@ -11,7 +11,7 @@ from loraone_theory.core import linalg
 from loraone_theory.core.linalg import SVD, SVDOptions
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.methods.parametrisations import Start
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, fact
 
 # (problem, rank, seeds) -> Start. Deterministic ones have the problem's batch shape, random ones
 # have a trailing batch axis of len(seeds).
@@ -45,7 +45,7 @@ def pretrained(problem: Problem, name: str) -> Tensor:
     Raises:
         ValueError: the problem does not know W.
     """
-    W = facts(problem).pretrained
+    W = fact(problem, "pretrained")
     if W is None:
         raise ValueError(
             f"{name!r} initialises from the pre-trained weight W, and this problem has none; pass "
@@ -60,7 +60,7 @@ def refuse_unknown_basis(problem: Problem, name: str) -> None:
     Raises:
         ValueError: the problem is known up to a rotation only.
     """
-    if facts(problem).matrix_free:
+    if fact(problem, "matrix_free"):
         raise ValueError(
             f"{name!r} depends on the coordinates, and this problem is known up to a rotation "
             "only; draw it with sample_linear instead of sample_linear_matrix_free"
