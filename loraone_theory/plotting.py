@@ -199,6 +199,18 @@ def key(label: str, **line: Any) -> Line2D:
     return _matplotlib("lines").Line2D([], [], label=label, **line)
 
 
+def edges(centres: np.ndarray) -> np.ndarray:
+    """The n + 1 borders of cells around n sorted centres; those of one are ½ away.
+
+    >>> edges(np.array([1.0, 2.0, 4.0]))
+    array([0.5, 1.5, 3. , 5. ])
+    """
+    if len(centres) == 1:
+        return centres[0] + np.array([-0.5, 0.5])
+    inner = (centres[1:] + centres[:-1]) / 2
+    return np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
+
+
 def thinned(count: int, kept: int = 200) -> np.ndarray:
     """At most about `kept` of the indices 0 … count − 1, evenly spaced in their logarithm.
 

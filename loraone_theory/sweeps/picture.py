@@ -88,7 +88,7 @@ def _draw(
         figure, axes = plotting.figure(height=3.6)
         ax = axes[0, 0]
         ax.grid(visible=False)
-        shown = ax.pcolormesh(_edges(x), _edges(y), values, cmap="viridis", rasterized=True)
+        shown = ax.pcolormesh(plotting.edges(x), plotting.edges(y), values, cmap="viridis", rasterized=True)
         if boundary is not None:
             X, Y = np.meshgrid(
                 np.linspace(x.min(), x.max(), 200), np.linspace(y.min(), y.max(), 200)
@@ -98,11 +98,3 @@ def _draw(
         ax.set(xlabel=names[0], ylabel=names[1])
         figure.colorbar(shown, label=names[2])
     return figure
-
-
-def _edges(centres: np.ndarray) -> np.ndarray:
-    """The borders of cells around sorted centres."""
-    if len(centres) == 1:
-        return centres[0] + np.array([-0.5, 0.5])
-    inner = (centres[1:] + centres[:-1]) / 2
-    return np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
