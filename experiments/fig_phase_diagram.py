@@ -23,10 +23,10 @@ from loraone_theory.experiment import Data, Progress
 
 # Method and the standard deviation of its random start, None for the spectral one.
 PANELS = {
-    "GD, spectral start": ("lora-one", None),
-    "GD, small random start": ("lora", 1e-3),
-    "preconditioned, spectral start": ("lora-one-preconditioned", None),
-    "preconditioned, small random start": ("p-lora", 1e-3),
+    "GD, spectral": ("lora-one", None),
+    "GD, random": ("lora", 1e-3),
+    "precond., spectral": ("lora-one-preconditioned", None),
+    "precond., random": ("p-lora", 1e-3),
 }
 # Of the curves beside the maps.
 LOOKS = (
@@ -130,8 +130,13 @@ def run(config: Config, progress: Progress) -> Data:
         done = sweep.run(workers=config.workers, report=lambda n, total: progress(n / total))
         if done.failed or done.lost:
             raise RuntimeError(f"{done.failed} cells failed, {len(done.lost)} were lost: {done}")
-        shape = (len(PANELS), len(config.true_ranks), len(config.ratios), config.trials)
-        return {name: sweep.array(name).reshape(shape) for name in ("found", "error")}
+        return {name: _by_method(sweep, name, config) for name in ("found", "error")}
+
+
+def _by_method(sweep: lt.Sweep, name: str, config: Config) -> np.ndarray:
+    """A variable of the sweep as (method, r*, ratio, seed)."""
+    values = np.moveaxis(sweep.array(name), list(sweep.spec.sizes).index("sample_ratio"), 1)
+    return values.reshape(len(PANELS), len(config.true_ranks), *values.shape[1:])
 
 
 def comparable(data: Data) -> Data:
@@ -163,7 +168,7 @@ def convex_threshold(d: int, rank: float) -> float:
 
 def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     """A map for each method, and the share found against the ratio at one rank."""
-    figure, axes = plotting.figure(2, 3, height=5.2)
+    figure, axes = plotting.figure(2, 3, height=4.6)
     maps = [axes[0, 0], axes[0, 1], axes[1, 0], axes[1, 1]]
     ranks, ratios = np.array(config.true_ranks), np.array(config.ratios)
     finer = np.linspace(ranks.min() - 0.5, ranks.max() + 0.5, 60).clip(0.5, config.d)
@@ -196,7 +201,7 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
         ax.set(xlabel=r"$m\,/\,r_*(2d-r_*)$", ylabel="share found", ylim=(-0.03, 1.03))
     titles = list(PANELS)
     plotting.label_panels(maps, titles)
-    figure.colorbar(shown, ax=axes[:, 1], label="share found", aspect=40, pad=0.02)
+    figure.colorbar(shown, ax=list(axes.flat), label="share found", aspect=40, pad=0.02)
     for ax, letter, rank in zip(axes[:, 2], "ef", ranks[[0, -1]], strict=True):
         ax.set_title(rf"({letter}) $r_*={rank}$", loc="left")
     dark = {"white": "#808080"}
@@ -208,5 +213,5 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
         plotting.key(name, linewidth=1, markersize=3.5, **look)
         for name, look in zip(PANELS, LOOKS, strict=True)
     ]
-    figure.legend(handles=handles, loc="outside lower center", ncols=3)
+    figure.legend(handles=handles, loc="outside lower center", ncols=2)
     return {"fig_phase_diagram": figure}
