@@ -1,4 +1,5 @@
 # make reproduce   regenerate every figure into figures/
+# make phase-diagrams  the two sweeps at ten thousand runs each into figures/full (goes on)
 # make test        install with the extras and pass lint, types and tests
 # make test-all    the same with the tests that are slow (kills, processes)
 # make test-paths  the tests under several arithmetic paths (vector units, MKL, OpenBLAS, threads)
@@ -20,7 +21,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 ARGS ?=
 
-.PHONY: reproduce test test-all test-paths test-dist test-oldest test-newest docs dist mutants verify verify-long verify-seeds perturbations bench clean
+.PHONY: reproduce phase-diagrams test test-all test-paths test-dist test-oldest test-newest docs dist mutants verify verify-long verify-seeds perturbations bench clean
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -39,6 +40,10 @@ $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
 
 reproduce: $(VENV)/.installed
 	$(BIN)/loraone reproduce --workers 2 $(ARGS)
+
+phase-diagrams: $(VENV)/.installed
+	$(BIN)/python experiments/fig_phase_diagram.py --preset full --workers 2 --out figures/full $(ARGS)
+	$(BIN)/python experiments/fig_noise_map.py --preset full --workers 2 --out figures/full $(ARGS)
 
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .

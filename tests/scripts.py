@@ -1,6 +1,8 @@
 """Experiment scripts in tests: one by its name, and what its smallest size has to write."""
 
+import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tolerance import rounding
@@ -12,6 +14,11 @@ FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 
 def loaded(name: str) -> experiment.Experiment:
     return experiment.load(FOLDER / f"{name}.py")
+
+
+def part_of(name: str, part: str) -> Any:
+    """A function or constant of a script."""
+    return getattr(sys.modules[loaded(name).run.__module__], part)
 
 
 def assert_smoke_writes_its_files(name: str, out: Path) -> None:

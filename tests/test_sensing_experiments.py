@@ -3,23 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from scripts import assert_smoke_writes_its_files, loaded
+from scripts import assert_smoke_writes_its_files, loaded, part_of
 from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory import experiment
 
 NAMES = ("fig_input_laws", "fig_noise", "fig_online", "fig_rip", "fig_sensing")
-
-
-def part_of(name: str, part: str):
-    return getattr(sys.modules[loaded(name).run.__module__], part)
 
 
 def data_of(name: str, **changes) -> tuple[experiment.Data, experiment.Config]:
