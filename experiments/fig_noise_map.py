@@ -1,4 +1,4 @@
-"""Noise map: the risk over its floor against label noise σ and rank, and what an early stop saves."""
+"""Noise map: the risk over its floor against label noise σ and rank, and what stopping saves."""
 
 from __future__ import annotations
 

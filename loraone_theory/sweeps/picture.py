@@ -88,7 +88,9 @@ def _draw(
         figure, axes = plotting.figure(height=3.6)
         ax = axes[0, 0]
         ax.grid(visible=False)
-        shown = ax.pcolormesh(plotting.edges(x), plotting.edges(y), values, cmap="viridis", rasterized=True)
+        shown = ax.pcolormesh(
+            plotting.edges(x), plotting.edges(y), values, cmap="viridis", rasterized=True
+        )
         if boundary is not None:
             X, Y = np.meshgrid(
                 np.linspace(x.min(), x.max(), 200), np.linspace(y.min(), y.max(), 200)
