@@ -5,15 +5,13 @@ the gallery (_ext/gallery.py) and, by `loraone_theory.site.write`, those of the 
 is committed.
 """
 
-import importlib
-import importlib.util
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 sys.path.insert(0, str(HERE / "_ext"))
 
-import loraone_theory  # noqa: E402
+import loraone_theory.site  # noqa: E402
 
 project = "loraone_theory"
 author = "the authors of loraone_theory"
@@ -29,6 +27,7 @@ extensions = [
     "formulas",
     "indices",
     "anchors",
+    "captions",
     "rootpages",
     "reference",
     "gallery",
@@ -60,12 +59,12 @@ python_maximum_signature_line_length = 90
 html_theme = "furo"
 html_title = f"loraone_theory {release}"
 html_static_path = ["_static"]
-html_css_files = ["site.css"]
+html_css_files = ["site.css", "claims.css"]
+html_js_files = [("claims.js", {"defer": "defer"})]
 html_show_sphinx = False
 html_copy_source = False
 html_theme_options = {"navigation_with_keys": True}
 pygments_style = "a11y-high-contrast-light"
 pygments_dark_style = "a11y-high-contrast-dark"
 
-if importlib.util.find_spec("loraone_theory.site") is not None:
-    importlib.import_module("loraone_theory.site").write(HERE / "claims")
+loraone_theory.site.write(HERE / "claims")

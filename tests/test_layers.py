@@ -31,7 +31,7 @@ LEVELS = [
     (r"(testing|experiment|selftest)(\..*)?", 8),
     (r"sweeps(\..*)?", 9),
     (r"(claims|theorems)(\..*)?", 9),
-    (r"(bench|integrations|nets|explore)(\..*)?", 10),
+    (r"(bench|integrations|nets|explore|site)(\..*)?", 10),
     (r"cli(\..*)?", 11),
 ]
 # Folders whose files stand side by side and share only base.py.

@@ -36,8 +36,9 @@ class Anchors(SphinxTransform):
             if found:
                 give(section, f"section-{found[1]}")
         for paragraph in self.document.findall(nodes.paragraph):
-            if paragraph.children and isinstance(paragraph[0], nodes.strong):
-                found = NUMBER.match(paragraph[0].astext())
+            first = next((node for node in paragraph.children if node.astext()), None)
+            if isinstance(first, nodes.strong):
+                found = NUMBER.match(first.astext())
                 if found:
                     give(paragraph, f"section-{found[1]}")
 

@@ -24,7 +24,8 @@ def link(docname: str, claim: str, source: Path) -> nodes.Node:
         return text
     options = {"refdoc": docname, "refdomain": "std", "reftype": "doc", "refexplicit": True}
     to = addnodes.pending_xref(reftarget=f"/{FOLDER}/{claim}", refwarn=True, **options)
-    return to + text
+    to += text
+    return to
 
 
 def role(name, rawtext, text, lineno, inliner, options=None, content=None):

@@ -189,7 +189,7 @@ def _section(record: Record) -> str:
         lines.append(f"- *Reading*: {about['explanation']}")
     if about["derivation"]:
         lines.append(f"- *Proof*: derivations {about['derivation']}.")
-    lines.append(f"- *Rerun*: `{_command(record)}`")
+    lines.append(f"- *Rerun*: `{command(record)}`")
     if worst := record.get("worst_draw"):
         lines.append(
             f"- *Worst draw*: {worst['lhs']:.4g} against {worst['rhs']:.4g}, `{worst['rerun']}`"
@@ -214,7 +214,8 @@ def _effort(record: Record) -> str:
     )
 
 
-def _command(record: Record) -> str:
+def command(record: Record) -> str:
+    """What judges the claim of a record again, as it was judged."""
     smoke = " --smoke" if record["smoke"] else ""
     drawn = f"--trials {record['requested']} --seed {record['seed']}{smoke}"
     return f"loraone verify {record['id']} {drawn}"

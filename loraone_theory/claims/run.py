@@ -11,11 +11,21 @@ from typing import Any
 import torch
 
 from loraone_theory import engines, storage
-from loraone_theory.claims import Claim, Draws, Evidence, Finding, Judgement, judge, stats, values
+from loraone_theory.claims import (
+    Claim,
+    Draws,
+    Evidence,
+    Finding,
+    Judgement,
+    judge,
+    sampled,
+    stats,
+    values,
+)
 from loraone_theory.claims.base import Measure
 from loraone_theory.claims.packs import library
 from loraone_theory.claims.registry import Registry
-from loraone_theory.claims.verdict import Store
+from loraone_theory.claims.verdict import Store, made
 from loraone_theory.claims.verdict import Verdict as Verdict
 from loraone_theory.core import validate
 from loraone_theory.core.extras import MissingExtra
@@ -55,7 +65,8 @@ def verify(
         seed: master seed >= 0.
         smoke: use the smallest sizes.
         draws: a folder; what was measured draw by draw is written to a file of the claim in it
-            (`values.load` reads it), and the verdict says which draw was the worst.
+            (`values.load` reads it), a few of them to another, and the verdict says which draw was
+            the worst.
 
     Raises:
         ValueError: an unknown id, or a number out of range.
@@ -81,6 +92,7 @@ def verify(
             arrays = values.collect(evidence, other, drawn)
             worst = values.worst(claim, evidence, drawn)
             values.save(draws, claim.id, arrays)
+            sampled.save(draws, claim.id, arrays, worst.get("index"))
     return Verdict(
         id=claim.id,
         finding=found.finding,
@@ -100,6 +112,7 @@ def verify(
         about=_about(claim),
         worst_draw=worst,
         values=values.digest(arrays) if arrays else "",
+        made=made(),
     )
 
 

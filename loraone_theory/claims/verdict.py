@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ class Verdict:
 
     `finding` is the answer; `as_expected` also asks that the mutant was found out. Where the draws
     were kept, `worst_draw` says which was the worst and how to see it again, and `values` is the
-    digest of their file.
+    digest of their file. `made` says when it was judged, by which commit and which versions.
     """
 
     id: str
@@ -39,6 +41,7 @@ class Verdict:
     about: dict[str, Any] = field(default_factory=dict)
     worst_draw: dict[str, Any] = field(default_factory=dict)
     values: str = ""
+    made: dict[str, Any] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return self.finding.value
@@ -65,6 +68,8 @@ class Verdict:
         record["mutant_verdict"] = record.pop("mutant")
         if not record["values"]:
             del record["values"], record["worst_draw"]
+        if not record["made"]:
+            del record["made"]
         return record
 
     @classmethod
@@ -76,6 +81,21 @@ class Verdict:
         values["mutant"] = Finding(values.pop("mutant_verdict"))
         values["expected"] = Finding(values["expected"])
         return cls(**values)
+
+
+def made() -> dict[str, Any]:
+    """The day, the commit and the versions of a verdict that is made now."""
+    return {"date": datetime.now(UTC).date().isoformat(), **_with()}
+
+
+@functools.cache
+def _with() -> dict[str, Any]:
+    """What does not change while a process runs."""
+    known = storage.provenance()
+    return {
+        "commit": known["commit"],
+        "versions": {name: known["versions"][name] for name in ("python", *storage.NUMERICAL)},
+    }
 
 
 def load(path: str | Path) -> list[dict[str, Any]]:
