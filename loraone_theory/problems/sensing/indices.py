@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core.validate import shapes_match
+
+Made = TypeVar("Made")
 
 
 def stacked(draws: Sequence[np.ndarray], like: Tensor) -> Tensor:
@@ -66,6 +68,14 @@ def check_once(rows: Tensor, columns: Tensor, width: int) -> None:
         )
 
 
+def known(kind: type[Made], **fields: Any) -> Made:
+    """An operator whose indices are known to be in range: they are not read back to see that."""
+    made = object.__new__(kind)
+    for name, value in fields.items():
+        object.__setattr__(made, name, value)
+    return made
+
+
 def take_rows(M: Tensor, index: Tensor) -> Tensor:
     """Rows `index` (n, m) of M (n, p, q), as (n, m, q)."""
     n, p, q = M.shape
@@ -103,9 +113,9 @@ class Scatter(NamedTuple):
     @classmethod
     def of(cls, to: Tensor, source: Tensor, shape: tuple[int, int]) -> Scatter:
         """From the places of the entries."""
-        starts = to.new_zeros(shape[0] + 1)
-        starts[1:] = torch.bincount(to, minlength=shape[0]).cumsum(0)
-        if bool((to[1:] >= to[:-1]).all()):
+        starts = to.new_zeros(shape[0] + 1).scatter_add_(0, to + 1, torch.ones_like(to)).cumsum(0)
+        # Elsewhere than on the CPU a look costs more than sorting what is in order.
+        if to.device.type == "cpu" and bool((to[1:] >= to[:-1]).all()):
             return cls(None, starts, source, shape)
         order = torch.argsort(to, stable=True)
         return cls(order, starts, source[order], shape)

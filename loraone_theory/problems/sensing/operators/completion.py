@@ -20,6 +20,7 @@ from loraone_theory.problems.sensing.indices import (
     Scatter,
     check_indices,
     check_once,
+    known,
     named_again,
     stacked,
     take_rows,
@@ -99,13 +100,15 @@ class Completion(Operator):
             return np.sort(rng.choice(d * k, measurements, replace=False))
 
         flat = stacked([draw(generator(seed, f"{stream}entries")) for seed in seeds], like)
-        return cls(flat // k, flat % k, d, k, like, repeated=replace)
+        rows, columns = flat // k, flat % k
+        return known(cls, rows=rows, columns=columns, d=d, k=k, like=like, repeated=replace)
 
     def pick(self, indices: Tensor) -> Completion:
         """The entries `indices` (..., b), as often as they are named."""
         lead = len(self.batch_shape)
         rows, columns = (take(each, indices, lead) for each in (self.rows, self.columns))
-        return Completion(rows, columns, self.d, self.k, self.like, repeated=True)
+        kept = {"d": self.d, "k": self.k, "like": self.like, "repeated": True}
+        return known(Completion, rows=rows, columns=columns, **kept)
 
     @property
     def measurements(self) -> int:

@@ -12,7 +12,13 @@ from loraone_theory.core.randomness import generator, normal, per_seed
 from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold
 from loraone_theory.problems.sensing.bilinear import Bilinear
-from loraone_theory.problems.sensing.indices import add_rows, check_indices, stacked, take_rows
+from loraone_theory.problems.sensing.indices import (
+    add_rows,
+    check_indices,
+    known,
+    stacked,
+    take_rows,
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,14 +48,13 @@ class SingleResponse(Bilinear):
         draws = [
             generator(seed, f"{stream}outputs").integers(k, size=measurements) for seed in seeds
         ]
-        return cls(X, stacked(draws, like), k)
+        return known(cls, X=X, columns=stacked(draws, like), k=k)
 
     def pick(self, indices: Tensor) -> SingleResponse:
         """The measurements `indices` (..., b)."""
         lead = len(self.batch_shape)
-        return SingleResponse(
-            take(self.X, indices, lead), take(self.columns, indices, lead), self.k
-        )
+        X, columns = (take(each, indices, lead) for each in (self.X, self.columns))
+        return known(SingleResponse, X=X, columns=columns, k=self.k)
 
     def outputs(self, fold: Fold, M: Tensor) -> Tensor:
         """√k times M gathered at j."""
