@@ -62,6 +62,8 @@ SLOW = {
     "nora/under-rank/alternating", "riemannian/regulariser", "gradient-flow/limit",
     "spectral-growth/times", "spectral-growth/signs", "apgd/noise",
     "riemannian/multi-gate", "riemannian/multi-gate/opposite",
+    "fails-loudly/special-regime", "fails-loudly/large", "no-spurious-minima/rank",
+    "no-spurious-minima/descent",
 }  # fmt: skip
 MASTER_SEEDS = range(20)
 FIRST, OUTSIDE = "lora-one/theorem-3.1", "lora-one/theorem-3.3/second/n-16d"
