@@ -10,8 +10,10 @@ import contextlib
 import importlib
 import itertools
 import logging
+import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
+from multiprocessing import resource_tracker
 from typing import Any, NamedTuple, TypeVar
 
 from loraone_theory.core import validate
@@ -94,17 +96,7 @@ def opened(where: Place) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         address: Any = where.scheduler
         if address is None:
-            address = stack.enter_context(
-                library.LocalCluster(
-                    n_workers=where.workers,
-                    threads_per_worker=1,
-                    processes=True,
-                    host="127.0.0.1",
-                    dashboard_address="127.0.0.1:0",  # a free port, of this machine alone
-                    memory_limit=0,
-                    silence_logs=logging.CRITICAL,
-                )
-            )
+            address = stack.enter_context(_local(library, where.workers))
         try:
             client = library.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
         except (OSError, ValueError) as error:
@@ -113,6 +105,34 @@ def opened(where: Place) -> Iterator[Any]:
                 "start one with `dask scheduler`, or check the address"
             ) from None
         yield stack.enter_context(client)
+
+
+def _local(library: Any, workers: int) -> Any:
+    """Processes of this machine. An interruption is this one's to handle: they do not see it."""
+    with _interruptions_held():  # threads and processes started meanwhile hold them for ever
+        return library.LocalCluster(
+            n_workers=workers,
+            threads_per_worker=1,
+            processes=True,
+            host="127.0.0.1",
+            dashboard_address="127.0.0.1:0",  # a free port, of this machine alone
+            memory_limit=0,
+            silence_logs=logging.CRITICAL,
+        )
+
+
+@contextlib.contextmanager
+def _interruptions_held() -> Iterator[None]:
+    """Ctrl-C during the block is handled after it."""
+    if not hasattr(signal, "pthread_sigmask"):  # not a Unix
+        yield
+        return
+    resource_tracker.ensure_running()  # it would let them through where it is started later
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def spread(work: Work, jobs: Iterable[Job], client: Any = None) -> Iterator[tuple[Job, Any]]:

@@ -2,6 +2,7 @@
 
 import doctest
 import re
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -64,6 +65,23 @@ def test_contributing_names_files_and_tests_that_exist():
     assert len(paths - new) > 15
     missing = {path for path in paths - new if not any((p / path).exists() for p in places)}
     assert missing == set()
+
+
+SWEEPS = ROOT / "docs" / "sweeps.md"
+
+
+def test_sweeps():
+    """Every example of the page runs, and the file that it shows is the one that is there."""
+    pytest.importorskip("xarray", reason="the extra sweep is not installed")
+    flags = doctest.ELLIPSIS | doctest.NORMALIZE_WHITESPACE
+    found = doctest.testfile(str(SWEEPS), module_relative=False, optionflags=flags)
+    assert found.attempted > 12
+    assert found.failed == 0
+    (shown,) = re.findall(r"```toml\n(.*?)```", SWEEPS.read_text(encoding="utf-8"), re.S)
+    kept = (ROOT / "examples" / "sweep_ranks.toml").read_text(encoding="utf-8")
+    ours, theirs = tomllib.loads(shown), tomllib.loads(kept)
+    theirs["fixed"].pop("every")
+    assert ours == theirs
 
 
 EXTENDING = ROOT / "docs" / "extending.md"

@@ -1,7 +1,7 @@
 """Benchmarks: each against a baseline in the same run, with the spread of the ratio."""
 
 # Importing the files fills BENCHMARKS.
-from loraone_theory.bench import gpu, large, linear, peft, relu, sensing, startup
+from loraone_theory.bench import gpu, large, linear, peft, relu, sensing, startup, sweep
 from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run, stored
 
 __all__ = [
@@ -17,4 +17,5 @@ __all__ = [
     "sensing",
     "startup",
     "stored",
+    "sweep",
 ]

@@ -122,12 +122,13 @@ def _mode(path: Path) -> int | None:
 
 
 @contextmanager
-def whole_file(path: str | Path) -> Iterator[Path]:
+def whole_file(path: str | Path, *, durable: bool = True) -> Iterator[Path]:
     """A temporary path beside `path` that takes its place when the block ends without an error.
 
     An interruption leaves the old file, or none. The suffix is kept, so that writers that add one
     do not. A file that is replaced keeps its permissions. What runs that were killed have left in
-    the folder is removed.
+    the folder is removed. Where it need not be `durable`, a loss of power may leave it damaged: for
+    files that can be made again, and whose readers see that they are damaged.
     """
     found = target(path)
     mode = _mode(found)
@@ -136,7 +137,8 @@ def whole_file(path: str | Path) -> Iterator[Path]:
         handle, temporary = _temporary(found)
         try:
             yield temporary
-            os.fsync(handle)
+            if durable:
+                os.fsync(handle)
             if mode is not None:
                 os.chmod(temporary, stat.S_IMODE(mode))
             os.replace(temporary, found)

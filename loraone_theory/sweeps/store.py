@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loraone_theory import storage
-from loraone_theory.core.files import damaged, whole_file
+from loraone_theory.core.files import TEMPORARY, damaged, whole_file
 
 try:
     import fcntl
@@ -71,7 +71,7 @@ class Store:
         body = content.getvalue()
         place = self.path(key)
         place.parent.mkdir(parents=True, exist_ok=True)
-        with whole_file(place) as temporary:
+        with whole_file(place, durable=False) as temporary:  # to wait for the disk takes longest
             temporary.write_bytes(hashlib.sha256(body).hexdigest().encode() + body)
 
     def read(self, key: str) -> Stored:
@@ -151,7 +151,9 @@ class Store:
         """
         there = self.manifest()
         if there is None:
-            if self.folder.is_dir() and any(self.folder.iterdir()):
+            names = [p.name for p in self.folder.iterdir()] if self.folder.is_dir() else []
+            # A manifest that another run is just writing, or that one was killed at, is ours.
+            if any(not name.startswith(TEMPORARY) for name in names):
                 raise ValueError(
                     f"{self.folder} must be empty or hold this sweep, and holds something else; "
                     "name another folder"

@@ -1,0 +1,200 @@
+"""Sweeps: two processes against one, against loops that one would write, and what a cell costs."""
+
+from __future__ import annotations
+
+import importlib
+import itertools
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch.utils.benchmark import timer
+
+from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs, seconds
+from loraone_theory.core.threads import one_thread
+from loraone_theory.dynamics.loop import simulate
+from loraone_theory.problems.linear.sampling import sample_linear
+from loraone_theory.sweeps import Sweep, cost
+from loraone_theory.sweeps.cells import Cells
+from loraone_theory.sweeps.compute import compute
+
+ETA = 0.2
+# Runs of a baseline that are timed in place of all of them.
+SHARE = 200
+
+
+@benchmark("sweep")
+def sweep(setting: Setting) -> Iterator[Row]:
+    """20,000 runs of 500 steps at d = k = 50, and 300 cells without work in them."""
+    sizes = {"d": 50, "k": 50, "true_rank": 4, "samples": 800, "steps": 500, "runs": 20_000}
+    if setting.tiny:
+        sizes = {"d": 6, "k": 5, "true_rank": 2, "samples": 40, "steps": 5, "runs": 8}
+    pairs = 1 if setting.tiny else min(setting.pairs, 2)
+    workers = 1 if setting.tiny else 2
+    yield _processes(sizes, workers, pairs)
+    yield from _loops(sizes, workers, pairs)
+    yield _overhead(12 if setting.tiny else 300, workers)
+    yield _memory(40 if setting.tiny else 100_000)
+
+
+def _of(folder: Path, sizes: dict[str, int]) -> Sweep:
+    known = {name: sizes[name] for name in ("d", "k", "true_rank", "samples", "steps")}
+    run = {"sampler": "sample_linear", "method": "lora-one", "learning_rate": ETA}
+    run["rank"] = sizes["true_rank"]
+    axes = {"seed": range(sizes["runs"])}
+    return Sweep(folder, fixed={**known, **run, "every": sizes["steps"]}, axes=axes,
+                 measure={"risk": "final"})  # fmt: skip
+
+
+def _run(sizes: dict[str, int], workers: int) -> None:
+    """All of it, into a folder that goes away, with the start of the processes."""
+    with tempfile.TemporaryDirectory() as folder:
+        done = _of(Path(folder) / "s", sizes).run(workers=workers)
+        if done.failed or done.lost:
+            raise RuntimeError(f"the sweep of the benchmark failed: {done}")
+
+
+def _processes(sizes: dict[str, Any], workers: int, pairs: int) -> Row:
+    with tempfile.TemporaryDirectory() as folder:
+        made = _of(Path(folder) / "s", sizes)
+        expected = float(cost.of_all(Cells(made.spec)).sum())
+    return in_pairs(
+        "sweep/processes",
+        "the same sweep by one process",
+        lambda: _run(sizes, 1),
+        lambda: _run(sizes, workers),
+        pairs=pairs,
+        workers=workers,
+        expected_s=round(expected, 1),
+        **sizes,
+    )
+
+
+def _loops(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
+    """Baselines are timed on some of the runs."""
+    given: dict[str, Any] = {n: sizes[n] for n in ("d", "k", "true_rank", "samples")}
+    runs = min(SHARE, sizes["runs"])
+    scale = sizes["runs"] / runs, 1.0
+
+    def one_by_one() -> None:
+        for seed in range(runs):
+            problem = sample_linear(**given, seeds=(seed,))
+            simulate(
+                problem, "lora-one", rank=sizes["true_rank"], learning_rate=ETA,
+                steps=sizes["steps"], record=["risk"], every=sizes["steps"],
+            )  # fmt: skip
+
+    def ours() -> None:
+        _run(sizes, workers)
+
+    notes = {"timed_runs": runs, "workers": workers, **sizes}
+    yield in_pairs(
+        "sweep/simulate", "a plain loop over simulate", one_by_one, ours, pairs=pairs, scale=scale,
+        threads=1, **notes,
+    )  # fmt: skip
+    try:
+        joblib = importlib.import_module("joblib")
+    except ModuleNotFoundError:  # it comes with the extra "experiments"
+        return
+    jobs = tuple(sizes[name] for name in ("d", "k", "true_rank", "samples", "steps"))
+
+    def by_joblib() -> None:
+        task = joblib.delayed(hand_written)
+        joblib.Parallel(n_jobs=workers)(task(seed, *jobs) for seed in range(runs))
+
+    by_joblib()  # its processes are started
+    yield in_pairs(
+        "sweep/joblib", "joblib over a hand-written loop of torch", by_joblib, ours, pairs=pairs,
+        scale=scale, **notes,
+    )  # fmt: skip
+
+
+def hand_written(seed: int, d: int, k: int, true_rank: int, samples: int, steps: int) -> float:
+    """The risk at the end of one run, as one would write it: LoRA-One over Σ̂."""
+    torch.set_num_threads(1)
+    g = torch.Generator().manual_seed(seed)
+    X = torch.randn(samples, d, generator=g, dtype=torch.float64)
+    U, V = (
+        torch.linalg.qr(torch.randn(n, true_rank, generator=g, dtype=torch.float64)).Q
+        for n in (d, k)
+    )
+    S, target = X.T @ X / samples, U @ V.T
+    left, values, right = torch.linalg.svd(S @ target)
+    root = values[:true_rank].sqrt()
+    A, B = left[:, :true_rank] * root, root[:, None] * right[:true_rank]
+    for _ in range(steps):
+        M = S @ (A @ B - target)
+        A, B = A - ETA * M @ B.T, B - ETA * A.T @ M
+    return float(0.5 * (A @ B - target).square().sum())
+
+
+def _small(folder: Path, cells: int) -> Sweep:
+    """Cells with hardly any work in them."""
+    fixed: dict[str, Any] = {"sampler": "sample_linear", "d": 3, "k": 2, "true_rank": 1}
+    fixed |= {"samples": 5, "method": "lora", "rank": 1, "steps": 1}
+    rates = [0.1 + i / cells for i in range(cells)]
+    return Sweep(folder, fixed=fixed, together={"learning_rate": rates})
+
+
+def _overhead(count: int, workers: int) -> Row:
+    """Seconds of a cell beyond those that its computation takes."""
+    notes: dict[str, Any] = {"cells": count}
+    with tempfile.TemporaryDirectory() as place, one_thread():
+        cells = list(Cells(_small(Path(place), count).spec))
+        alone = [seconds(lambda cell=cell: compute(cell)) for cell in cells]  # type: ignore[misc]
+        computing = statistics.median(alone)
+        for number in dict.fromkeys((1, workers)):
+            moments = _moments(_small(Path(place) / f"{number}", count), number)
+            gaps = [b - a for a, b in itertools.pairwise(moments)]
+            each = statistics.mean(gaps[len(gaps) // 4 :]) * number
+            notes[f"overhead_ms_{number}"] = round(1000 * (each - computing), 2)
+    return Row("sweep/overhead", "none", None, computing, notes=notes)
+
+
+def _moments(made: Sweep, workers: int) -> list[float]:
+    """When each of its cells was done."""
+    found: list[float] = []
+    made.run(workers=workers, report=lambda done, total: found.append(timer()))
+    return found
+
+
+def _memory(cells: int) -> Row:
+    """The memory of a process that runs so many cells, early and at the end."""
+    code = (
+        "import sys; from loraone_theory.bench import sweep; "
+        "sweep.grow(int(sys.argv[1]), sys.argv[2])"
+    )
+    with tempfile.TemporaryDirectory() as folder:
+        call = [sys.executable, "-c", code, str(cells), folder]
+        said: list[str] = []
+        took = seconds(lambda: said.append(_said(call)))
+    early, late = (float(word) for word in said[0].split())
+    row = Row("sweep/memory", "none", None, took)
+    return replace(row, notes={"cells": cells, "early_MB": early, "late_MB": late})
+
+
+def _said(call: list[str]) -> str:
+    return subprocess.run(call, capture_output=True, text=True, check=True).stdout
+
+
+def grow(cells: int, folder: str) -> None:
+    """Run so many cells; print the most memory in MB after a tenth of them, and at the end."""
+    made, early = _small(Path(folder) / "s", cells), [0.0]
+
+    def report(done: int, total: int) -> None:
+        if done == max(1, total // 10):
+            early[0] = _peak()
+
+    made.run(report=report)
+    print(early[0], _peak())
+
+
+def _peak() -> float:
+    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
