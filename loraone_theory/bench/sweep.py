@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import importlib
 import itertools
 import resource
@@ -9,7 +10,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,7 @@ from typing import Any
 import torch
 from torch.utils.benchmark import timer
 
-from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs, seconds
+from loraone_theory.bench.base import Row, Setting, benchmark, seconds
 from loraone_theory.core.threads import one_thread
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.sampling import sample_linear
@@ -36,21 +37,55 @@ def sweep(setting: Setting) -> Iterator[Row]:
     sizes = {"d": 50, "k": 50, "true_rank": 4, "samples": 800, "steps": 500, "runs": 20_000}
     if setting.tiny:
         sizes = {"d": 6, "k": 5, "true_rank": 2, "samples": 40, "steps": 5, "runs": 8}
-    pairs = 1 if setting.tiny else min(setting.pairs, 2)
     workers = 1 if setting.tiny else 2
-    yield _processes(sizes, workers, pairs)
-    yield from _loops(sizes, workers, pairs)
+    yield from _against(sizes, workers, 1 if setting.tiny else min(setting.pairs, 3))
     yield _overhead(12 if setting.tiny else 300, workers)
-    yield _memory(40 if setting.tiny else 100_000)
+    yield _memory(40 if setting.tiny else 5000)
+
+
+def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
+    """Baselines in turn with the sweep, which takes too long to be run for each of them.
+
+    Those that run one by one are timed on some of the runs.
+    """
+    runs = min(SHARE, sizes["runs"])
+    scale = sizes["runs"] / runs
+    baselines: dict[str, tuple[str, float, Callable[[], object]]] = {
+        "processes": ("the same sweep by one process", 1.0, lambda: _run(sizes, 1)),
+        "simulate": ("a plain loop over simulate", scale, lambda: _one_by_one(sizes, runs)),
+    }
+    try:
+        joblib = importlib.import_module("joblib")
+    except ModuleNotFoundError:  # it comes with the extra "experiments"
+        pass
+    else:
+        words = "joblib over a hand-written loop of torch"
+        by_joblib = functools.partial(_by_joblib, joblib, sizes, workers, runs)
+        by_joblib()  # its processes are started
+        baselines["joblib"] = words, scale, by_joblib
+    with tempfile.TemporaryDirectory() as folder:
+        expected = float(cost.of_all(Cells(_of(Path(folder), sizes).spec)).sum())
+    ours: list[float] = []
+    theirs: dict[str, list[float]] = {name: [] for name in baselines}
+    for _ in range(pairs):
+        ours.append(seconds(lambda: _run(sizes, workers)))
+        for name, (_, times, work) in baselines.items():
+            theirs[name].append(times * seconds(work, threads=1))
+    notes = {"workers": workers, "timed_runs": runs, "pairs": pairs, **sizes}
+    for name, (words, _, _) in baselines.items():
+        ratios = [a / b for a, b in zip(theirs[name], ours, strict=True)]
+        medians = statistics.median(theirs[name]), statistics.median(ours)
+        spread = min(ratios), max(ratios)
+        more = {"expected_s": round(expected, 1)} if name == "processes" else {}
+        yield Row(f"sweep/{name}", words, *medians, statistics.median(ratios), spread, notes | more)
 
 
 def _of(folder: Path, sizes: dict[str, int]) -> Sweep:
     known = {name: sizes[name] for name in ("d", "k", "true_rank", "samples", "steps")}
     run = {"sampler": "sample_linear", "method": "lora-one", "learning_rate": ETA}
-    run["rank"] = sizes["true_rank"]
+    run |= {"rank": sizes["true_rank"], "every": sizes["steps"]}
     axes = {"seed": range(sizes["runs"])}
-    return Sweep(folder, fixed={**known, **run, "every": sizes["steps"]}, axes=axes,
-                 measure={"risk": "final"})  # fmt: skip
+    return Sweep(folder, fixed={**known, **run}, axes=axes, measure={"risk": "final"})
 
 
 def _run(sizes: dict[str, int], workers: int) -> None:
@@ -61,59 +96,21 @@ def _run(sizes: dict[str, int], workers: int) -> None:
             raise RuntimeError(f"the sweep of the benchmark failed: {done}")
 
 
-def _processes(sizes: dict[str, Any], workers: int, pairs: int) -> Row:
-    with tempfile.TemporaryDirectory() as folder:
-        made = _of(Path(folder) / "s", sizes)
-        expected = float(cost.of_all(Cells(made.spec)).sum())
-    return in_pairs(
-        "sweep/processes",
-        "the same sweep by one process",
-        lambda: _run(sizes, 1),
-        lambda: _run(sizes, workers),
-        pairs=pairs,
-        workers=workers,
-        expected_s=round(expected, 1),
-        **sizes,
-    )
-
-
-def _loops(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
-    """Baselines are timed on some of the runs."""
+def _one_by_one(sizes: dict[str, int], runs: int) -> None:
     given: dict[str, Any] = {n: sizes[n] for n in ("d", "k", "true_rank", "samples")}
-    runs = min(SHARE, sizes["runs"])
-    scale = sizes["runs"] / runs, 1.0
+    steps, rank = sizes["steps"], sizes["true_rank"]
+    for seed in range(runs):
+        problem = sample_linear(**given, seeds=(seed,))
+        simulate(
+            problem, "lora-one", rank=rank, learning_rate=ETA, steps=steps, record=["risk"],
+            every=steps,
+        )  # fmt: skip
 
-    def one_by_one() -> None:
-        for seed in range(runs):
-            problem = sample_linear(**given, seeds=(seed,))
-            simulate(
-                problem, "lora-one", rank=sizes["true_rank"], learning_rate=ETA,
-                steps=sizes["steps"], record=["risk"], every=sizes["steps"],
-            )  # fmt: skip
 
-    def ours() -> None:
-        _run(sizes, workers)
-
-    notes = {"timed_runs": runs, "workers": workers, **sizes}
-    yield in_pairs(
-        "sweep/simulate", "a plain loop over simulate", one_by_one, ours, pairs=pairs, scale=scale,
-        threads=1, **notes,
-    )  # fmt: skip
-    try:
-        joblib = importlib.import_module("joblib")
-    except ModuleNotFoundError:  # it comes with the extra "experiments"
-        return
-    jobs = tuple(sizes[name] for name in ("d", "k", "true_rank", "samples", "steps"))
-
-    def by_joblib() -> None:
-        task = joblib.delayed(hand_written)
-        joblib.Parallel(n_jobs=workers)(task(seed, *jobs) for seed in range(runs))
-
-    by_joblib()  # its processes are started
-    yield in_pairs(
-        "sweep/joblib", "joblib over a hand-written loop of torch", by_joblib, ours, pairs=pairs,
-        scale=scale, **notes,
-    )  # fmt: skip
+def _by_joblib(joblib: Any, sizes: dict[str, int], workers: int, runs: int) -> None:
+    given = tuple(sizes[name] for name in ("d", "k", "true_rank", "samples", "steps"))
+    task = joblib.delayed(hand_written)
+    joblib.Parallel(n_jobs=workers)(task(seed, *given) for seed in range(runs))
 
 
 def hand_written(seed: int, d: int, k: int, true_rank: int, samples: int, steps: int) -> float:
