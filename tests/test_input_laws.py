@@ -148,6 +148,28 @@ def test_bad_arguments(options: dict, message: str) -> None:
         lt.sample_linear(**SIZES, **options)
 
 
+@pytest.mark.parametrize(
+    "law",
+    [
+        lambda rng, N, d: np.ones((N, d + 1)),
+        lambda rng, N, d: None,
+        lambda rng, N, d: np.full((N, d), np.nan),
+    ],
+    ids=["shape", "nothing", "nan"],
+)
+def test_laws_of_ones_own_that_do_not_fit(law) -> None:
+    with pytest.raises(ValueError, match=r"inputs must return finite rows of shape \(N, d\)"):
+        lt.sample_linear(**SIZES, inputs=law)
+
+
+def test_rates_under_a_covariance_say_what_they_take_for_granted() -> None:
+    """Spectral-init starts at ΣΔ there: large steps unbalance the factors on the way."""
+    size = {"d": 6, "k": 5, "true_rank": 2, "samples": 200}
+    wide = lt.sample_linear(**size, covariance=np.array([3.0, 2, 1, 1, 1, 0.5]))
+    assert any("O(eta^2)" in n for n in lt.predict.contraction(wide, "lora-one", rank=2).notes)
+    assert lt.predict.contraction(lt.sample_linear(**size), "lora-one", rank=2).notes == ()
+
+
 def test_whitened_descent_is_that_of_the_white_problem() -> None:
     """With A′ = Σ^{1/2}A, Δ′ = Σ^{1/2}Δ and z: the same AB′, where plain preconditioning is not."""
     sigma = spd(8)

@@ -65,6 +65,19 @@ def test_floors_against_the_explicit_trace(ensemble: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("d", "k"), [(6, 1), (1, 5), (2, 2)])
+def test_floors_where_the_rank_is_a_full_one(d: int, k: int) -> None:
+    """T is all of R^{dk}: ½σ²tr(K⁻¹)/m."""
+    r = min(d, k)
+    problem = sample_sensing(ensemble="dense", d=d, k=k, true_rank=r, measurements=60)
+    rows = problem.operator.matrices[0].flatten(1).numpy()
+    expected = 0.5 * 0.1**2 * np.trace(np.linalg.inv(rows.T @ rows))
+    # Least squares over 60 measurements, of forms at condition numbers below 100.
+    assert float(lt.predict.noise_floor(problem, noise_std=0.1)) == pytest.approx(
+        expected, rel=rounding(60, operations=4, condition=100)
+    )
+
+
 def test_the_linear_floor_is_the_multi_response_one() -> None:
     """The same rows at every output; a multi-response measurement carries √k times the noise."""
     sensed = sample_sensing(

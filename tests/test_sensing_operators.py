@@ -4,8 +4,9 @@ import pkgutil
 
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
-from scipy.sparse.linalg import aslinearoperator
+from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from tolerance import roots, rounding
 
 import loraone_theory as lt
@@ -16,6 +17,7 @@ from loraone_theory.problems.sensing.operators import (
     Completion,
     Dense,
     Given,
+    MultiResponse,
     RankOne,
     SingleResponse,
     Symmetric,
@@ -391,6 +393,56 @@ def test_an_entry_named_twice_is_refused_unless_asked_for() -> None:
     assert whole.counts[0, 2] == 2
     with pytest.raises(TypeError, match="repeated"):
         Completion(rows[:3], columns[:3], 2, 3, LIKE, repeated="yes")  # type: ignore[arg-type]
+
+
+def test_data_of_operators_that_does_not_fit() -> None:
+    """Refused when an operator is made, or when labels come to it."""
+    with pytest.raises(ValueError, match="X and Z must hold one row per measurement"):
+        RankOne(draw(5, 3), draw(4, 2))
+    with pytest.raises(TypeError, match="X and Z must have the same dtype"):
+        RankOne(draw(5, 3), draw(5, 2).float())
+    with pytest.raises(ValueError, match=r"packed must hold d\(d \+ 1\)/2 entries"):
+        Symmetric(draw(5, 7), 3)
+    for make in (Dense, lambda a: MultiResponse(a[..., 0], 2)):
+        with pytest.raises(ValueError, match="must not be empty"):
+            make(draw(4, 3, 2)[:0])
+        with pytest.raises(TypeError, match="must be float32 or float64"):
+            make(np.ones((4, 3, 2), dtype=int))
+    with pytest.raises(ValueError, match="at least 3 dimensions"):
+        Dense(draw(3, 2))
+    broken = draw(6, 3, 2)
+    broken[0, 0, 0] = torch.nan
+    with pytest.raises(ValueError, match=r"operator must be finite; .* 1 NaN or infinite .* of 6"):
+        SensingProblem.from_data(Dense(broken), draw(6))
+    with pytest.raises(TypeError, match=r"Given\.from_scipy\(operator"):
+        SensingProblem.from_data(aslinearoperator(np.eye(6)), draw(6))
+    with pytest.raises(TypeError, match=r"rows must be int64 indices.*; got list"):
+        Completion([0], [0], 2, 2, LIKE)
+    with pytest.raises(TypeError, match="operator must be real"):
+        Given.from_scipy(aslinearoperator(1j * np.eye(6)), d=2, k=3)
+    blind = LinearOperator((6, 6), matvec=lambda v: v, dtype=float)
+    with pytest.raises(ValueError, match="must know its adjoint"):
+        Given.from_scipy(blind, d=2, k=3)
+
+
+def test_operators_of_numpy_arrays() -> None:
+    """The same as of tensors; indices and floats alike. Printed in a line."""
+    F = Factors(draw(3, 2), draw(2, 3))
+    X, Z, a = draw(5, 3), draw(5, 3), draw(5, 3, 3)
+    rows, columns = torch.tensor([0, 2]), torch.tensor([1, 1])
+    for make, arrays in (
+        (Dense, (a,)),
+        (RankOne, (X, Z)),
+        (lambda X: MultiResponse(X, 3), (X,)),
+        (lambda X, j: SingleResponse(X, j, 3), (X[:2], rows)),
+        (lambda i, j: Completion(i, j, 3, 3, LIKE), (rows, columns)),
+        (lambda p: Symmetric(p, 3), (draw(5, 6),)),
+    ):
+        ours, theirs = make(*arrays), make(*(array.numpy() for array in arrays))
+        assert torch.equal(ours.forward(F), theirs.forward(F))
+        assert len(repr(ours)) < 120
+    sparse = Given.from_scipy(scipy.sparse.csr_matrix(a.reshape(5, 9).numpy()), d=3, k=3)
+    close(sparse.forward(F), Dense(a).forward(F).numpy())
 
 
 def test_labels_that_do_not_fit() -> None:

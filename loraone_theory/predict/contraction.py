@@ -180,7 +180,8 @@ def _pair(
     notes: tuple[str, ...] = (AT_REST,) if rank > reachable else ()
     if rule != "gd" and damping > 0:
         notes += (DAMPED,)
-    if rule == "gd" and (rank < reachable or start.offset is not None):
+    coloured = problem.population_covariance is not None
+    if rule == "gd" and (rank < reachable or start.offset is not None or coloured):
         notes += (TRAVELLED,)
     # λAᵀA = BBᵀ at the balanced pair's A/λ^¼, Bλ^¼; rates() takes factors with sAB = T.
     size, split = s**-0.5, local.ratio**0.25

@@ -80,8 +80,8 @@ def _on_tangent(tangent: Callable[[Factors, Factors], Tensor], at: Factors) -> T
     complement = torch.linalg.qr(Vt.mT, mode="complete").Q[..., r:].mT  # (..., k − r, k)
     batch = torch.broadcast_shapes(U.shape[:-2], Vt.shape[:-2])
     ones = [1] * len(batch)
-    X = torch.eye(d * r).to(U).reshape(-1, *ones, d, r).expand(-1, *batch, d, r)
-    Y = torch.eye(r * (k - r)).to(U).reshape(-1, *ones, r, k - r) @ complement
+    X = torch.eye(d * r).to(U).reshape(d * r, *ones, d, r).expand(-1, *batch, d, r)
+    Y = torch.eye(r * (k - r)).to(U).reshape(r * (k - r), *ones, r, k - r) @ complement
     parts = [tangent(at, Factors(X, torch.zeros_like(Vt).expand(len(X), *batch, r, k)))]
     if k > r:
         parts.append(tangent(at, Factors(torch.zeros_like(U).expand(len(Y), *batch, d, r), Y)))

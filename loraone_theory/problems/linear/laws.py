@@ -70,7 +70,7 @@ def input_law(inputs: str | Draw, freedom: float) -> Draw:
     """
     freedom = validate.number("freedom", freedom, positive=True)
     if not isinstance(inputs, str):
-        return validate.function("inputs", inputs)
+        return _fitting(validate.function("inputs", inputs))
     validate.choice("inputs", inputs, [*LAWS, *STUDENT])
     if inputs in LAWS:
         return LAWS[inputs]
@@ -79,6 +79,21 @@ def input_law(inputs: str | Draw, freedom: float) -> Draw:
             f"freedom of Student inputs must be > 2, else they have no variance; got {freedom}"
         )
     return STUDENT[inputs](freedom)
+
+
+def _fitting(draw: Draw) -> Draw:
+    """A law of one's own, whose rows are looked at."""
+
+    def rows(rng: np.random.Generator, N: int, d: int) -> np.ndarray:
+        Z = np.asarray(draw(rng, N, d))
+        if Z.shape != (N, d) or Z.dtype.kind not in "fiu" or not np.isfinite(Z).all():
+            raise ValueError(
+                f"inputs must return finite rows of shape (N, d) = {(N, d)}; got shape {Z.shape} "
+                f"of {Z.dtype}"
+            )
+        return Z.astype(np.float64, copy=False)
+
+    return rows
 
 
 def population_covariance(given: Array | None, d: int, like: Tensor) -> Covariance | None:

@@ -8,14 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from math import prod
-from typing import ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from loraone_theory.core import memory
+from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
+from loraone_theory.core.shown import Shown
 from loraone_theory.core.validate import shapes_match
 
 
@@ -139,7 +140,19 @@ class Fold(NamedTuple):
         return (wide * y[..., None]).view_as(M)
 
 
-class Operator:
+def hold(operator: Any, **least_dims: int) -> None:
+    """Fields of an operator as tensors of at least so many dimensions; numpy is taken over.
+
+    Raises:
+        TypeError: neither float32 nor float64, or no array.
+        ValueError: fewer dimensions, or one of size 0, as at m = 0.
+    """
+    for name, dims in least_dims.items():
+        given = validate.tensor(name, vars(operator)[name], least_dims=dims, finite=False)
+        object.__setattr__(operator, name, given)
+
+
+class Operator(Shown):
     """What follows from `forward`, `adjoint_right` and `adjoint_left` alone."""
 
     name: ClassVar[str]

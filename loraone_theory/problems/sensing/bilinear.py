@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core.factors import Factors
-from loraone_theory.problems.sensing.base import Fold, Operator
+from loraone_theory.problems.sensing.base import Fold, Operator, hold
 
 
 def inner(X: Tensor, M: Tensor) -> Tensor:
@@ -16,7 +16,7 @@ def inner(X: Tensor, M: Tensor) -> Tensor:
     return (M.mT @ X).mT
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class OfInputs(Operator):
     """What operators made of inputs X (..., N, d) share.
 
@@ -25,6 +25,9 @@ class OfInputs(Operator):
     """
 
     X: Tensor
+
+    def __post_init__(self) -> None:
+        hold(self, X=2)
 
     @property
     def d(self) -> int:  # type: ignore[override]

@@ -20,6 +20,17 @@ def stacked(draws: Sequence[np.ndarray], like: Tensor) -> Tensor:
     return torch.from_numpy(np.stack(draws).astype(np.int64)).to(like.device)
 
 
+def hold_indices(operator: Any, *names: str) -> None:
+    """Fields of an operator that are integer arrays, taken over as int64 tensors."""
+    for name in names:
+        given = vars(operator)[name]
+        if isinstance(given, np.ndarray) and given.dtype.kind in "iu":
+            object.__setattr__(operator, name, torch.from_numpy(given.astype(np.int64)))
+        elif not isinstance(given, Tensor):
+            found = given.dtype if isinstance(given, np.ndarray) else type(given).__name__
+            raise TypeError(f"{name} must be int64 indices, a tensor or a numpy array; got {found}")
+
+
 def check_indices(name: str, given: Tensor, size: int, shape: torch.Size) -> None:
     """Indices 0 <= i < size of the given shape.
 

@@ -25,7 +25,7 @@ class Pickable(Protocol):
         """The operator of the measurements `indices` (..., b)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Picked(Operator):
     """The measurements `indices` of an operator, which makes all of them.
 

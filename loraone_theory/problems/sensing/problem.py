@@ -89,7 +89,12 @@ class SensingProblem(Described):
         >>> problem.d, problem.k, problem.measurements, problem.true_rank
         (3, 2, 9, None)
         """
-        validate.members("operator", operator, MeasurementOperator, "take one of lt.operators")
+        validate.members(
+            "operator",
+            operator,
+            MeasurementOperator,
+            "take one of lt.operators, or lt.operators.Given.from_scipy(operator, d=d, k=k)",
+        )
         y = validate.tensor("labels", labels, least_dims=1, owned=True)
         validate.same_kind(operator=operator.like, labels=y)
         validate.shapes_match(
@@ -99,6 +104,7 @@ class SensingProblem(Described):
             measurements=(operator.measurements,),
         )
         validate.broadcastable("operator", operator.batch_shape, "labels", y.shape[:-1])
+        _refuse_odd(operator)
         delta = weight = None
         if shift is not None:
             delta, weight = shift_and_pretrained(shift, pretrained)
@@ -276,3 +282,15 @@ class SensingProblem(Described):
                 "pass shift=Δ when making it"
             )
         return target
+
+
+def _refuse_odd(operator: MeasurementOperator) -> None:
+    """What an operator makes of a matrix of ones has no NaN, which it would have from its data."""
+    like = operator.like
+    ones = Factors(like.new_ones(operator.d, 1), like.new_ones(1, operator.k))
+    values = operator.forward(ones)
+    if not bool(torch.isfinite(values).all()):
+        raise ValueError(
+            "operator must be finite; what it measures of a matrix of ones has "
+            f"{int((~torch.isfinite(values)).sum())} NaN or infinite entries of {values.numel()}"
+        )

@@ -20,6 +20,7 @@ from loraone_theory.problems.sensing.indices import (
     Scatter,
     check_indices,
     check_once,
+    hold_indices,
     known,
     named_again,
     stacked,
@@ -30,7 +31,7 @@ from loraone_theory.problems.sensing.indices import (
 PIECE_BYTES = 1 << 20
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Completion(Operator):
     """𝒜(M)_i = √(dk) M at (rows_i, columns_i); a step costs O(mr), d×k is never formed.
 
@@ -66,6 +67,7 @@ class Completion(Operator):
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        hold_indices(self, "rows", "columns")
         check_indices("rows", self.rows, self.d, self.columns.shape)
         check_indices("columns", self.columns, self.k, self.rows.shape)
         if not validate.flag("repeated", self.repeated):

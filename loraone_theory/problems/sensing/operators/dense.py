@@ -13,10 +13,10 @@ from torch import Tensor
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.problems.rows import take
-from loraone_theory.problems.sensing.base import Fold, Operator
+from loraone_theory.problems.sensing.base import Fold, Operator, hold
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Dense(Operator):
     """𝒜(M)_i = ⟨a_i, M⟩ for matrices held one by one; a step costs 4mdk.
 
@@ -32,6 +32,9 @@ class Dense(Operator):
 
     name: ClassVar[str] = "dense"
     forms: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        hold(self, matrices=3)
 
     @classmethod
     def sample(

@@ -21,7 +21,7 @@ from loraone_theory.problems.sensing.base import Operator
 ADJOINT = 1e6
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Given(Operator):
     """𝒜 as two functions of single matrices and vectors, called run by run.
 
@@ -88,9 +88,15 @@ class Given(Operator):
     ) -> Given:
         """From an operator of shape (m, d·k) on matrices laid out row by row.
 
+        Anything that scipy makes a LinearOperator of: also a sparse or a dense matrix.
+
         Raises:
-            ValueError: its shape does not fit d and k.
+            TypeError: something else, or a complex one.
+            ValueError: its shape does not fit d and k, or it has no adjoint.
         """
+        operator = scipy.sparse.linalg.aslinearoperator(operator)
+        if np.dtype(operator.dtype or float).kind == "c":
+            raise TypeError(f"operator must be real; got one of dtype {operator.dtype}")
         validate.shapes_match(
             "operator must have d * k columns",
             len(operator.shape) == 2 and operator.shape[1] == d * k,
@@ -102,6 +108,13 @@ class Given(Operator):
         def apply(call: Callable[[np.ndarray], np.ndarray], v: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(call(v.detach().cpu().numpy()))).to(like)
 
+        try:
+            operator.rmatvec(np.zeros(operator.shape[0]))
+        except NotImplementedError as error:
+            raise ValueError(
+                "operator must know its adjoint, which gradients are made of; give rmatvec= when "
+                "making it"
+            ) from error
         return cls(
             lambda M: apply(operator.matvec, M.reshape(-1)),
             lambda y: apply(operator.rmatvec, y).reshape(d, k),

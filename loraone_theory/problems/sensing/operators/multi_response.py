@@ -16,7 +16,7 @@ from loraone_theory.problems.sensing.base import Fold
 from loraone_theory.problems.sensing.bilinear import OfInputs
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class MultiResponse(OfInputs):
     """𝒜(M) = √k XM row by row, m = Nk: with L = ‖·‖²/2m this is the linear model's ‖·‖²/2N.
 

@@ -8,13 +8,14 @@ from typing import ClassVar
 
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.problems.rows import take
-from loraone_theory.problems.sensing.base import Fold
+from loraone_theory.problems.sensing.base import Fold, hold
 from loraone_theory.problems.sensing.bilinear import Bilinear, inner
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class RankOne(Bilinear):
     """𝒜(M)_i = x_iᵀMz_i.
 
@@ -32,6 +33,17 @@ class RankOne(Bilinear):
     Z: Tensor
 
     name: ClassVar[str] = "rank-one"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        hold(self, Z=2)
+        validate.same_kind(X=self.X, Z=self.Z)
+        validate.shapes_match(
+            "X and Z must hold one row per measurement",
+            self.X.shape[:-1] == self.Z.shape[:-1],
+            X=self.X.shape,
+            Z=self.Z.shape,
+        )
 
     @classmethod
     def sample(

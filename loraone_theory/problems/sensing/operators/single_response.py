@@ -15,13 +15,14 @@ from loraone_theory.problems.sensing.bilinear import Bilinear
 from loraone_theory.problems.sensing.indices import (
     add_rows,
     check_indices,
+    hold_indices,
     known,
     stacked,
     take_rows,
 )
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SingleResponse(Bilinear):
     """𝒜(M)_i = √k x_iᵀM e_{j_i}: rank-one with z_i = √k e_{j_i}, held as indices.
 
@@ -37,6 +38,8 @@ class SingleResponse(Bilinear):
     name: ClassVar[str] = "single-response"
 
     def __post_init__(self) -> None:
+        super().__post_init__()
+        hold_indices(self, "columns")
         check_indices("columns", self.columns, self.k, self.X.shape[:-1])
 
     @classmethod

@@ -10,13 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import per_seed
 from loraone_theory.problems.rows import take
-from loraone_theory.problems.sensing.base import Fold, Operator
+from loraone_theory.problems.sensing.base import Fold, Operator, hold
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Symmetric(Operator):
     """𝒜(M)_i = ⟨a_i, M⟩ for symmetric a_i, which see the symmetric part of M alone.
 
@@ -33,6 +34,16 @@ class Symmetric(Operator):
 
     name: ClassVar[str] = "symmetric"
     forms: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        hold(self, packed=2)
+        validate.integer("d", self.d, least=1)
+        validate.shapes_match(
+            "packed must hold d(d + 1)/2 entries per measurement",
+            self.packed.shape[-1] == self.d * (self.d + 1) // 2,
+            packed=self.packed.shape,
+            d=(self.d,),
+        )
 
     @classmethod
     def sample(
