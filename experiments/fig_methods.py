@@ -9,14 +9,16 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
 
     sys.exit(script(__file__))
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting
 from loraone_theory.experiment import Data, Progress
-from loraone_theory.predict.compare import compare
+from loraone_theory.predict.compare import Row, compare
 
 # Methods that are drawn where none are named.
 SHOWN = (
@@ -80,6 +82,8 @@ class Config(experiment.Config):
     """Singular values λ* of the shift; their number is r*."""
     ranks: tuple[int, ...] = (2, 4, 8)
     """r below, at and above r*."""
+    quantity: Literal["loss", "risk", "error"] = "loss"
+    """What is drawn over the steps; floors are those of the loss."""
     steps: int = 500
     """How many steps."""
     tune: bool = False
@@ -104,8 +108,20 @@ SMOKE = Config(
 )
 
 
+CURVES: dict[str, Callable[[Row], np.ndarray]] = {
+    "loss": lambda row: row.loss,
+    "risk": lambda row: row.error**2 / 2,  # of isotropic inputs
+    "error": lambda row: row.error,
+}
+LABELS = {
+    "loss": "training loss",
+    "risk": r"risk $\frac{1}{2}\Vert E_t\Vert_F^2$",
+    "error": r"error $\Vert E_t\Vert_F$",
+}
+
+
 def run(config: Config, progress: Progress) -> Data:
-    """Losses (rank, method, t, seed), floors and rates (rank, method, seed), step sizes."""
+    """Curves (rank, method, t, seed), floors and rates (rank, method, seed), step sizes."""
     seeds = range(config.trials)
     problem = lt.sample_linear(
         d=config.d,
@@ -139,7 +155,7 @@ def run(config: Config, progress: Progress) -> Data:
 
     return {
         "steps": thin,
-        "loss": gathered([row.loss[thin] for row in rows]),
+        config.quantity: gathered([CURVES[config.quantity](row)[thin] for row in rows]),
         "floor": gathered([row.floor for row in rows]),
         "rate": gathered([row.predicted_rate for row in rows]),
         "learning_rate": gathered([np.array(row.learning_rate) for row in rows]),
@@ -200,7 +216,7 @@ def _panels(
         if j + columns < count:
             ax.set(xlabel="")
         ax.tick_params(labelsize=size)
-    figure.supylabel("training loss", fontsize=9)
+    figure.supylabel(LABELS[config.quantity], fontsize=9)
     colours = plotting.sequence(len(config.ranks))
     true_rank = len(config.spectrum)
     relation = ["<" if r < true_rank else "=" if r == true_rank else ">" for r in config.ranks]
@@ -209,12 +225,13 @@ def _panels(
         for r, sign, colour in zip(config.ranks, relation, colours, strict=True)
     ]
     grey = {"color": plotting.THEORY}
-    handles += [
-        plotting.key("loss", linewidth=0.8, **grey),
-        plotting.key("loss above the predicted floor", linewidth=2.4, **grey),
-        plotting.key("predicted floor", linestyle=":", linewidth=0.9, **grey),
-        plotting.key("predicted rate", linestyle="--", linewidth=0.9, **grey),
-    ]
+    if config.quantity == "loss":
+        handles += [
+            plotting.key("loss", linewidth=0.8, **grey),
+            plotting.key("loss above the predicted floor", linewidth=2.4, **grey),
+            plotting.key("predicted floor", linestyle=":", linewidth=0.9, **grey),
+        ]
+    handles.append(plotting.key("predicted rate", linestyle="--", linewidth=0.9, **grey))
     figure.legend(handles=handles, loc="outside lower center", ncols=4 if columns > 3 else 3)
     return figure
 
@@ -224,13 +241,17 @@ def _panel(ax: plotting.Axes, data: Data, config: Config, j: int, strength: floa
     for i, colour in enumerate(plotting.sequence(len(config.ranks))):
         if not np.isfinite(data["learning_rate"][i, j]):
             continue
-        loss, floor = data["loss"][i, j, :, 0], data["floor"][i, j, 0]
-        excess = np.clip(loss - floor, LEAST / 100, None)
+        curve, floor = data[config.quantity][i, j, :, 0], data["floor"][i, j, 0]
+        of_loss = config.quantity == "loss"
+        excess = np.clip(curve - floor if of_loss else curve, LEAST / 100, None)
         width = 3.4 - 1.1 * i  # where ranks coincide, each still shows
         ax.plot(steps, excess, color=colour, linewidth=width, alpha=0.5)
         grey = {"color": plotting.THEORY, "linewidth": 0.8 * strength, "zorder": 3}
-        if floor > 0:
-            ax.plot(steps, loss, color=colour, linewidth=0.8 * strength)
+        if of_loss and floor > 0:
+            ax.plot(steps, curve, color=colour, linewidth=0.8 * strength)
             ax.plot([0, steps[-1]], [floor] * 2, linestyle=":", **grey)
-        t, tail = predicted_tail(steps, excess, data["rate"][i, j, 0])
-        ax.plot(t, np.clip(tail, LEAST / 100, None), linestyle="--", **grey)
+        # Rates are of what goes to zero: the loss above its floor, the error where that is zero.
+        rate = data["rate"][i, j, 0] if of_loss or floor == 0 else np.nan
+        power = 2 if config.quantity == "error" else 1
+        t, tail = predicted_tail(steps, excess**power, rate)
+        ax.plot(t, np.clip(tail ** (1 / power), LEAST / 100, None), linestyle="--", **grey)

@@ -273,7 +273,7 @@ def test_presets_of_the_reference_notebook() -> None:
     np.testing.assert_array_equal(data["loss"][0, 1, -1], again["loss"][-1].numpy())
 
 
-@pytest.mark.parametrize("name", ["fig_alignment", "fig_rank_regimes"])
+@pytest.mark.parametrize("name", ["fig_alignment", "fig_methods", "fig_rank_regimes"])
 def test_another_quantity_is_recorded_and_drawn(name: str) -> None:
     """‖E‖_F in place of the usual, which is the root of twice the risk of isotropic inputs."""
     found = experiment.load(FOLDER / f"{name}.py")
@@ -288,7 +288,7 @@ def test_another_quantity_is_recorded_and_drawn(name: str) -> None:
     )
     with plotting.style():
         figure = found.plot(made["error"], dataclasses.replace(small, quantity="error"))[name]
-    labels = [ax.get_ylabel() for ax in figure.axes]
+    labels = [figure.get_supylabel(), *(ax.get_ylabel() for ax in figure.axes)]
     assert any("Vert_F" in label and "frac" not in label for label in labels)
 
 

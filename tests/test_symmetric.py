@@ -130,6 +130,23 @@ def test_preconditioned_from_spectral_init() -> None:
     assert (run["risk"][0] < 0.5 * 1.25).all()
 
 
+@pytest.mark.slow
+def test_over_rank_under_measurements_is_nearly_as_slow_and_a_few_times_farther() -> None:
+    """m = 240: slopes of ‖E‖ in t of −.93 (to −1), about 3 times √(r − r*)/(2ηt) at t = 2·10⁴."""
+    last, eta, surplus = 20_000, 0.2, 2
+    made = lt.methods.symmetric(init_std=0.3)
+    run = lt.simulate(
+        sensed(240), made, rank=2 + surplus, learning_rate=eta, steps=last, record=["error"],
+        every=last // 2,
+    )  # fmt: skip
+    halfway, end = run["error"][1:].numpy()
+    slope = np.log(end / halfway) / np.log(2)
+    assert ((slope > -1) & (slope < -0.92)).all()
+    # Twelve instances had 2.2 to 3.9 times as much.
+    times = end * 2 * eta * last / surplus**0.5
+    assert ((times > 2) & (times < 4.5)).all()
+
+
 def test_damping_by_the_residual_restores_the_rate_at_over_rank() -> None:
     """λ_t ∝ ‖E‖ (PrecGD): linear where plain descent is sublinear."""
     options = {"rank": 4, "learning_rate": 0.5, "steps": 200}

@@ -44,6 +44,7 @@ class Row:
         rate: the factor per step, measured over the later half of the way to `TARGET`.
         steps: until the distance is `TARGET` times that at t = 0.
         loss: (T + 1, seeds).
+        error: ‖E_t‖_F, (T + 1, seeds).
         status: how it ended, in words.
         notes: what is missing or taken for granted in the predictions.
     """
@@ -58,6 +59,7 @@ class Row:
     rate: np.ndarray
     steps: np.ndarray
     loss: np.ndarray
+    error: np.ndarray
     status: str
     notes: tuple[str, ...] = ()
 
@@ -215,6 +217,7 @@ def _row(setting: _Setting, name: str) -> Row:
         rate=measured_rate(excess),
         steps=steps,
         loss=loss,
+        error=error,
         status=f"{failed} of {len(steps)} diverged" if failed else status,
         notes=notes,
     )
@@ -224,4 +227,4 @@ def _undefined(name: str, setting: _Setting, why: str) -> Row:
     nothing = np.full(len(setting.seeds), math.nan)
     curve = np.full((setting.steps + 1, len(setting.seeds)), math.nan)
     six = (nothing, nothing, nothing, nothing, nothing, nothing)
-    return Row(name, math.nan, "", *six, curve, why)
+    return Row(name, math.nan, "", *six, curve, curve, why)
