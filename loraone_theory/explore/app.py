@@ -35,24 +35,98 @@ def pick_model():
 
 
 @app.cell
-def pick(model):
-    """The controls of the model, at its start."""
-    chosen = controls.controls(model.value)
-    return (chosen,)
+def control_panel(model):
+    """The controls of the model, at its start; every one has to be a variable of its own."""
+    _made = controls.controls(model.value)
+    mo.output.replace(controls.laid_out(model, _made))
+    (
+        ensemble,
+        methods,
+        rank,
+        true_rank,
+        condition_number,
+        ratio,
+        infinite,
+        noise_std,
+        relative_shift,
+        step,
+        fraction,
+        learning_rate,
+        init_std,
+        d,
+        k,
+        steps,
+        trials,
+        first,
+    ) = _made
+    return (
+        ensemble,
+        methods,
+        rank,
+        true_rank,
+        condition_number,
+        ratio,
+        infinite,
+        noise_std,
+        relative_shift,
+        step,
+        fraction,
+        learning_rate,
+        init_std,
+        d,
+        k,
+        steps,
+        trials,
+        first,
+    )
 
 
 @app.cell
-def control_panel(chosen, model):
-    """Where the controls stand."""
-    mo.output.replace(controls.laid_out(model, chosen))
-
-
-@app.cell
-def drawn(chosen, model):
+def drawn(
+    model,
+    ensemble,
+    methods,
+    rank,
+    true_rank,
+    condition_number,
+    ratio,
+    infinite,
+    noise_std,
+    relative_shift,
+    step,
+    fraction,
+    learning_rate,
+    init_std,
+    d,
+    k,
+    steps,
+    trials,
+    first,
+):
     """The curves: again and again as the runs go on, the whole at the end."""
+    _chosen = controls.Controls(
+        ensemble,
+        methods,
+        rank,
+        true_rank,
+        condition_number,
+        ratio,
+        infinite,
+        noise_std,
+        relative_shift,
+        step,
+        fraction,
+        learning_rate,
+        init_std,
+        d,
+        k,
+        steps,
+        trials,
+        first,
+    )
     result = None
     try:
-        for result in grow(controls.settings(model.value, chosen.value)):
+        for result in grow(controls.settings(model.value, _chosen)):
             mo.output.replace(mo.Html(figure(result)))
     except (ValueError, TypeError, ArithmeticError, MemoryError) as error:
         result = None

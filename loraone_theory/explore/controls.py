@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 from loraone_theory.core.extras import extra
 from loraone_theory.explore.settings import ENSEMBLES, MOST_SEEDS, Settings
@@ -44,36 +43,59 @@ def model() -> Any:
     return mo.ui.dropdown(list(ENSEMBLES), value="linear", label="model")
 
 
-def controls(model: str) -> Any:
-    """A dictionary of the controls of a model, at its start."""
-    start = STARTS[model]
-    ui = mo.ui
-    found: dict[str, Any] = {
-        "ensemble": ui.dropdown(list(ENSEMBLES[model]), value=start.ensemble, label="ensemble"),
-        "methods": ui.multiselect(list(METHODS), value=list(start.methods), label="methods"),
-        "rank": _whole("rank r", 1, 16, start.rank),
-        "true_rank": _whole("true rank r*", 1, 16, start.true_rank),
-        "condition_number": _steps("condition number κ", KAPPAS, start.condition_number),
-        "ratio": _steps(RATIO_LABELS.get(model, "samples N / d"), RATIOS, start.ratio),
-    }
-    if model != "sensing":
-        found["infinite"] = ui.checkbox(label="N = ∞")
-    found["noise_std"] = _steps("label noise σ", NOISES, start.noise_std)
-    if model == "relu":
-        found["relative_shift"] = _steps("relative shift c", SHIFTS, start.relative_shift)
-    return ui.dictionary(
-        found
-        | {
-            "step": ui.dropdown([OF_BEST, ABSOLUTE], value=OF_BEST, label=_kept("step size")),
-            "fraction": _steps("η / best η", [round(0.05 * i, 2) for i in range(1, 41)], 0.5),
-            "learning_rate": _steps("absolute η", _logarithmic(-3, 1), start.learning_rate),
-            "init_std": _steps("initial size α", _logarithmic(-6, 0), OWN_SIZE),
-            "d": _whole("d", 2, 100, start.d),
-            "k": _whole("k", 2, 100, start.k),
-            "steps": _whole("steps", 20, 1000, start.steps, by=20),
-            "count": _whole("seeds", 1, MOST_SEEDS, len(start.seeds)),
-            "first": ui.number(0, 10**6, value=start.seeds[0], step=1, label=_kept("first seed")),
-        }
+class Controls(NamedTuple):
+    """The controls below the model, in the order of the page.
+
+    Each is a variable of the page: marimo loses changes of a dictionary of controls that come
+    while it computes.
+    """
+
+    ensemble: Any
+    methods: Any
+    rank: Any
+    true_rank: Any
+    condition_number: Any
+    ratio: Any
+    infinite: Any
+    noise_std: Any
+    relative_shift: Any
+    step: Any
+    fraction: Any
+    learning_rate: Any
+    init_std: Any
+    d: Any
+    k: Any
+    steps: Any
+    trials: Any
+    first: Any
+
+
+# Controls that have no meaning in a model, and are not shown there.
+HIDDEN = {"linear": {"relative_shift"}, "relu": set(), "sensing": {"relative_shift", "infinite"}}
+
+
+def controls(model: str) -> Controls:
+    """The controls of a model, at its start."""
+    start, ui = STARTS[model], mo.ui
+    return Controls(
+        ensemble=ui.dropdown(list(ENSEMBLES[model]), value=start.ensemble, label="ensemble"),
+        methods=ui.multiselect(list(METHODS), value=list(start.methods), label="methods"),
+        rank=_whole("rank r", 1, 16, start.rank),
+        true_rank=_whole("true rank r*", 1, 16, start.true_rank),
+        condition_number=_steps("condition number κ", KAPPAS, start.condition_number),
+        ratio=_steps(RATIO_LABELS.get(model, "samples N / d"), RATIOS, start.ratio),
+        infinite=ui.checkbox(label="N = ∞"),
+        noise_std=_steps("label noise σ", NOISES, start.noise_std),
+        relative_shift=_steps("relative shift c", SHIFTS, start.relative_shift),
+        step=ui.dropdown([OF_BEST, ABSOLUTE], value=OF_BEST, label=_kept("step size")),
+        fraction=_steps("η / best η", [round(0.05 * i, 2) for i in range(1, 41)], 0.5),
+        learning_rate=_steps("absolute η", _logarithmic(-3, 1), start.learning_rate),
+        init_std=_steps("initial size α", _logarithmic(-6, 0), OWN_SIZE),
+        d=_whole("d", 2, 100, start.d),
+        k=_whole("k", 2, 100, start.k),
+        steps=_whole("steps", 20, 1000, start.steps, by=20),
+        trials=_whole("seeds", 1, MOST_SEEDS, len(start.seeds)),
+        first=ui.number(0, 10**6, value=start.seeds[0], step=1, label=_kept("first seed")),
     )
 
 
@@ -90,30 +112,33 @@ def _kept(label: str) -> str:
     return label.replace(" ", "\u00a0")
 
 
-def laid_out(model: Any, chosen: Any) -> Any:
-    """The controls in one column."""
-    return mo.vstack([model, *chosen.elements.values()], gap=0.4)
+def laid_out(model: Any, chosen: Controls) -> Any:
+    """The controls of the model in one column."""
+    hidden = HIDDEN[model.value]
+    shown = [each for name, each in chosen._asdict().items() if name not in hidden]
+    return mo.vstack([model, *shown], gap=0.4)
 
 
-def settings(model: str, values: Mapping[str, Any]) -> Settings:
-    """What the values of `controls(model)` stand for."""
-    first, count = int(values["first"]), int(values["count"])
-    size = float(values["init_std"])
+def settings(model: str, chosen: Controls) -> Settings:
+    """What the values of the controls stand for."""
+    values = Controls(*(each.value for each in chosen))
+    first, count = int(values.first), int(values.trials)
+    size = float(values.init_std)
     return Settings(
         model=model,
-        ensemble=values["ensemble"],
-        methods=tuple(values["methods"]),
-        d=int(values["d"]),
-        k=int(values["k"]),
-        rank=int(values["rank"]),
-        true_rank=int(values["true_rank"]),
-        condition_number=float(values["condition_number"]),
-        ratio=math.inf if values.get("infinite") else float(values["ratio"]),
-        noise_std=float(values["noise_std"]),
-        relative_shift=float(values.get("relative_shift", Settings.relative_shift)),
-        fraction=float(values["fraction"]) if values["step"] == OF_BEST else None,
-        learning_rate=float(values["learning_rate"]),
+        ensemble=values.ensemble,
+        methods=tuple(values.methods),
+        d=int(values.d),
+        k=int(values.k),
+        rank=int(values.rank),
+        true_rank=int(values.true_rank),
+        condition_number=float(values.condition_number),
+        ratio=math.inf if values.infinite else float(values.ratio),
+        noise_std=float(values.noise_std),
+        relative_shift=float(values.relative_shift),
+        fraction=float(values.fraction) if values.step == OF_BEST else None,
+        learning_rate=float(values.learning_rate),
         init_std=None if size == OWN_SIZE else size,
-        steps=int(values["steps"]),
+        steps=int(values.steps),
         seeds=tuple(range(first, first + count)),
     )
