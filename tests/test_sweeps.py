@@ -4,6 +4,7 @@ import functools
 import json
 import sys
 import threading
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +20,7 @@ from loraone_theory.core.threads import one_thread
 from loraone_theory.sweeps import cost
 from loraone_theory.sweeps import run as running
 from loraone_theory.sweeps.cells import Cells
+from loraone_theory.sweeps.compute import compute
 from loraone_theory.sweeps.measures import measure
 from loraone_theory.sweeps.own import written
 from loraone_theory.sweeps.result import Result
@@ -574,6 +576,39 @@ def test_what_takes_longer_comes_first() -> None:
     base = cost.seconds(settings, 64, 64)
     assert cost.seconds(settings, 128, 128) > 1.5 * base
     assert cost.seconds({**settings, "d": 200}, 64, 64) > 2 * base
+
+
+@pytest.mark.slow
+def test_the_cost_model_against_measured_times(tmp_path: Path) -> None:
+    """Processor time of a few cells of each kind: within a factor of 5, and in the same order.
+
+    The factor is that between processors, and between an idle one and one whose memory is shared.
+    """
+    fixed = {
+        "method": "lora-one",
+        "learning_rate": 0.05,
+        "rank": 2,
+        "true_rank": 2,
+        "d": 16,
+        "k": 16,
+    }
+    linear = {"sampler": "sample_linear", "samples": 400}
+    dense = {"sampler": "sample_sensing", "ensemble": "dense", "measurements": 200}
+    relu = {"sampler": "sample_relu", "samples": 200, "relative_shift": 0.1}
+    pairs = []
+    for problem in (linear, dense, relu):
+        for steps in (100, 1600):
+            spec = specification(fixed={**fixed, **problem, "steps": steps},
+                                 axes={"seed": range(16)}, measure={"loss": "final"})  # fmt: skip
+            (cell,) = Cells(spec)
+            compute(cell)
+            start = time.process_time()
+            assert compute(cell).failure == ""
+            pairs.append((cost.of(cell), time.process_time() - start))
+    ratios = [measured / expected for expected, measured in pairs]
+    assert 1 / 5 < min(ratios) <= max(ratios) < 5, pairs
+    long = [pairs[i] for i in (1, 3, 5)]
+    assert sorted(long) == sorted(long, key=lambda pair: pair[1])
 
 
 def test_heatmaps(tmp_path: Path) -> None:

@@ -38,9 +38,27 @@ def sweep(setting: Setting) -> Iterator[Row]:
     if setting.tiny:
         sizes = {"d": 6, "k": 5, "true_rank": 2, "samples": 40, "steps": 5, "runs": 8}
     workers = 1 if setting.tiny else 2
-    yield from _against(sizes, workers, 1 if setting.tiny else min(setting.pairs, 3))
+    pairs = 1 if setting.tiny else min(setting.pairs, 3)
+    yield _processes({**sizes, "runs": 3 * sizes["runs"]}, workers, pairs)
+    yield from _against(sizes, workers, pairs)
     yield _overhead(12 if setting.tiny else 300, workers)
     yield _memory(40 if setting.tiny else 5000)
+
+
+def _processes(sizes: dict[str, Any], workers: int, pairs: int) -> Row:
+    """With the start of the processes, in a sweep of a minute or two."""
+    with tempfile.TemporaryDirectory() as folder:
+        expected = float(cost.of_all(Cells(_of(Path(folder), sizes).spec)).sum())
+    times = []
+    for _ in range(pairs):
+        alone = seconds(lambda: _run(sizes, 1))
+        times.append((alone, seconds(lambda: _run(sizes, workers))))
+    theirs, ours = (statistics.median(each) for each in zip(*times, strict=True))
+    ratios = [a / b for a, b in times]
+    notes = {"workers": workers, "pairs": pairs, "expected_s": round(expected, 1), **sizes}
+    words = "the same sweep by one process"
+    spread = min(ratios), max(ratios)
+    return Row("sweep/processes", words, theirs, ours, statistics.median(ratios), spread, notes)
 
 
 def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
@@ -51,7 +69,6 @@ def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
     runs = min(SHARE, sizes["runs"])
     scale = sizes["runs"] / runs
     baselines: dict[str, tuple[str, float, Callable[[], object]]] = {
-        "processes": ("the same sweep by one process", 1.0, lambda: _run(sizes, 1)),
         "simulate": ("a plain loop over simulate", scale, lambda: _one_by_one(sizes, runs)),
     }
     try:
@@ -63,8 +80,6 @@ def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
         by_joblib = functools.partial(_by_joblib, joblib, sizes, workers, runs)
         by_joblib()  # its processes are started
         baselines["joblib"] = words, scale, by_joblib
-    with tempfile.TemporaryDirectory() as folder:
-        expected = float(cost.of_all(Cells(_of(Path(folder), sizes).spec)).sum())
     ours: list[float] = []
     theirs: dict[str, list[float]] = {name: [] for name in baselines}
     for _ in range(pairs):
@@ -76,8 +91,7 @@ def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
         ratios = [a / b for a, b in zip(theirs[name], ours, strict=True)]
         medians = statistics.median(theirs[name]), statistics.median(ours)
         spread = min(ratios), max(ratios)
-        more = {"expected_s": round(expected, 1)} if name == "processes" else {}
-        yield Row(f"sweep/{name}", words, *medians, statistics.median(ratios), spread, notes | more)
+        yield Row(f"sweep/{name}", words, *medians, statistics.median(ratios), spread, notes)
 
 
 def _of(folder: Path, sizes: dict[str, int]) -> Sweep:

@@ -7,49 +7,61 @@ where cells of the sweep are finished, their measured times say how fast this on
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from loraone_theory.sweeps import size
 from loraone_theory.sweeps.cells import Cell, Cells
 
-# Fitted once to one core of 2026: seconds of a cell, of a step, of drawing an instance, of a
-# multiplication in a step, and of a drawn Gaussian with its share of Σ̂.
-CELL, STEP, INSTANCE, PRODUCT, DRAWN = 5e-3, 1.2e-4, 2e-4, 1.2e-10, 1.2e-8
+# Fitted to one core of 2026: seconds of a cell, of an instance, of a drawn number with its share of
+# what is made of it, and of a record at one step of one run.
+CELL, INSTANCE, DRAWN, RECORD = 4e-3, 1e-4, 1.2e-8, 7e-7
+
+
+class Kind(NamedTuple):
+    """What a step costs in one kind of problem.
+
+    Args:
+        step: seconds of a step, however many runs it has.
+        product: seconds of a multiplication.
+        products: (d, k, rank, samples or measurements) -> multiplications of one run.
+    """
+
+    step: float
+    product: float
+    products: Callable[[int, int, int, int], float]
+
+
+LINEAR = Kind(2.2e-5, 1e-10, lambda d, k, r, n: d * d * r + 5000)
+RELU = Kind(1.4e-4, 1.7e-9, lambda d, k, r, n: n * (d + k) * r + n * k)
+KINDS = {
+    "dense": Kind(2e-4, 4e-9, lambda d, k, r, n: n * d * k),
+    "symmetric": Kind(2e-4, 4e-9, lambda d, k, r, n: n * d * k),
+    "rank-one": Kind(2e-4, 2e-9, lambda d, k, r, n: n * (d + k) * r),
+    "single-response": Kind(2e-4, 2e-9, lambda d, k, r, n: n * (d + k) * r),
+    "multi-response": Kind(1.7e-4, 5e-9, lambda d, k, r, n: n / k * (d + k) * r),
+    "completion": Kind(2.8e-4, 3e-7, lambda d, k, r, n: n * r),
+}
 
 
 def seconds(settings: Mapping[str, Any], runs: int, instances: int) -> float:
     """Expected seconds of a cell of so many runs."""
-    steps = _whole(settings, "steps")
+    steps, d, k, r = (_whole(settings, name) for name in ("steps", "d", "k", "rank"))
+    usual = RELU if "relative_shift" in settings else LINEAR
+    kind = KINDS.get(settings.get("ensemble", ""), usual)
+    n = next(iter(size.counted(settings, ["measurements"]).values()), 0)
+    n = n or _whole(settings, "measurements") * _whole(settings, "samples")
     drawn = size.instance_bytes(settings) / 8
-    return (
-        CELL
-        + steps * STEP
-        + instances * (INSTANCE + DRAWN * drawn)
-        + PRODUCT * steps * runs * _products(settings)
-    )
+    each = kind.step + runs * kind.product * kind.products(d, k, r, n)
+    recorded = runs * RECORD / _whole(settings, "every")
+    return CELL + instances * (INSTANCE + DRAWN * drawn) + steps * (each + recorded)
 
 
 def _whole(settings: Mapping[str, Any], name: str) -> int:
     given = settings.get(name, 1)
-    return given if isinstance(given, int) else 1
-
-
-def _products(settings: Mapping[str, Any]) -> float:
-    """Multiplications of one step of one run."""
-    d, k, r = (_whole(settings, name) for name in ("d", "k", "rank"))
-    n = next(iter(size.counted(settings, ["measurements"]).values()), 0)
-    n = n or _whole(settings, "measurements") * _whole(settings, "samples")
-    ensemble = settings.get("ensemble")
-    if ensemble in size.DENSE:
-        return 4 * d * k * (min(n, d * k) + r)
-    if ensemble is not None:
-        return 4 * n * r + 4 * n * (ensemble in size.PAIRS) * (d + k) * r
-    if "relative_shift" in settings:
-        return 6.0 * n * (d + k) * r + 4 * n * k
-    return 2 * d * d * r + 8 * d * r * min(k, 4 * r)
+    return given if isinstance(given, int) and given > 0 else 1
 
 
 def memory(settings: Mapping[str, Any], runs: int, instances: int, records: int) -> int:

@@ -8,9 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from loraone_theory import storage
+from loraone_theory import plotting, storage
 from loraone_theory.core import validate
-from loraone_theory.plotting import Figure
 from loraone_theory.sweeps import cost, dataset, picture
 from loraone_theory.sweeps import delete as deleting
 from loraone_theory.sweeps import run as running
@@ -181,7 +180,7 @@ class Sweep:
         y: str,
         at: Mapping[str, Any] | None = None,
         boundary: picture.Boundary | None = None,
-    ) -> Figure:
+    ) -> plotting.Figure:
         """A variable over two axes, the mean over the others; see `sweeps.picture.heatmap`."""
         return picture.heatmap(Result(self.folder), name, x=x, y=y, at=at, boundary=boundary)
 
