@@ -66,7 +66,7 @@ class Specification:
         """How many runs there are in all."""
         return math.prod(self.sizes.values())
 
-    @property
+    @cached_property
     def seeks(self) -> bool:
         """Whether some learning rate is to be found ("best")."""
         rates = (*self.axes.get("learning_rate", ()), *self.together.get("learning_rate", ()))
