@@ -97,7 +97,7 @@ def test_each_experiment_tells_all_that_its_page_shows():
         assert len(script.expected) > 40, f"{script.name} does not say what is expected"
         assert script.pictures()[0].stem == script.name
         assert {"config", "seeds", "wall_time_s", "commit", "versions"} <= set(script.about)
-        knobs = {name for name, _, text in script.knobs() if text}
+        knobs = {knob.name for knob in script.knobs() if knob.text}
         assert knobs >= set(script.about["config"]), script.name
     shown = [path for script in found for path in script.pictures()]
     assert sorted(shown) == sorted((ROOT / "figures").glob("*.png"))

@@ -31,7 +31,7 @@ def test_small_draws_already_decide(name):
 
 def sections():
     """Heading number -> text, for the level-2 headings of the derivations."""
-    parts = re.split(r"^## (\d\.\d) ", DERIVATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    parts = re.split(r"^### (\d\.\d) ", DERIVATIONS.read_text(encoding="utf-8"), flags=re.MULTILINE)
     return dict(zip(parts[1::2], parts[2::2], strict=True))
 
 

@@ -6,14 +6,13 @@ ones.
 
 from __future__ import annotations
 
-import ast
-import itertools
 import json
 import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from dataclass_fields import Field, fields
 from rootpages import write
 from sphinx.application import Sphinx
 
@@ -74,10 +73,10 @@ class Script:
         longer = [other for other in self.others if len(other) > len(self.name)]
         return [p for p in found if not any(p.stem.startswith(other) for other in longer)]
 
-    def knobs(self) -> list[tuple[str, str, str]]:
-        """Name, default and meaning of what the experiment is told."""
-        base = fields(ast.parse(Path(experiment.__file__).read_text(encoding="utf-8")))
-        return list({**base, **fields(ast.parse(self.text))}.values())
+    def knobs(self) -> list[Field]:
+        """What the experiment can be told."""
+        base = fields(Path(experiment.__file__).read_text(encoding="utf-8"), "Config")
+        return list({**base, **fields(self.text, "Config")}.values())
 
 
 def capitalised(text: str) -> str:
@@ -87,29 +86,6 @@ def capitalised(text: str) -> str:
     'The loss falls.'
     """
     return text[:1].upper() + text[1:]
-
-
-def fields(tree: ast.Module) -> dict[str, tuple[str, str, str]]:
-    """The fields of the class Config: name, default as it is written, text below it.
-
-    >>> fields(ast.parse("class Config:\\n    d: int = 3\\n    '''Width.'''"))
-    {'d': ('d', '3', 'Width.')}
-    """
-    body = next(n.body for n in tree.body if isinstance(n, ast.ClassDef) and n.name == "Config")
-    found = {}
-    for node, after in itertools.pairwise([*body, ast.Pass()]):
-        if isinstance(node, ast.AnnAssign) and isinstance(node.target, ast.Name):
-            default = node.value
-            if isinstance(default, ast.Call) and default.args:  # a knob with bounds
-                default = default.args[0]
-            said = after.value if isinstance(after, ast.Expr) else None
-            text = said.value if isinstance(said, ast.Constant) else ""
-            found[node.target.id] = (
-                node.target.id,
-                ast.unparse(default) if default is not None else "",
-                " ".join(str(text).split()),
-            )
-    return found
 
 
 def scripts(root: Path) -> list[Script]:
@@ -180,8 +156,8 @@ def page(script: Script) -> str:
         parts.append(f"## What is expected to be seen\n\n{script.expected}\n")
     parts.append(f"## How it was made\n\n{made(script)}")
     rows = [
-        f"| `{name}` | {cell(given.get(name, default))} | {text} |"
-        for name, default, text in script.knobs()
+        f"| `{knob.name}` | {cell(given.get(knob.name, knob.default))} | {knob.text} |"
+        for knob in script.knobs()
     ]
     head = "| knob | here | meaning |\n| --- | --- | --- |\n"
     parts.append("## Knobs\n\n" + head + "\n".join(rows) + "\n")

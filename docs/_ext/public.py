@@ -43,6 +43,7 @@ PAGES = (
          ("methods", "methods.schedules", "methods.rules", "methods.inits")),
     Page("predictions", "Predictions", ("predict",),
          ("predict", "predict.flow", "predict.relu", "predict.stochastic")),
+    Page("sweeps", "Sweeps", ("sweeps",), ("sweeps",)),
     Page("claims", "Claims and verdicts", ("claims",), ("claims", "claims.stats")),
     Page("metrics", "Metrics and linear algebra", ("core",), ("metrics", "core.linalg")),
     Page("testing", "Tests of one's own parts", (), ("testing", "testing.strategies")),

@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import commands
 import public
 from public import Name, Page
 from rootpages import write
@@ -172,7 +173,8 @@ def setup(app: Sphinx) -> dict[str, bool]:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
     for each in pages:
         write(folder / f"{each.name}.md", page(each))
-    write(folder / "index.md", index(pages).replace("commands\n```", "```"))
+    write(folder / "commands.md", commands.page())
+    write(folder / "index.md", index(pages))
     app.connect("autodoc-process-docstring", plain, priority=400)
     app.connect("autodoc-skip-member", skip)
     app.connect("html-page-context", links_back)
