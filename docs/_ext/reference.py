@@ -171,10 +171,11 @@ def setup(app: Sphinx) -> dict[str, bool]:
         for path in folder.iterdir():
             if path.name not in kept:
                 shutil.rmtree(path) if path.is_dir() else path.unlink()
-    for each in pages:
-        write(folder / f"{each.name}.md", page(each))
+    changed = [write(folder / f"{each.name}.md", page(each)) for each in pages]
     write(folder / "commands.md", commands.page())
     write(folder / "index.md", index(pages))
+    if any(changed):  # pages of sources have anchors for what was documented when they were made
+        shutil.rmtree(Path(app.outdir) / "_modules", ignore_errors=True)
     app.connect("autodoc-process-docstring", plain, priority=400)
     app.connect("autodoc-skip-member", skip)
     app.connect("html-page-context", links_back)

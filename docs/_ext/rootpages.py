@@ -10,11 +10,13 @@ from sphinx.application import Sphinx
 PAGES = {"CONTRIBUTING.md": "contributing.md", "CHANGELOG.md": "changelog.md"}
 
 
-def write(path: Path, text: str) -> None:
-    """Write a page where it has changed, so that only then it is read again."""
-    if not path.exists() or path.read_text(encoding="utf-8") != text:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text, encoding="utf-8")
+def write(path: Path, text: str) -> bool:
+    """Write a page where it has changed, so that only then it is read again; whether it had."""
+    if path.exists() and path.read_text(encoding="utf-8") == text:
+        return False
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
+    return True
 
 
 def moved(text: str) -> str:
