@@ -18,7 +18,7 @@ from sphinx.transforms import SphinxTransform
 # After a letter, a closing sign, a mark on a letter or another script.
 BASE = r"(?<=[^\W\d_])|(?<=[∇‖)\]}*′'’†⁺⁻ᵀ²³₀-₉\u0300-\u036f])"
 WORDS = "op|min|max|eff|pre|std|nuc|end"
-BARE = rf"(?:{WORDS})(?![a-z])|[^\W\d_](?![a-z_])|\d+|[⊥∞∗]"
+BARE = rf"(?:{WORDS})(?![a-z])|[^\W\d_](?![a-z_])|\d+|[⊥∞∗*]"
 SCRIPT = re.compile(rf"(?:{BASE})([_^])(?:\{{([^{{}}]+)\}}|({BARE}))")
 OPERATORS = re.compile(r"(?:min|max|sup|inf|lim|log|exp|det|tr|cos|sin|dist)$")
 # Where text is code, or becomes the name of something.
