@@ -27,7 +27,7 @@ extensions = [
     "formulas",
     "indices",
     "anchors",
-    "captions",
+    "access",
     "rootpages",
     "reference",
     "gallery",

@@ -92,11 +92,11 @@ def worst(claim: Claim, evidence: Evidence, draws: Draws) -> dict[str, Any]:
         index, lhs, rhs, and `rerun`: an expression (of `lt`, and of `claim` where the package
         has it not) whose value is that lhs. It draws this one
         alone where draws do not depend on each other, else all of them. Empty where no draw
-        meets the hypotheses.
+        meets the hypotheses, and of a certificate, which has no draws.
     """
     a = _arrays("", evidence)
     kept = np.flatnonzero(a["inside"])
-    if not len(kept):
+    if not len(kept) or claim.kind == "certificate":
         return {}
     gap = a["lhs"] - a["rhs"]
     if claim.kind in ("identity", "value"):

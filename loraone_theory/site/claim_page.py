@@ -110,7 +110,9 @@ def _margin(entry: Entry) -> Html:
     if entry.sample is None:
         text = f"loraone verify {entry.id} --draws records/draws --json verdicts.json"
         words = "The draws of this verdict are not kept here. They are written by"
-        return joined([tag("p", words, class_="absent"), _code(text, "the command")])
+        return joined(
+            [tag("p", words, class_="absent"), _code(text, "the command that keeps draws")]
+        )
     drawn = margin.figure(entry.sample, kind, entry.record.get("worst_draw", {}))
     key = [
         ("dot", "draw"),
