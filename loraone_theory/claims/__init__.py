@@ -2,6 +2,7 @@
 
 from loraone_theory.claims import (
     apgd,
+    beyond_kernels,
     certified,
     fails_loudly,
     gauss_newton,
@@ -52,6 +53,7 @@ PAPERS: tuple[Paper, ...] = (
     preconditioning_matters.PAPER,
     gauss_newton.PAPER,
     spectral_growth.PAPER,
+    beyond_kernels.PAPER,
     sensing.PAPER,
     certified.PAPER,
 )
