@@ -14,7 +14,7 @@ from tolerance import rounding
 import loraone_theory as lt
 from loraone_theory.claims import CLAIMS, Evidence, Finding, judge
 from loraone_theory.claims.base import Certificate
-from loraone_theory.claims.run import chosen
+from loraone_theory.claims.choice import chosen
 from loraone_theory.cli import main
 from loraone_theory.core.extras import MissingExtra
 from loraone_theory.problems.relu import closed_forms

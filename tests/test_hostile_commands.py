@@ -59,6 +59,7 @@ WITH: dict[str, list[str]] = {
     "verify-seeds paper": ["verify-seeds", "--seeds", "1"],
     "verify-seeds seeds": ["verify-seeds", "lora-one/linear/one-step"],
     "verify source": ["verify", "--smoke"],
+    "verify dtype": ["verify", "lora-one/relu/gradient-cost", "--smoke"],
     "verify long": ["verify", "--smoke", "--paper", "quick"],
     "reproduce names": ["reproduce", "--experiments", "experiments", "--out", "made"],
 }

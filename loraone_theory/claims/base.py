@@ -42,6 +42,8 @@ class Draws:
         smoke: whether to use the smallest sizes.
         first: number of the first of them, so that one draw of many can be seen again alone.
         handed: block -> seeds, what has been drawn from here.
+        dtype: "float64" or "float32", that a claim which states it computes in.
+        device: that such a claim computes on.
     """
 
     trials: int
@@ -49,6 +51,18 @@ class Draws:
     smoke: bool = False
     first: int = 0
     handed: dict[object, tuple[int, ...]] = field(default_factory=dict, repr=False, compare=False)
+    dtype: str = "float64"
+    device: str = "cpu"
+
+    @property
+    def place(self) -> dict[str, Any]:
+        """The arguments of samplers that say where to draw to."""
+        return {"dtype": self.dtype, "device": self.device}
+
+    @property
+    def eps(self) -> float:
+        """Machine epsilon of the dtype, which tolerances are made of."""
+        return float(np.finfo(self.dtype).eps)
 
     def seeds(self, count: int | None = None, block: object = 0) -> tuple[int, ...]:
         """`count` seeds (default: one per trial), for a block that a claim names as it likes.
@@ -156,6 +170,9 @@ class Claim:
         aliases: other names that lead to it, such as former ids.
         long: takes minutes or more: left out unless named, or asked for with the other long ones.
         extra: of the distribution, that it needs, for example "certify", or "".
+        dtypes: that its statement has a meaning in: its problems are drawn in `Draws.dtype` and its
+            tolerances made of `Draws.eps`, or need none.
+        devices: that it computes on, by `Draws.device`.
     """
 
     id: str
@@ -179,6 +196,8 @@ class Claim:
     aliases: tuple[str, ...] = ()
     long: bool = False
     extra: str = ""
+    dtypes: tuple[str, ...] = ("float64",)
+    devices: tuple[str, ...] = ("cpu",)
 
     @property
     def paper(self) -> str:
@@ -191,6 +210,14 @@ class Claim:
         if not self.extra or importlib.util.find_spec(EXTRAS[self.extra]) is not None:
             return ""
         return f"{EXTRAS[self.extra]} is not installed: pip install 'loraone-theory[{self.extra}]'"
+
+    def unfit(self, dtype: str, device: str) -> str:
+        """Why it cannot be judged in this dtype or on this device; "" where it can."""
+        if dtype not in self.dtypes:
+            return f"it is stated in {' and '.join(self.dtypes)} alone, not in {dtype}"
+        if device.partition(":")[0] not in self.devices:
+            return f"it is computed on the {' or '.join(self.devices)} alone, not on {device}"
+        return ""
 
     def rounds(self, *, smoke: bool) -> tuple[int, ...]:
         """Draws after which the judge looks: doubled until the cap; a smoke run looks once."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import time
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from loraone_theory.claims import (
     values,
 )
 from loraone_theory.claims.base import Measure
+from loraone_theory.claims.choice import USUAL, chosen, placed
 from loraone_theory.claims.packs import library
 from loraone_theory.claims.registry import Registry
 from loraone_theory.claims.verdict import Store, made
@@ -54,6 +56,8 @@ def verify(
     seed: int = 0,
     smoke: bool = False,
     draws: str | Path | None = None,
+    dtype: str = "float64",
+    device: str = "cpu",
 ) -> Verdict:
     """Measure one claim and its mutant, and judge both.
 
@@ -67,9 +71,12 @@ def verify(
         draws: a folder; what was measured draw by draw is written to a file of the claim in it
             (`values.load` reads it), a few of them to another, and the verdict says which draw was
             the worst.
+        dtype: "float32" for claims that have a meaning in it, with tolerances of that dtype.
+        device: "cuda" for claims that compute where they are told to.
 
     Raises:
-        ValueError: an unknown id, or a number out of range.
+        ValueError: an unknown id, a number out of range, or a dtype or device that the claim does
+            not state or the machine does not have.
         core.extras.MissingExtra: the claim needs a package that is not installed.
 
     >>> str(verify("lora-one/theorem-3.1", trials=5))
@@ -80,13 +87,20 @@ def verify(
     if claim.missing:
         raise MissingExtra(f"{claim.id} cannot be judged here, for {claim.missing}")
     _check(trials, confidence, seed, smoke)
+    placed(dtype, device, draws=draws)
+    if unfit := claim.unfit(dtype, device):
+        raise ValueError(
+            f"{claim.id} must be judged elsewhere: {unfit}; leave dtype and device out"
+        )
+    place = {"dtype": dtype, "device": str(device)}
+    first = replace(USUAL, seed=seed, smoke=smoke, dtype=dtype, device=str(device))
     rounds = claim.rounds(smoke=smoke) if trials is None else (trials,)
     level = confidence if smoke else stats.each(confidence)
     start = time.perf_counter()
     # Claims work on many small matrices, for which a second thread costs more than it brings.
     with threads_for(0, torch.device("cpu")):
-        drawn, evidence, found = _decided(claim, claim.measure, rounds, seed, smoke, level)
-        _, other, broken = _decided(claim, claim.mutant, rounds, seed, smoke, level)
+        drawn, evidence, found = _decided(claim, claim.measure, rounds, first, level)
+        _, other, broken = _decided(claim, claim.mutant, rounds, first, level)
         arrays, worst = {}, {}
         if draws is not None:
             arrays = values.collect(evidence, other, drawn)
@@ -112,7 +126,7 @@ def verify(
         about=_about(claim),
         worst_draw=worst,
         values=values.digest(arrays) if arrays else "",
-        made=made(),
+        made=made() | {n: v for n, v in place.items() if v != getattr(USUAL, n)},
     )
 
 
@@ -125,11 +139,11 @@ def _check(trials: Any, confidence: Any, seed: Any, smoke: Any) -> None:
 
 
 def _decided(
-    claim: Claim, measure: Measure, rounds: Sequence[int], seed: int, smoke: bool, level: float
+    claim: Claim, measure: Measure, rounds: Sequence[int], first: Draws, level: float
 ) -> tuple[Draws, Evidence, Judgement]:
     """Draws, evidence and judgement after the first round that decides, or after the last."""
     for count in rounds:
-        draws = Draws(count, seed, smoke)
+        draws = replace(first, trials=count, handed={})
         evidence = measure(draws)
         found = judge(evidence, claim.kind, level)
         if found.finding is not Finding.INCONCLUSIVE:
@@ -140,48 +154,6 @@ def _decided(
 def _about(claim: Claim) -> dict[str, Any]:
     """The claim in words, so that a report needs the record alone."""
     return {name: getattr(claim, name) for name in DESCRIBED}
-
-
-def chosen(
-    names: Sequence[str] = (),
-    *,
-    paper: str | None = None,
-    long: bool = False,
-    source: str | Path | None = None,
-) -> list[str]:
-    """The ids of the names, each once; without names those of all claims that qualify.
-
-    Claims that need a package which is not installed are left out then.
-
-    Args:
-        names: ids or aliases.
-        paper: without names, the claims of this paper alone.
-        long: without names, the claims that take long, in place of those that do not.
-        source: a file of claims, whose names are known too; without names, these alone.
-
-    Raises:
-        ValueError: an unknown name or paper, names together with `paper` or `long`, or no claim
-            that qualifies.
-    """
-    validate.flag("long", long)
-    if names and (paper is not None or long):
-        raise ValueError("claims must not be named together with paper or long; leave one out")
-    known = library(source)
-    if names:
-        return list(dict.fromkeys(known.claims.find(name).id for name in names))
-    papers = list(dict.fromkeys(claim.paper for claim in known.claims.values()))
-    if paper is not None:
-        validate.choice("paper", paper, papers)
-    among = known.claims.values() if source is None else known.own
-    fit = (c for c in among if c.long == long and paper in (None, c.paper))
-    found = [claim.id for claim in fit if not claim.missing]
-    if not found:
-        what = "takes long" if long else "is quick"
-        where = "" if paper is None else f" of paper {paper!r}"
-        raise ValueError(
-            f"no claim{where} that can be judged here {what}: change paper or long, or name claims"
-        )
-    return found
 
 
 def verify_all(
@@ -199,6 +171,8 @@ def verify_all(
     json: str | Path | None = None,
     draws: str | Path | None = None,
     report: Callable[[Verdict], object] | None = None,
+    dtype: str = "float64",
+    device: str = "cpu",
 ) -> list[Verdict]:
     """Several claims, each reported as it is decided.
 
@@ -210,6 +184,9 @@ def verify_all(
     the same arguments and the same code takes them over, and they are dropped there once they are
     in the file. With `draws`, what each draw gave goes to files in that folder.
 
+    With another `dtype` or `device` claims that are not judged there are left out, and no file is
+    written.
+
     Several `workers` are processes of their own, and `scheduler` is the address of a Dask cluster
     in their place, whose workers see the folder of `draws`; both need the extra "sweep". But for
     the clock, records do not depend on who judges. A script that asks for workers needs
@@ -220,7 +197,9 @@ def verify_all(
         validate.function("report", report)
     _check(trials, confidence, seed, smoke)
     where = engines.place(workers, scheduler)
-    wanted = chosen(names, paper=paper, long=long, source=source)
+    placed(dtype, device, json=json, draws=draws)
+    place = {"dtype": dtype, "device": str(device)}
+    wanted = chosen(names, paper=paper, long=long, source=source, **place)
     known = library(source)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
     folder = None if draws is None else storage.as_path(draws)
@@ -232,7 +211,7 @@ def verify_all(
         if name in wanted and (folder is None or values.there(folder, verdict.to_record()))
     }
     verdicts = {}
-    options = {**asked, "draws": folder}
+    options = {**asked, "draws": folder, **place}
     for verdict in _judged(wanted, done, known.claims, source, options, where):
         if store is not None and verdict.id not in done:
             store.keep(verdict)

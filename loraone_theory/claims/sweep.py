@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 
 from loraone_theory import engines, storage
 from loraone_theory.claims import Finding
-from loraone_theory.claims.run import chosen, verify
+from loraone_theory.claims.choice import chosen
+from loraone_theory.claims.run import verify
 from loraone_theory.core import validate
 
 SEEDS = 20

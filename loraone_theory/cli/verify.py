@@ -11,8 +11,9 @@ from rich.table import Table
 
 from loraone_theory import shipped, storage
 from loraone_theory.claims import report, verdict
+from loraone_theory.claims.choice import chosen
 from loraone_theory.claims.packs import library
-from loraone_theory.claims.run import chosen, verify_all
+from loraone_theory.claims.run import verify_all
 from loraone_theory.claims.verdict import Verdict
 from loraone_theory.cli.common import check_folder, check_target, console, progress_bar
 from loraone_theory.cli.guard import DONE, FAILED
@@ -49,8 +50,10 @@ class Verify:
     """Confidence of intervals and bounds."""
     seed: int = 0
     """Master seed; every claim draws its own seeds from it."""
-    device: Literal["cpu"] = "cpu"
-    """Claims are judged on the CPU in float64, where rounding tolerances are known."""
+    device: Literal["cpu", "cuda"] = "cpu"
+    """Where to compute: with cuda, the claims that say they can be; no file is written then."""
+    dtype: Literal["float64", "float32"] = "float64"
+    """In float32, the claims that say they have a meaning in it, with tolerances of that dtype."""
     workers: int = 1
     """Processes that judge side by side, with the extra "sweep"; the verdicts do not depend on
     their number."""
@@ -71,7 +74,9 @@ class Verify:
         if self.draws is not None:
             check_folder(self.draws)
         chosen_by: dict[str, Any] = {"paper": self.paper, "long": self.long, "source": self.source}
-        wanted = chosen(self.claims, **chosen_by)
+        everything = chosen(self.claims, **chosen_by)
+        place: dict[str, Any] = {"dtype": self.dtype, "device": self.device}
+        wanted = chosen(self.claims, **chosen_by, **place)
         verdicts: list[Verdict] = []
         with progress_bar(screen, len(wanted)) as advance:
 
@@ -91,8 +96,12 @@ class Verify:
                 json=self.json,
                 draws=self.draws,
                 report=seen,
+                **place,
             )
         screen.print(_table(verdicts))
+        known = library(self.source).claims
+        for name in (name for name in everything if name not in wanted):
+            screen.print(f"skipped: {name}: {known[name].unfit(**place)}")
         for claim in () if self.claims else library(self.source).claims.values():
             if claim.missing:
                 screen.print(f"left out: {claim.id}, for {claim.missing}")

@@ -10,7 +10,7 @@ from rich.table import Table
 
 from loraone_theory import storage
 from loraone_theory.claims import sweep
-from loraone_theory.claims.run import chosen
+from loraone_theory.claims.choice import chosen
 from loraone_theory.cli.common import check_target, console, progress_bar
 from loraone_theory.cli.guard import DONE
 

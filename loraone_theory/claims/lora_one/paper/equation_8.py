@@ -16,9 +16,14 @@ def _tail(draws: Draws, ratio: int, widths: tuple[int, ...], *, enough: bool = T
     found, numbers = [], {}
     for block, d in enumerate(widths[:2] if draws.smoke else widths):
         problem = sample_linear_matrix_free(
-            d=d, k=4, true_rank=1, samples=ratio * d, seeds=draws.seeds(block=block)
+            d=d,
+            k=4,
+            true_rank=1,
+            samples=ratio * d,
+            seeds=draws.seeds(block=block),
+            **draws.place,
         )
-        found.append(problem.covariance_deviation().numpy())
+        found.append(problem.covariance_deviation().cpu().numpy())
         numbers[f"mean of ‖Σ̂ − I‖_op at d = {d}"] = float(found[-1].mean())
         for kappa in CONDITION_NUMBERS:
             share = float((found[-1] <= 1 / (2 * kappa)).mean())
@@ -60,6 +65,8 @@ def _claim(
         expected=expected,
         explanation=explanation,
         derivation="3.8",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
         uses=("lora-one/linear/sample-size/needed", "lora-one/linear/exact-law"),
     )
 

@@ -38,16 +38,16 @@ def _start(
     for first in range(0, len(seeds), 10):
         problem = sample_relu(
             d=d, k=k, true_rank=true_rank, samples=ratio * d, relative_shift=shift,
-            condition_number=kappa, seeds=seeds[first : first + 10],
+            condition_number=kappa, seeds=seeds[first : first + 10], **draws.place,
         )  # fmt: skip
         U, S, V = truncated_svd(problem.one_step_gradient(), true_rank)
         D = problem.shift.dense()
         spectrum = torch.linalg.svdvals(D)[..., :true_rank]
         miss = torch.linalg.matrix_norm(2 * (U * S[..., None, :]) @ V.mT - D)
-        measured.append((miss / spectrum[..., -1]).numpy())
+        measured.append((miss / spectrum[..., -1]).cpu().numpy())
         F = torch.linalg.vector_norm(spectrum, dim=-1) / spectrum[..., -1]
         unit = predict_relu.first_error(shift, 1.0, samples=ratio * d, d=d)
-        predicted.append(unit * F.numpy())
+        predicted.append(unit * F.cpu().numpy())
     rho, expected = np.concatenate(measured), np.concatenate(predicted)
     return Evidence(
         lhs=rho,
@@ -92,6 +92,8 @@ CLAIMS = (
             "is at least 500 r* and of order 500 κ² for spread spectra."
         ),
         derivation="5.3",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
         uses=("lora-one/lemma-d.2", "lora-one/relu/one-step/finite-n"),
     ),
     Claim(
@@ -115,6 +117,8 @@ CLAIMS = (
             "is met in no run at sample sizes that are usual in experiments."
         ),
         derivation="5.3",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
         uses=("lora-one/relu/one-step/finite-n",),
     ),
     Claim(
@@ -137,6 +141,8 @@ CLAIMS = (
             "N: the assumption of a small shift is needed for this lemma, if not for the rate."
         ),
         derivation="5.3",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
         uses=("lora-one/relu/one-step",),
     ),
 )

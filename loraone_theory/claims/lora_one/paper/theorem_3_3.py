@@ -13,21 +13,20 @@ from loraone_theory.problems.linear.sampling import sample_linear, sample_linear
 
 D, WIDE, K, TRUE_RANK = 30, 1000, 20, 3
 RATIOS, CONDITION_NUMBERS = (2, 16), (1.0, 10.0)
-EPS = np.finfo(np.float64).eps
 
 
 def _start_gap(draws: Draws, ratio: int, kappa: float) -> tuple[np.ndarray, ...]:
     """‖A₀B₀ − Δ‖_op, ε = ‖Σ̂ − I‖_op, ‖Δ‖_op and λ*_{r*} on X-based instances."""
     problem = sample_linear(
         d=D, k=K, true_rank=TRUE_RANK, samples=ratio * D, condition_number=kappa,
-        seeds=draws.seeds(),
+        seeds=draws.seeds(), **draws.place,
     )  # fmt: skip
     run = simulate(problem, "lora-one", rank=TRUE_RANK + 1, learning_rate=0.1, steps=1, record=())
     E = run.initial.dense() - problem.shift.dense()
     gap = torch.linalg.matrix_norm(E, 2)
     spectrum = torch.linalg.svdvals(problem.shift.dense())
     return tuple(
-        t.numpy()
+        t.cpu().numpy()
         for t in (gap, problem.covariance_deviation(), spectrum[:, 0], spectrum[:, TRUE_RANK - 1])
     )
 
@@ -39,7 +38,7 @@ def _first(draws: Draws, *, strength: float) -> Evidence:
     return Evidence(
         lhs=gap,
         rhs=bound,
-        tolerance=EPS * D * top * (1 + deviation),
+        tolerance=draws.eps * D * top * (1 + deviation),
         numbers={"largest ratio to the bound": float((gap / (deviation * top)).max())},
     )
 
@@ -47,19 +46,20 @@ def _first(draws: Draws, *, strength: float) -> Evidence:
 def _second(draws: Draws, ratio: int, *, hypothesis: bool = True) -> Evidence:
     """‖A₀B₀ − Δ‖_op <= λ*_{r*}/2 at κ = 1, on exact-law instances wide enough to concentrate."""
     problem = sample_linear_matrix_free(
-        d=WIDE, k=K, true_rank=TRUE_RANK, samples=ratio * WIDE, seeds=draws.seeds()
-    )
+        d=WIDE, k=K, true_rank=TRUE_RANK, samples=ratio * WIDE, seeds=draws.seeds(),
+        **draws.place,
+    )  # fmt: skip
     A, B = methods.lora_one().init(problem, TRUE_RANK, (0,)).trainable
     # A₀B₀ − Δ as thin factors: its singular values are those of a product of two R factors.
     E = concatenate(Factors(A, B), Factors(-problem.shift.A, problem.shift.B))
     R = torch.linalg.qr(E.A).R @ torch.linalg.qr(E.B.mT).R.mT
-    gap = torch.linalg.matrix_norm(R, 2).numpy()
-    deviation = problem.covariance_deviation().numpy()
+    gap = torch.linalg.matrix_norm(R, 2).cpu().numpy()
+    deviation = problem.covariance_deviation().cpu().numpy()
     return Evidence(
         lhs=gap,
         rhs=0.5,
         inside=deviation <= 0.5 if hypothesis else True,
-        tolerance=EPS * WIDE,
+        tolerance=draws.eps * WIDE,
         numbers={
             "mean of ε = ‖Σ̂ − I‖_op": float(deviation.mean()),
             "share with ε ≤ 1/2": float((deviation <= 0.5).mean()),
@@ -93,6 +93,8 @@ def _second_claim(
         explanation=explanation,
         derivation="3.8",
         uses=("lora-one/theorem-3.3", "lora-one/equation-8", "lora-one/linear/exact-law"),
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     )
 
 
@@ -114,6 +116,8 @@ CLAIMS = (
         mutant=lambda draws: _first(draws, strength=0.5),
         trials=250,
         smoke_trials=20,
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     _second_claim(
         "lora-one/theorem-3.3/second",

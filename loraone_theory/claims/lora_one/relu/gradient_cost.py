@@ -13,7 +13,6 @@ from loraone_theory.problems.relu.population import THIN_ENTRIES
 from loraone_theory.problems.relu.problem import BLOCK_BYTES, ReLUProblem
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
 
-EPS = np.finfo(np.float64).eps
 D, K, TRUE_RANK, RANK = 20, 32, 2, 3
 # Two blocks of rows and a part of a third one.
 SAMPLES = 5 * BLOCK_BYTES // (2 * K * 8) + 1
@@ -23,13 +22,16 @@ WIDE = 2 * round(THIN_ENTRIES**0.5) // 2
 def _factors(draws: Draws, d: int, k: int, rank: int, size: float) -> Factors:
     g = torch.Generator().manual_seed(draws.seed)
     A = torch.randn(draws.trials, d, rank, generator=g, dtype=torch.float64) / d**0.5
-    return Factors(A, size * torch.randn(draws.trials, rank, k, generator=g, dtype=torch.float64))
+    B = size * torch.randn(draws.trials, rank, k, generator=g, dtype=torch.float64)
+    like = torch.empty(0, dtype=getattr(torch, draws.dtype), device=draws.device)
+    return Factors(A.to(like), B.to(like))
 
 
 def _problem(draws: Draws) -> ReLUProblem:
     return sample_relu(
-        d=D, k=K, true_rank=TRUE_RANK, samples=SAMPLES, relative_shift=0.3, seeds=draws.seeds()
-    )
+        d=D, k=K, true_rank=TRUE_RANK, samples=SAMPLES, relative_shift=0.3, seeds=draws.seeds(),
+        **draws.place,
+    )  # fmt: skip
 
 
 def _blocked(draws: Draws, *, own_mask: bool) -> Evidence:
@@ -48,13 +50,13 @@ def _blocked(draws: Draws, *, own_mask: bool) -> Evidence:
         (found.A, -J @ learned.B.mT, size(learned.B)),
         (found.B, -learned.A.mT @ J, size(learned.A)),
     ):
-        gaps.append((size(value - promised) / size(promised)).numpy())
-        limits.append((terms * factor / size(promised)).numpy())
+        gaps.append((size(value - promised) / size(promised)).cpu().numpy())
+        limits.append((terms * factor / size(promised)).cpu().numpy())
     return Evidence(
         lhs=np.max(gaps, axis=0),
         rhs=0.0,
         # Sums of N products, whose rounding errors are independent, then of k or d of them.
-        tolerance=8 * EPS * np.sqrt(SAMPLES) * np.max(limits, axis=0),
+        tolerance=8 * draws.eps * np.sqrt(SAMPLES) * np.max(limits, axis=0),
         numbers={"largest relative gap": float(np.max(gaps)), "N": float(SAMPLES)},
     )
 
@@ -84,7 +86,7 @@ def _operations(draws: Draws, *, inner: int) -> Evidence:
 def _thin(draws: Draws, *, broken: bool = False) -> Evidence:
     """Relative gap of thin population gradients to those of the dense J."""
     problem = sample_relu_population(
-        d=WIDE, k=WIDE, true_rank=TRUE_RANK, relative_shift=0.3, seeds=draws.seeds()
+        d=WIDE, k=WIDE, true_rank=TRUE_RANK, relative_shift=0.3, seeds=draws.seeds(), **draws.place
     )
     learned = _factors(draws, WIDE, WIDE, RANK, 0.05)
     found = problem.gradients(learned)
@@ -94,12 +96,12 @@ def _thin(draws: Draws, *, broken: bool = False) -> Evidence:
     size = torch.linalg.matrix_norm
     first = size(found.A + J @ learned.B.mT) / (size(J) * size(learned.B))
     second = size(found.B + learned.A.mT @ J) / (size(J) * size(learned.A))
-    worst = torch.maximum(first, second).numpy()
+    worst = torch.maximum(first, second).cpu().numpy()
     return Evidence(
         lhs=worst,
         rhs=0.0,
         # Products over d terms; the part of w' outside the basis is at least 1/16 of it.
-        tolerance=16 * EPS * np.sqrt(WIDE),
+        tolerance=16 * draws.eps * np.sqrt(WIDE),
         numbers={"largest relative gap": float(worst.max()), "d = k": float(WIDE)},
     )
 
@@ -123,6 +125,8 @@ CLAIMS = (
         trials=60,
         smoke_trials=4,
         derivation="5.8",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/relu/gradient-cost/operations",
@@ -163,5 +167,7 @@ CLAIMS = (
         smoke_trials=3,
         derivation="5.8",
         uses=("lora-one/relu/closed-forms",),
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
 )
