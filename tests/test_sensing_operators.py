@@ -418,6 +418,15 @@ def test_data_of_operators_that_does_not_fit() -> None:
         SensingProblem.from_data(aslinearoperator(np.eye(6)), draw(6))
     with pytest.raises(TypeError, match=r"rows must be int64 indices.*; got list"):
         Completion([0], [0], 2, 2, LIKE)
+    for make in (MultiResponse, lambda X, k: SingleResponse(X, torch.tensor([0, 0]), k)):
+        with pytest.raises(ValueError, match="k must be >= 1"):
+            make(draw(2, 3), 0)
+        with pytest.raises(TypeError, match="k must be an integer"):
+            make(draw(2, 3), 2.0)
+    with pytest.raises(ValueError, match="d must be >= 1"):
+        Completion(torch.tensor([0]), torch.tensor([0]), 0, 2, LIKE)
+    with pytest.raises(TypeError, match=r"like must be a Tensor.*torch\.ones"):
+        Completion(torch.tensor([0]), torch.tensor([0]), 1, 2, None)  # type: ignore[arg-type]
     with pytest.raises(TypeError, match="operator must be real"):
         Given.from_scipy(aslinearoperator(1j * np.eye(6)), d=2, k=3)
     blind = LinearOperator((6, 6), matvec=lambda v: v, dtype=float)

@@ -67,6 +67,11 @@ class Completion(Operator):
     repeats: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
+        for name in ("d", "k"):
+            validate.integer(name, vars(self)[name], least=1)
+        validate.instance(
+            "like", self.like, Tensor, "pass torch.ones(1) of the dtype that is meant"
+        )
         hold_indices(self, "rows", "columns")
         check_indices("rows", self.rows, self.d, self.columns.shape)
         check_indices("columns", self.columns, self.k, self.rows.shape)

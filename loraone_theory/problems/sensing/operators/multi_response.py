@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
-from loraone_theory.core.validate import shapes_match
+from loraone_theory.core.validate import integer, shapes_match
 from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold
 from loraone_theory.problems.sensing.bilinear import OfInputs
@@ -30,6 +30,10 @@ class MultiResponse(OfInputs):
     k: int
 
     name: ClassVar[str] = "multi-response"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        integer("k", self.k, least=1)
 
     @classmethod
     def sample(

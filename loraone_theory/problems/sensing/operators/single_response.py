@@ -9,6 +9,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from loraone_theory.core.randomness import generator, normal, per_seed
+from loraone_theory.core.validate import integer
 from loraone_theory.problems.rows import take
 from loraone_theory.problems.sensing.base import Fold
 from loraone_theory.problems.sensing.bilinear import Bilinear
@@ -39,6 +40,7 @@ class SingleResponse(Bilinear):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        integer("k", self.k, least=1)
         hold_indices(self, "columns")
         check_indices("columns", self.columns, self.k, self.X.shape[:-1])
 
