@@ -52,7 +52,7 @@ CLAIMS = (
         mutant_statement="a₀ ~ N(0, 1/n) in place of a₀ = 0",
         mutant=lambda draws: _of_b(draws, scaled=True, noise=1.0),
         trials=60,
-        smoke_trials=40,
+        smoke_trials=120,
         explanation=(
             "a₀ = 0 is a hypothesis that the exponents hide: from a₀ ~ N(0, 1/n), aᵀa = Θ(1) and "
             "the step of b is of order 1/n."

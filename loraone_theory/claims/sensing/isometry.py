@@ -97,7 +97,7 @@ CLAIMS = (
         mutant_statement="0.8 w in place of w",
         mutant=lambda draws: _gordon(draws, share=0.8),
         trials=80,
-        smoke_trials=32,
+        smoke_trials=56,
         explanation="The search can only find lower bounds, so it could miss a violation.",
         derivation="sensing 4",
         figure="fig_rip.png",

@@ -105,7 +105,7 @@ CLAIMS = (
         mutant_statement="k in place of k − r",
         mutant=lambda draws: _given(draws, columns=K),
         trials=3500,
-        smoke_trials=1200,
+        smoke_trials=2000,
         derivation="sensing 1.5",
         figure="fig_noise.png",
         uses=("sensing/equivalence",),

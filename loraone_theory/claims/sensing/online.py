@@ -157,7 +157,7 @@ def _variance_claim(ensemble: str) -> Claim:
         mutant_statement=f"{broken} in place of {factor}",
         mutant=lambda draws: _variance(draws, ensemble, wrong=True),
         trials=200_000,
-        smoke_trials=100_000,
+        smoke_trials=160_000,
         derivation="sensing 6.1",
         uses=("sensing/online-moments",) if ensemble == "dense" else (),
     )
