@@ -37,11 +37,11 @@ LOOKS = (
 )
 
 
-# Expect: nobody finds Δ with fewer measurements than it has degrees of freedom (dotted), and
-# everybody does with about twice as many, far below what nuclear norm minimisation asks for
-# (dashed). Between them the success of GD is cut by the number of steps, since the rate tends to 1
-# at the dotted line; preconditioned descent is ahead there, and beyond it is the only one that now
-# and then fails, from a small random start.
+# Expect: nobody finds Δ with as many measurements as it has degrees of freedom (dotted), and nearly
+# everybody does with half as many again: at small ranks far fewer than nuclear norm minimisation
+# asks for (dashed), at r* = d/2 a few more, since the rate tends to 1 at the dotted line and the
+# number of steps cuts there: preconditioned descent is ahead. At small ranks it fails now and then
+# from a small random start, well beyond the line where GD does not.
 @dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
     """Dense Gaussian measurements without noise, r = r*."""
