@@ -1,6 +1,8 @@
 """Every benchmark at its tiny size: what its rows hold, and how they are kept. No times."""
 
 import json
+import subprocess
+import sys
 from dataclasses import asdict
 from pathlib import Path
 
@@ -55,3 +57,14 @@ def test_benchmarks_run_before_are_kept(tmp_path: Path) -> None:
 def test_unknown_benchmarks_are_refused() -> None:
     with pytest.raises(ValueError, match=r"benchmark must be one of .*'nonsense'"):
         bench.run(["nonsense"])
+
+
+def test_commands_start_without_what_only_some_of_them_use() -> None:
+    """Compilers' helpers, ball arithmetic and statistics wait until they are asked for."""
+    late = ("torch.utils.benchmark", "setuptools", "flint", "scipy.stats", "pandas")
+    code = (
+        "import sys, loraone_theory.cli.commands, loraone_theory.cli.listing;"
+        f"print([name for name in {late!r} if name in sys.modules])"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "[]"

@@ -70,15 +70,16 @@ def seconds(work: Callable[[], object], *, times: int = 1, threads: int | None =
     before = torch.get_num_threads()
     torch.set_num_threads(before if threads is None else threads)
     try:
-        start = _now()
+        start = now()
         for _ in range(times):
             work()
-        return (_now() - start) / times
+        return (now() - start) / times
     finally:
         torch.set_num_threads(before)
 
 
-def _now() -> float:
+def now() -> float:
+    """Seconds on a clock that only differs; a card has done its work by then."""
     if torch.cuda.is_initialized():
         torch.cuda.synchronize()
     return time.perf_counter()

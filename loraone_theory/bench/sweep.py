@@ -16,9 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch.utils.benchmark import timer
 
-from loraone_theory.bench.base import Row, Setting, benchmark, seconds
+from loraone_theory.bench.base import Row, Setting, benchmark, now, seconds
 from loraone_theory.core.threads import one_thread
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.sampling import sample_linear
@@ -172,7 +171,7 @@ def _overhead(count: int, workers: int) -> Row:
 def _moments(made: Sweep, workers: int) -> list[float]:
     """When each of its cells was done."""
     found: list[float] = []
-    made.run(workers=workers, report=lambda done, total: found.append(timer()))
+    made.run(workers=workers, report=lambda done, total: found.append(now()))
     return found
 
 
