@@ -267,7 +267,7 @@ def test_the_snippet_gives_the_worst_draw(pages, judged, name):
     assert f"# {worst['lhs']!r}" in code
 
 
-# Claims whose draws depend on each other are measured whole: those of a longer verdict are left out.
+# Claims whose draws depend on each other are measured whole: long verdicts are left out.
 QUICK = [r["id"] for r in RECORDS if r.get("worst_draw") and r["seconds"] < 2]
 
 
