@@ -32,6 +32,7 @@ extensions = [
     "reference",
     "gallery",
     "claimlinks",
+    "keyboard",
 ]
 exclude_patterns = ["_build", "_ext"]
 templates_path: list[str] = []
