@@ -94,9 +94,15 @@ def _worst_of(sample: Sample, worst: dict[str, Any]) -> Side | None:
     if not worst:
         return None
     lhs, rhs = np.array([worst["lhs"]]), np.array([worst["rhs"]])
-    away = np.abs(sample.claim.lhs - lhs) + np.abs(sample.claim.rhs - rhs)
+    away = _apart(sample.claim.lhs, lhs) + _apart(sample.claim.rhs, rhs)
     near = int(np.argmin(np.where(np.isnan(away), np.inf, away)))
     return Side(lhs, rhs, sample.claim.tolerance[[near]], np.array([True]), 1, worst["lhs"])
+
+
+def _apart(values: np.ndarray, value: np.ndarray) -> np.ndarray:
+    """|values − value|, with ∞ − ∞ = 0: bounds of draws that say nothing are infinite."""
+    with np.errstate(invalid="ignore"):
+        return np.where(values == value, 0.0, np.abs(values - value))
 
 
 def _one_limit(limit: np.ndarray, value: np.ndarray, terms: Terms) -> bool:
