@@ -99,7 +99,7 @@ def _hypotheses(entry: Entry) -> Html:
 
 
 def _tested(entry: Entry) -> Html:
-    kind = tag("p", "A ", KINDS[entry.claim.kind], ". Model: ", entry.model, ".", class_="aside")
+    kind = tag("p", "Kind: ", KINDS[entry.claim.kind], ". Model: ", entry.model, ".", class_="aside")
     return joined([tag("p", mathematics(entry.claim.how)), kind])
 
 
