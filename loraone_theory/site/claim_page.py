@@ -17,11 +17,11 @@ from loraone_theory.site.marks import badge
 from loraone_theory.site.notation import heading, mathematics
 
 KINDS = {
-    "identity": "identity: both sides agree on every draw, up to a tolerance",
-    "bound": "bound: holds on every draw, up to a tolerance",
-    "probability": "probability: holds with at least the promised probability",
-    "value": "value: the mean is the promised number, within an allowance",
-    "certificate": "certificate: proved on the whole domain by ball arithmetic",
+    "identity": "Identity: both sides agree on every draw, up to a tolerance",
+    "bound": "Bound: holds on every draw, up to a tolerance",
+    "probability": "Probability: holds with at least the promised probability",
+    "value": "Value: the mean is the promised number, within an allowance",
+    "certificate": "Certificate: proved on the whole domain by ball arithmetic",
 }
 
 
@@ -99,7 +99,7 @@ def _hypotheses(entry: Entry) -> Html:
 
 
 def _tested(entry: Entry) -> Html:
-    kind = tag("p", "Kind: ", KINDS[entry.claim.kind], ". Model: ", entry.model, ".", class_="aside")
+    kind = tag("p", KINDS[entry.claim.kind], ". Model: ", entry.model, ".", class_="aside")
     return joined([tag("p", mathematics(entry.claim.how)), kind])
 
 
