@@ -18,7 +18,7 @@ import numpy as np
 from scipy import integrate, optimize
 
 import loraone_theory as lt
-from loraone_theory import experiment, plotting
+from loraone_theory import agreement, experiment, plotting
 from loraone_theory.experiment import Data, Progress
 
 # Method and the standard deviation of its random start, None for the spectral one.
@@ -67,6 +67,9 @@ class Config(experiment.Config):
     workers: int = 1
     """Processes; more than one need the extra "sweep"."""
 
+
+# Found or not: rounding has no part in it but at a run that ends at the level itself.
+TOLERANCE = agreement.USUAL
 
 SMOKE = Config(trials=2, d=5, true_ranks=(1, 2), ratios=(0.8, 2.5), steps=150)
 
