@@ -35,6 +35,7 @@ NOT_NUMERICAL = {
     "test_kills", "test_peft_processes", "test_peft_refusals", "test_readme",
     "test_report", "test_sampled", "test_site", "test_storage", "test_streams",
     "test_validate", "test_verify",
+    "test_laboratory", "test_sweep_faults", "test_engines",
 }  # fmt: skip
 
 
