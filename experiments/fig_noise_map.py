@@ -9,8 +9,6 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
 
     sys.exit(script(__file__))
 
-import contextlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +17,7 @@ import numpy as np
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
 from loraone_theory.experiment import Data, Progress
+from loraone_theory.sweeps.maps import maps
 
 METHODS = ("lora", "lora-one-preconditioned")
 # What each map shows: title, method, variable of the sweep.
@@ -121,19 +120,16 @@ def sweep_of(config: Config, folder: str | Path) -> lt.Sweep:
 
 def run(config: Config, progress: Progress) -> Data:
     """Risks at the end and at the best step, (method, r, σ, seed)."""
-    with contextlib.ExitStack() as stack:
-        kept = config.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        sweep = sweep_of(config, kept)
-        done = sweep.run(workers=config.workers, report=lambda n, total: progress(n / total))
-        if done.failed or done.lost:
-            raise RuntimeError(f"{done.failed} cells failed, {len(done.lost)} were lost: {done}")
-        return {name: _by_method(sweep, name, config) for name in ("end", "best")}
-
-
-def _by_method(sweep: lt.Sweep, name: str, config: Config) -> np.ndarray:
-    """A variable of the sweep as (method, r, σ, seed)."""
-    values = np.moveaxis(sweep.array(name), list(sweep.spec.sizes).index("noise_std"), 1)
-    return values.reshape(len(METHODS), len(config.ranks), *values.shape[1:])
+    found = maps(
+        lambda folder: sweep_of(config, folder),
+        config.folder,
+        ("end", "best"),
+        axes=("point", "noise_std", "seed"),
+        workers=config.workers,
+        progress=progress,
+    )
+    shape = (len(METHODS), len(config.ranks))
+    return {name: x.reshape(*shape, *x.shape[1:]) for name, x in found.items()}
 
 
 def edge(config: Config, sigma: np.ndarray) -> np.ndarray:

@@ -9,8 +9,6 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
 
     sys.exit(script(__file__))
 
-import contextlib
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,6 +18,7 @@ from scipy import integrate, optimize
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting
 from loraone_theory.experiment import Data, Progress
+from loraone_theory.sweeps.maps import maps
 
 # Method and the standard deviation of its random start, None for the spectral one.
 PANELS = {
@@ -127,19 +126,16 @@ def sweep_of(config: Config, folder: str | Path) -> lt.Sweep:
 
 def run(config: Config, progress: Progress) -> Data:
     """Whether Δ was found, and ‖AB − Δ‖_F at the end, (method, r*, ratio, seed)."""
-    with contextlib.ExitStack() as stack:
-        kept = config.folder or stack.enter_context(tempfile.TemporaryDirectory())
-        sweep = sweep_of(config, kept)
-        done = sweep.run(workers=config.workers, report=lambda n, total: progress(n / total))
-        if done.failed or done.lost:
-            raise RuntimeError(f"{done.failed} cells failed, {len(done.lost)} were lost: {done}")
-        return {name: _by_method(sweep, name, config) for name in ("found", "error")}
-
-
-def _by_method(sweep: lt.Sweep, name: str, config: Config) -> np.ndarray:
-    """A variable of the sweep as (method, r*, ratio, seed)."""
-    values = np.moveaxis(sweep.array(name), list(sweep.spec.sizes).index("sample_ratio"), 1)
-    return values.reshape(len(PANELS), len(config.true_ranks), *values.shape[1:])
+    found = maps(
+        lambda folder: sweep_of(config, folder),
+        config.folder,
+        ("found", "error"),
+        axes=("point", "sample_ratio", "seed"),
+        workers=config.workers,
+        progress=progress,
+    )
+    shape = (len(PANELS), len(config.true_ranks))
+    return {name: x.reshape(*shape, *x.shape[1:]) for name, x in found.items()}
 
 
 def comparable(data: Data) -> Data:

@@ -211,6 +211,19 @@ def edges(centres: np.ndarray) -> np.ndarray:
     return np.concatenate([[2 * centres[0] - inner[0]], inner, [2 * centres[-1] - inner[-1]]])
 
 
+def round_ticks(low: float, high: float, about: int = 5) -> list[float]:
+    """Multiples of 1, 2 or 5 times a power of ten from low to high, at most about + 1 of them.
+
+    >>> round_ticks(0.0, 1.0)
+    [0.0, 0.2, 0.4, 0.6, 0.8, 1.0]
+    """
+    rough = (high - low) / about
+    unit = 10.0 ** math.floor(math.log10(rough))
+    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * (1 - 1e-9))
+    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
+    return [round(k * step, 12 - math.floor(math.log10(step))) for k in range(first, last + 1)]
+
+
 def thinned(count: int, kept: int = 200) -> np.ndarray:
     """At most about `kept` of the indices 0 … count − 1, evenly spaced in their logarithm.
 

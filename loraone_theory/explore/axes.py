@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from loraone_theory.plotting import round_ticks
+
 DECADES = 34  # at most, below the largest value: what lies under it is rounding
 TICKS = 5
 
@@ -48,15 +50,7 @@ class Axis:
             first, last = math.ceil(math.log10(self.low)), math.floor(math.log10(self.high))
             step = max(1, -(-(last - first) // TICKS))
             return [(10.0**p, f"1e{p}" if p else "1") for p in range(last, first - 1, -step)]
-        width = _round((self.high - self.low) / TICKS)
-        start, stop = math.ceil(self.low / width - 1e-9), math.floor(self.high / width + 1e-9)
-        return [(i * width, f"{i * width:.6g}") for i in range(start, stop + 1)]
-
-
-def _round(step: float) -> float:
-    """The next of 1, 2, 5, 10 times a power of ten."""
-    power = 10.0 ** math.floor(math.log10(step))
-    return next(m * power for m in (1, 2, 5, 10) if m * power >= step * (1 - 1e-9))
+        return [(value, f"{value:.6g}") for value in round_ticks(self.low, self.high, TICKS)]
 
 
 def fitted(values: np.ndarray, *, log: bool) -> Axis:

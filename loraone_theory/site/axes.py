@@ -7,6 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from loraone_theory.plotting import round_ticks
+
 # From how large a ratio on, positive values are drawn on a logarithmic scale.
 WIDE = 30.0
 # How far beyond what has to be seen a scale may reach, in widths of that.
@@ -49,21 +51,13 @@ class Scale(NamedTuple):
         >>> Scale(1e-3, 1e3, True, 0, 100).ticks()
         [0.001, 0.01, 0.1, 1.0, 10.0, 100.0, 1000.0]
         """
-        return _decades(self.low, self.high) if self.log else _steps(self.low, self.high)
+        return _decades(self.low, self.high) if self.log else round_ticks(self.low, self.high)
 
 
 def _decades(low: float, high: float) -> list[float]:
     first, last = math.ceil(math.log10(low) - 1e-9), math.floor(math.log10(high) + 1e-9)
     every = max(1, math.ceil((last - first + 1) / 7))
     return [10.0**power for power in range(first, last + 1, every)]
-
-
-def _steps(low: float, high: float, about: int = 5) -> list[float]:
-    rough = (high - low) / about
-    unit = 10.0 ** math.floor(math.log10(rough))
-    step = next(unit * m for m in (1, 2, 5, 10) if unit * m >= rough * (1 - 1e-9))
-    first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
-    return [round(k * step, 12 - math.floor(math.log10(step))) for k in range(first, last + 1)]
 
 
 def scale(
