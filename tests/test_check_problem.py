@@ -205,6 +205,48 @@ class Sums(Broken):
         return sums
 
 
+class OneAxis(Broken):
+    """Products that take one leading axis besides the instances' and no other number of them."""
+
+    def loss(self, shift):
+        if shift.A.ndim > 4:
+            raise RuntimeError("batch1 must be a 3D tensor")
+        return super().loss(shift)
+
+
+class FirstAxis(Broken):
+    """Of a second leading axis, the first entry stands for all."""
+
+    def gradients(self, shift):
+        g = super().gradients(shift)
+        return g if g.A.ndim <= 4 else lt.Factors(g.A[:, :1].expand(g.A.shape), g.B)
+
+
+class Wide(Broken):
+    """A factor that all runs share is taken for that of another run."""
+
+    def loss(self, shift):
+        return super().loss(shift) * (2.0 if shift.A.ndim != shift.B.ndim else 1.0)
+
+
+class Held(Broken):
+    """Held-out rows of a problem whose frozen part stays W."""
+
+    def test_loss(self, shift):
+        return lt.sample_linear(**SIZES, samples=9, seeds=(2, 3)).loss(shift)
+
+
+class Unrisked(Broken):
+    def risk(self, shift):
+        return torch.linalg.matrix_norm(shift.dense() - self.inner.shift.dense()) ** 2 / 2
+
+
+class Seeds(Broken):
+    def loss(self, shift):
+        np.random.seed(0)  # noqa: NPY002
+        return super().loss(shift)
+
+
 class Stale(Broken):
     """Fresh rows that are the same at every step."""
 
@@ -230,6 +272,12 @@ BROKEN = {
     Graph: "must be plain tensors",
     Stale: "other steps and other seeds",
     Sums: "must average to the loss",
+    OneAxis: "must take factors with 2 leading axes; they raised RuntimeError",
+    FirstAxis: "grad_A of runs along a leading axis",
+    Wide: "loss must not depend on whether a factor that runs share",
+    Held: "test_loss of with_offset",
+    Unrisked: "risk of with_offset",
+    Seeds: "leave torch's global generator alone, and numpy's",
 }
 
 

@@ -7,12 +7,13 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 import loraone_theory as lt
 from loraone_theory.methods import inits, rules
-from loraone_theory.methods.rules import Descent
+from loraone_theory.methods.rules import Descent, Local
 from loraone_theory.testing import ContractError, check_init, check_rule
 
 TRAINS = {"zero": "full", "lora-xs": "core", "lora-sb": "core", "adalora": "triplets"}
@@ -215,7 +216,73 @@ def ends_above(eta, lam):
     return plain(eta, lam, ends_with=lambda rank: rank + 1)
 
 
+def normalises(eta, lam):
+    def update(params, gradients, state):
+        sizes = (torch.linalg.matrix_norm(G, keepdim=True) for G in gradients)
+        return stepped(params, tuple(G / s for G, s in zip(gradients, sizes, strict=True)), eta), ()
+
+    return plain(eta, lam, update, lambda params: ())
+
+
+def inverts_at_the_start(eta, lam):
+    def update(params, gradients, state):
+        B, (grad_A, grad_B) = params[1], gradients
+        right = (B.square().sum((-2, -1), keepdim=True)).reciprocal()
+        return stepped(params, (grad_A * right, grad_B), eta), state
+
+    return plain(eta, lam, update, pair=True)
+
+
+def states_a_momentum(eta, lam):
+    return plain(eta, lam, local=Local(momentum=0.9))
+
+
+def states_a_preconditioner(eta, lam):
+    return plain(eta, lam, local=Local("preconditioned"))
+
+
+def states_a_projection(eta, lam):
+    return plain(eta, lam, pair=True, local=Local("full"))
+
+
+def states_a_ratio(eta, lam):
+    return plain(eta, lam, pair=True, local=Local(ratio=4.0))
+
+
+def looks_ahead(eta, lam):
+    """Nesterov's momentum, which is not heavy-ball's."""
+
+    def update(params, gradients, state):
+        ball = tuple(0.9 * M + G for M, G in zip(state, gradients, strict=True))
+        ahead = tuple(G + 0.9 * M for M, G in zip(ball, gradients, strict=True))
+        return stepped(params, ahead, eta), ball
+
+    zeros = lambda params: tuple(torch.zeros_like(P) for P in params)  # noqa: E731
+    return plain(eta, lam, update, zeros, local=Local(momentum=0.9))
+
+
+def is_no_flow(eta, lam):
+    return plain(eta, lam, flow=True)
+
+
+def reads_back(eta, lam):
+    def update(params, gradients, state):
+        clips = tuple(G if float(G.abs().max()) < 1e9 else G / 2 for G in gradients)
+        return stepped(params, clips, eta), state
+
+    return plain(eta, lam, update, replays=True)
+
+
 BROKEN_RULES = {
+    normalises: "finite at a solution",
+    inverts_at_the_start: "finite at B = 0",
+    states_a_momentum: "the one that local=Local",
+    states_a_preconditioner: "the one that local=Local",
+    states_a_projection: "the one that local=Local",
+    states_a_ratio: "the one that local=Local",
+    looks_ahead: "the one that local=Local",
+    is_no_flow: "states flow=True must go by learning rate x steps",
+    reads_back: "states replays=True must not read values back",
     writes_to_parameters: "must not write",
     writes_to_its_state: "must not write",
     holds_a_list: "tuples of tensors and integers.* got list",
@@ -317,7 +384,25 @@ def is_infinite(problem, rank, seeds):
     return lt.Start((A / 0, B))
 
 
+def seeds_numpys_generator(problem, rank, seeds):
+    np.random.seed(seeds[0])  # noqa: NPY002
+    return sound(problem, rank, seeds)
+
+
+def makes_an_offset_of_another_dtype(problem, rank, seeds):
+    start = sound(problem, rank, seeds)
+    return start._replace(offset=lt.Factors(*(t.double() for t in start.trainable)))
+
+
+def makes_an_infinite_offset(problem, rank, seeds):
+    start = sound(problem, rank, seeds)
+    return start._replace(offset=lt.Factors(start.trainable[0] / 0, start.trainable[1]))
+
+
 BROKEN_INITS = {
+    seeds_numpys_generator: "leave torch's global generator alone, and numpy's",
+    makes_an_offset_of_another_dtype: "the offset .* must have the same dtype",
+    makes_an_infinite_offset: "the offset .* must be finite",
     ignores_the_dtype: "same dtype",
     ignores_the_rank: r"must be \(\.\.\., ",
     is_no_start: "must return an lt.Start",
@@ -327,7 +412,7 @@ BROKEN_INITS = {
     takes_the_gradient_of_the_first_instance: "trial 1 must depend on instance 1",
     writes_to_the_problem: "must not write to the problem",
     leaves_the_batch_axis_first: "batch axis of one entry per seed",
-    makes_an_offset_of_a_tensor: "offset must be lt.Factors",
+    makes_an_offset_of_a_tensor: "the offset of initialisation .* must be a Factors",
     is_infinite: "must be finite",
 }
 

@@ -228,6 +228,27 @@ def test_until_stops_at_the_last_run_to_arrive():
         lt.simulate(linear(), "lora", steps=5, until=lt.Until("risk", 1.0), **given)
 
 
+@pytest.mark.parametrize("name", lt.RECORDS)
+def test_until_takes_every_record_that_is_a_number_and_is_known(name) -> None:
+    """A vector has no level, and what the problem does not know never comes to one."""
+    problem = linear()
+    given = {"rank": 2, "learning_rate": 0.1, "steps": 3, "record": ("loss", name)}
+    if name == "loss":
+        given["record"] = ("loss",)
+
+    def simulate():
+        return lt.simulate(problem, "lora-one", until=lt.Until(name, 1e9), **given)
+
+    if lt.RECORDS[name].axis is not None:
+        with pytest.raises(ValueError, match=r"must have one value for each run; got .*a vector"):
+            simulate()
+    elif lt.RECORDS[name].missing(problem) is not None:
+        with pytest.raises(ValueError, match=f"must be known; got {name!r}, which needs"):
+            simulate()
+    else:
+        assert bool((simulate().reached == 0).all())
+
+
 def test_another_problem_or_method_is_refused_without_a_file_too() -> None:
     """What is handed in to a run that knows its own is compared with it, not ignored."""
     size = {"d": 6, "k": 5, "true_rank": 2, "samples": 30}

@@ -55,6 +55,21 @@ def test_a_table_has_one_row_for_each_number(run):
     assert picked["problem_seed"].item() == 4
 
 
+@pytest.mark.parametrize("axis", ["step", "seed", "learning_rate", "problem_seed", "loss", "angle"])
+def test_any_name_of_an_axis_of_ones_own_can_be_labelled(axis):
+    pytest.importorskip("xarray", reason="xarray is not installed")
+    problem = lt.sample_linear(d=8, k=7, true_rank=2, samples=80, seeds=(3, 4))
+    mine = lt.Record("mine", lambda view: view.singular_values[..., :1], axis=axis)
+    record = ("loss", "left_angles", mine)
+    given = {"rank": 3, "learning_rate": [0.1, 0.2], "steps": 4, "seeds": [8, 9]}
+    run = lt.simulate(problem, "lora", record=record, **given)
+    found = run.to_xarray()
+    assert found["mine"].dims == ("step", "learning_rate", "seed", f"mine_{axis}")
+    assert np.array_equal(found["mine"].values, run["mine"].numpy())
+    assert found["step"].values.tolist() == [0, 1, 2, 3, 4]
+    assert len(run.to_pandas()) == sum(value.numel() for value in run.records.values())
+
+
 def test_what_is_not_installed_is_named():
     with pytest.raises(ImportError, match="no_such_library is not installed: pip install"):
         labelled.optional("no_such_library")

@@ -157,6 +157,80 @@ def test_what_is_no_rule_is_refused(case: str) -> None:
         lt.methods.lora().with_rule(factory, name="mine")
 
 
+def stepping(update, init=lambda params: ()):
+    """A factory of a rule that makes `update`(rate, params, gradients, state)."""
+
+    def factory(rate, damping):
+        return lt.Rule(
+            init, lambda params, gradients, state: update(rate, params, gradients, state)
+        )
+
+    return factory
+
+
+def descended(rate, params, gradients):
+    return tuple(P - rate * G for P, G in zip(params, gradients, strict=True))
+
+
+def zeros(params):
+    return tuple(torch.zeros_like(P) for P in params)
+
+
+def in_place(rate, params, gradients, state):
+    return tuple(P.sub_(rate * G) for P, G in zip(params, gradients, strict=True)), state
+
+
+def ball_in_place(rate, params, gradients, state):
+    ball = tuple(M.mul_(0.9).add_(G) for M, G in zip(state, gradients, strict=True))
+    return descended(rate, params, ball), ball
+
+
+BAD_STEPS = {
+    "parameters in place": (stepping(in_place), "must not write to the tensors"),
+    "state in place": (stepping(ball_in_place, zeros), "must not write to the tensors"),
+    "one tensor": (
+        stepping(lambda rate, p, g, s: (descended(rate, p, g)[:1], s)),
+        "must return a tuple of 2 new tensors, and the state; got 1",
+    ),
+    "no state": (
+        stepping(lambda rate, p, g, s: list(descended(rate, p, g))),
+        r"must return \(new tensors, new state\); got list",
+    ),
+    "another dtype": (
+        stepping(lambda rate, p, g, s: (tuple(P.float() for P in descended(rate, p, g)), s)),
+        "tensor 0 of rule 'mine' must stay torch.float64 .* got torch.float32",
+    ),
+    "another shape": (
+        stepping(lambda rate, p, g, s: (tuple(P.mT for P in descended(rate, p, g)), s)),
+        r"must stay torch.float64 \(2, 8, 2\).* got torch.float64 \(2, 2, 8\)",
+    ),
+    "no batch": (
+        stepping(lambda rate, p, g, s: (tuple(P.mean(0) for P in descended(rate, p, g)), s)),
+        r"must stay torch.float64 \(2, 8, 2\).* got torch.float64 \(8, 2\)",
+    ),
+    "arrays": (
+        stepping(lambda rate, p, g, s: (tuple(P.numpy() for P in descended(rate, p, g)), s)),
+        "tensor 0 of rule 'mine' must stay a tensor; got ndarray",
+    ),
+    "a dict": (
+        stepping(lambda rate, p, g, s: (descended(rate, p, g), s), lambda params: {"t": 0}),
+        "must be nested tuples of tensors and numbers",
+    ),
+}
+
+
+@pytest.mark.parametrize("seeds", [(0,), (0, 1)], ids=len)
+@pytest.mark.parametrize("case", BAD_STEPS)
+def test_what_is_no_step_is_refused(case: str, seeds: tuple[int, ...]) -> None:
+    """By one error, where it would have changed the start, a date or another run silently."""
+    factory, message = BAD_STEPS[case]
+    method = lt.methods.lora(init_std=0.3).with_rule(factory, name="mine")
+    if case in ("another shape", "no batch") and len(seeds) == 1:
+        message = "must stay torch.float64"
+    with pytest.raises((TypeError, ValueError), match=message):
+        lt.simulate(problem(seeds), method, rank=RANK, learning_rate=ETA, steps=2)
+
+
 def test_a_name_is_needed() -> None:
     with pytest.raises(TypeError, match="name must be a non-empty string"):
         lt.methods.lora().with_rule(nesterov, name="")
@@ -174,6 +248,24 @@ BAD_STARTS = {
         r"trainable\[0\] of initialisation 'bad' must be fin",
     ),
     "batch": (lt.Start((ONE.expand(3, D, RANK), WIDE)), "must broadcast to those of the runs"),
+    "a list": (lt.Start([ONE, WIDE]), "must return a tuple of trainable tensors; got list"),
+    "dense offset": (lt.Start((ONE, WIDE), offset=ONE @ WIDE), "the offset .* must be a Factors"),
+    "offset's shape": (
+        lt.Start((ONE, WIDE), offset=lt.Factors(WIDE.mT, ONE.mT)),
+        r"the offset of initialisation 'bad' must be A \(..., 8, r\)",
+    ),
+    "offset's dtype": (
+        lt.Start((ONE, WIDE), offset=lt.Factors(ONE.float(), WIDE.float())),
+        "the offset .* must have the same dtype",
+    ),
+    "offset not finite": (
+        lt.Start((ONE, WIDE), offset=lt.Factors(ONE / 0, WIDE)),
+        "the offset of initialisation 'bad'.A must be finite",
+    ),
+    "offset's batch": (
+        lt.Start((ONE, WIDE), offset=lt.Factors(ONE.expand(3, D, RANK), WIDE)),
+        "must broadcast to those of the runs",
+    ),
 }
 
 

@@ -167,6 +167,36 @@ def test_a_false_claim_of_invariance_is_refused():
         assert torch.equal(run["nuclear"], run["nuclear_norm"])
 
 
+def test_invariance_is_told_of_what_only_the_offset_shows():
+    """At another offset than zero: the state that is tried has one where the method has."""
+
+    def entries(view):
+        offset = view.offset
+        return view.loss if offset is None else offset.dense().abs().amax((-2, -1)) + 0 * view.loss
+
+    def size(view):
+        return torch.linalg.matrix_norm(view.offset.dense()) + 0 * view.loss
+
+    given = {"rank": 2, "learning_rate": 0.1, "steps": 2}
+    largest = lt.Record("largest", entries, invariant=True)
+    with pytest.raises(ValueError, match="record 'largest' is not rotation-invariant"):
+        lt.simulate(linear(), "lora-ga", record=[largest], **given)
+    norm = lt.Record("norm", size, invariant=True)
+    run = lt.simulate(linear(), "lora-ga", record=[norm], **given)
+    expected = torch.linalg.matrix_norm(run.offset.dense()).expand(3, 2)
+    torch.testing.assert_close(run["norm"], expected, rtol=rounding(7, operations=4), atol=0)
+
+
+def test_a_record_of_what_reduced_problems_leave_out_is_not_invariant():
+    from_weight = lt.Record(
+        "weight", lambda v: torch.linalg.matrix_norm(v.problem.pretrained + 0), invariant=True
+    )
+    with pytest.raises(ValueError, match=r"claims to be invariant.*cannot be measured there"):
+        lt.simulate(
+            linear(), "lora", rank=2, learning_rate=0.1, steps=2, record=[from_weight, "loss"]
+        )
+
+
 def test_what_a_record_must_return():
     def simulate(measure, **more):
         record = [lt.Record("odd", measure, **more)]

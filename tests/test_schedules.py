@@ -72,6 +72,7 @@ def test_representations_are_the_calls() -> None:
         "cosine(0.5, steps=1000, warmup=50)": schedules.cosine(0.5, steps=1000, warmup=50),
         "linear(0.1, steps=10, final=0.01)": schedules.linear(0.1, steps=10, final=0.01),
         "step(0.5, every=3)": schedules.step(0.5, 3),
+        "constant(0.12345678901)": schedules.constant(0.12345678901),
         "inverse_time(1, decay=0.5)": schedules.inverse_time(1, 0.5),
     }
     for text, schedule in shown.items():

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg
+from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator, haar_frame, normal
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.view import View, reference
@@ -21,6 +22,8 @@ SEED = 20
 LEAST = 6
 # Values differ by rounding, which a subspace's gap, a quotient or a difference may enlarge.
 SLACK = 1e6
+# Numbers of the streams that the offset's factors are drawn from.
+LEFT, RIGHT = 100, 101
 
 
 def check(record: Record, method: Method, rank: int) -> None:
@@ -40,24 +43,29 @@ def check(record: Record, method: Method, rank: int) -> None:
     problem = sample_linear(d=d, k=k, true_rank=min(2, rank), samples=4 * d, seeds=[SEED])
     left, right = (_frame(n, name, problem.like) for n, name in ((d, "left"), (k, "right")))
     way = Reduction(problem, None, left, right)
+    form = method.parametrisation
+    start = method.init(problem, rank, (SEED,))
+    offset = None if start.offset is None else Factors(*map(_noise, (LEFT, RIGHT), start.offset))
+    lowered_offset = None if offset is None else way.lower(offset)
     turned = LinearProblem(
         Dense(left.mT @ problem.covariance.matrix @ left),  # type: ignore[attr-defined]
         way.lower(problem.shift),
+        offset=lowered_offset,
         samples=problem.samples,
     )
-    form = method.parametrisation
-    start = method.init(problem, rank, (SEED,))
+    if offset is not None:
+        problem = problem.with_offset(offset)
     tensors = [_noise(i, t) for i, t in enumerate((*start.trainable, *start.frozen))]
     axes: tuple[Axes, ...] = (*form.trainable_axes, *form.frozen_axes)
     lowered = [way.lower_tensor(t, where) for t, where in zip(tensors, axes, strict=True)]
     count = len(start.trainable)
     values = []
-    for where, parts in ((problem, tensors), (turned, lowered)):
+    for where, parts, away in ((problem, tensors, offset), (turned, lowered, lowered_offset)):
         stacked = tuple(t[None] for t in parts[:count])
         shift = form.shift(stacked, tuple(parts[count:]))
-        size = min(shift.rank, d, k)
+        size = min(shift.rank + (0 if away is None else away.rank), d, k)
         view = View(
-            where, form, stacked, tuple(parts[count:]), None, size, partial(reference, where)
+            where, form, stacked, tuple(parts[count:]), away, size, partial(reference, where)
         )
         values.append(_measured(record, view))
     here, there = (value.double() for value in values)
@@ -73,7 +81,7 @@ def check(record: Record, method: Method, rank: int) -> None:
 def _measured(record: Record, view: View) -> Tensor:
     try:
         return record.measure(view)
-    except (RuntimeError, IndexError) as error:
+    except Exception as error:
         problem = view.problem
         raise ValueError(
             f"record {record.name!r} claims to be invariant, which is checked on a small problem "

@@ -71,11 +71,12 @@ def _axis(coordinate: str) -> str:
 
 
 def _trailing(run: Trajectory, name: str, value: np.ndarray) -> tuple[str, ...]:
-    """The name of a vector's axis, told apart from those of other records of another length."""
+    """The name of a vector's axis, told apart from other dimensions and from other lengths."""
     if value.ndim == 1 + len(run.axes):
         return ()
     axis = run.record_axes[name]
     lengths = {
         run.records[other].shape[-1] for other, own in run.record_axes.items() if own == axis
     }
-    return (axis,) if len(lengths) == 1 and axis not in run.axes else (f"{name}_{axis}",)
+    free = axis not in ("step", *run.coordinates, *run.records)
+    return (axis,) if len(lengths) == 1 and free else (f"{name}_{axis}",)

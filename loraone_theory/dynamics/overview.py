@@ -99,7 +99,7 @@ def _lines(run: Trajectory, name: str) -> Iterator[tuple[str, np.ndarray]]:
 def _predicted(run: Trajectory) -> dict[str, list[tuple[str, float]]]:
     """Record -> labels and heights of dashed lines; nothing outside the linear model."""
     plan = run.resume.plan
-    if plan is None or not isinstance(plan.given, LinearProblem) or plan.given.noise is not None:
+    if plan is None or type(plan.given) is not LinearProblem or plan.given.noise is not None:
         return {}
     rank, seeds, method = plan.settings.rank, plan.settings.seeds, plan.method
     floors = predict.floor(plan.given, method, rank=rank, seeds=seeds)

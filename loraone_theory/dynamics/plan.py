@@ -164,9 +164,9 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
     elif "init_std" in batch.hyper:
         method = chosen.with_init_std(batch.hyper["init_std"])
     original = method.init(problem, settings.rank, settings.seeds)
-    whole = problem if original.offset is None else problem.with_offset(original.offset)
-    for tensor in original.trainable:
+    for tensor in (*original.trainable, *original.frozen, *(original.offset or ())):
         validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
+    whole = problem if original.offset is None else problem.with_offset(original.offset)
     reduction, start = None, original
     if settings.reduce == "auto" and type(whole) is LinearProblem and turns:
         rows = settings.batches is not None

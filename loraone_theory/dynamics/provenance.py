@@ -13,7 +13,7 @@ import torch
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors
-from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.core.fingerprint import fingerprint, is_installed
 from loraone_theory.core.plain import plain
 from loraone_theory.dynamics import rates, settings
 from loraone_theory.dynamics.execution import prepare
@@ -76,7 +76,9 @@ def _content(thing: Any) -> Any:
         found = {field.name: getattr(thing, field.name) for field in fields}
         left_out = ("seeds", "recipe")
         parts = [(n, _content(v)) for n, v in found.items() if n not in left_out]
-        return (type(thing).__name__, parts)
+        kind = type(thing)
+        told = (kind.__name__,) if is_installed(kind.__module__) else (kind.__name__, kind)
+        return (*told, parts)
     if isinstance(thing, (tuple, list)):
         return tuple(_content(part) for part in thing)
     return thing

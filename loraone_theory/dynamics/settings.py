@@ -72,8 +72,7 @@ def check(
     if keep_factors is not None:
         keep_factors = validate.integer("keep_factors", keep_factors, least=1)
     if until is not None:
-        until = validate.instance("until", until, Until, "write until=lt.Until('loss', 1e-6)")
-        validate.choice("record of until", until.record, wanted)
+        _until(until, problem, wanted)
     return Settings(
         rank, steps, every, drawn, hyper, initial, wanted, reduce, keep_factors, until, drawing
     )
@@ -109,6 +108,22 @@ def _records(
                 f"trains {method.parametrisation.name}; leave it out"
             )
     return found
+
+
+def _until(until: Any, problem: Problem, wanted: Mapping[str, Record]) -> None:
+    """Refuse a level of a record that has no single value, or none at all, on the problem."""
+    validate.instance("until", until, Until, "write until=lt.Until('loss', 1e-6)")
+    row = wanted[validate.choice("record of until", until.record, wanted)]
+    if row.axis is not None:
+        raise ValueError(
+            f"the record of until must have one value for each run; got {row.name!r}, a vector "
+            f"with the axis {row.axis!r}; record a number made of it: lt.Record(name, function)"
+        )
+    if (reason := row.missing(problem)) is not None:
+        raise ValueError(
+            f"the record of until must be known; got {row.name!r}, which {reason}; stop by another "
+            "one, 'loss' for example"
+        )
 
 
 def _initial(initial: Factors, problem: Problem, rank: int, method: Method) -> Factors:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loraone_theory.core import tall
 from loraone_theory.core.factors import Params, Scalar
-from loraone_theory.dynamics import capture
+from loraone_theory.dynamics import capture, own_rules
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.methods.rules.base import Descent, State
 from loraone_theory.problems.base import fact
@@ -56,7 +56,10 @@ class ByRule:
         self._scheduled = plan.batch.rates.scheduled
         self._problem = plan.problem
         self._batched = plan.settings.batches is not None
+        self._own = plan.method.train.fingerprint is not None
         self.params = plan.start.trainable
+        if self._own:  # whatever it does to them, the start stays
+            self.params = tuple(tensor.clone() for tensor in self.params)
         self.state = plan.rule.init(self.params)
         self._recorded = self._record()
         if self._recorded is not None:
@@ -79,7 +82,11 @@ class ByRule:
             self._rule = self._plan.rule_at(t)
         if self._batched:
             self._problem = self._plan.problem_at(t)
-        self.params, self.state = self._next(self.params, self.state)
+        if self._own:
+            name = self._plan.method.train.name
+            self.params, self.state = own_rules.held(name, self.params, self.state, self._next)
+        else:
+            self.params, self.state = self._next(self.params, self.state)
 
     def _next(self, params: Params, state: State) -> tuple[Params, State]:
         rule = self._rule

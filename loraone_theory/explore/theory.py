@@ -176,7 +176,7 @@ def _envelope(case: Case) -> Iterator[Line | str]:
 def _plateau(case: Case) -> Iterator[Line | str]:
     """Where the alignment of an over-ranked run settles."""
     problem, rank = case.problem, case.settings.rank
-    if not isinstance(problem, LinearProblem):
+    if type(problem) is not LinearProblem:
         yield "plateau of the alignment: known in the linear model"
     elif case.method.init_std is None or rank <= case.settings.true_rank:
         yield "plateau of the alignment: that of runs from small LoRA-init with r > r*"
@@ -188,7 +188,7 @@ def _plateau(case: Case) -> Iterator[Line | str]:
 
 def _linearised(case: Case) -> Iterator[Line | str]:
     """The alignment of the dynamics without their nonlinear part."""
-    if not isinstance(case.problem, LinearProblem):
+    if type(case.problem) is not LinearProblem:
         return
     if not case.plain or case.method.facts.flow:
         yield "linearised alignment: that of gradient descent from a Gaussian A with s = 1"

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors, Params
+from loraone_theory.core.factors import Factors, Params, checked
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.reduction import Axes
 
@@ -61,7 +61,8 @@ def check_start(start: Any, form: Parametrisation, problem: Problem, rank: int, 
     """Refuse what an initialisation of a user's made where it does not fit.
 
     Raises:
-        TypeError, ValueError: no Start, or tensors of another number, dtype, device or shape.
+        TypeError, ValueError: no Start, or tensors of another number, dtype, device or shape, or
+            an offset that is none of the problem's.
     """
     if not isinstance(start, Start):
         raise TypeError(
@@ -72,7 +73,12 @@ def check_start(start: Any, form: Parametrisation, problem: Problem, rank: int, 
         ("frozen", start.frozen, form.frozen_axes),
     )
     for what, tensors, axes in parts:
-        if not isinstance(tensors, tuple) or len(tensors) != len(axes):
+        if not isinstance(tensors, tuple):
+            raise TypeError(
+                f"initialisation {name!r} must return a tuple of {what} tensors; got "
+                f"{type(tensors).__name__}; write lt.Start((A, B))"
+            )
+        if len(tensors) != len(axes):
             raise ValueError(
                 f"initialisation {name!r} must return {len(axes)} {what} tensors for {form.name}; "
                 f"got {len(tensors)}"
@@ -88,6 +94,9 @@ def check_start(start: Any, form: Parametrisation, problem: Problem, rank: int, 
                 all(n in (None, m) for n, m in zip(sizes, found.shape[-2:], strict=True)),
                 given=found.shape,
             )
+    if start.offset is not None:
+        label = f"the offset of initialisation {name!r}"
+        checked(label, start.offset, d=problem.d, k=problem.k, like=problem.like)
 
 
 def pair(scale: float = 1.0) -> Parametrisation:

@@ -22,9 +22,15 @@ class _Shown:
         for i, field in enumerate(fields(self)):  # type: ignore[arg-type]
             value = getattr(self, field.name)
             if value != field.default:
-                text = f"{value:g}" if isinstance(value, float) else repr(value)
+                text = _short(value) if isinstance(value, float) else repr(value)
                 shown.append(text if i == 0 else f"{field.name}={text}")
         return f"{type(self).__name__}({', '.join(shown)})"
+
+
+def _short(value: float) -> str:
+    """The shortest text that is read back as the same number."""
+    text = f"{value:g}"
+    return text if float(text) == value else repr(value)
 
 
 @dataclass(frozen=True, repr=False)

@@ -21,6 +21,8 @@ from loraone_theory.predict.rates import Contraction
 from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.problems.base import Problem, check_problem, needed
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.relu.population import ReLUPopulation
+from loraone_theory.problems.relu.problem import ReLUProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 from loraone_theory.problems.trials import trial_seeds
 
@@ -28,6 +30,8 @@ NO_FLOOR = (
     "no floor: known without an offset where the labels are those of a shift that the method can "
     "learn, or noisy ones and r <= r*"
 )
+NOTHING_KNOWN = "no prediction: none is known of a {kind}"
+NOISY_RELU = "no floor: none is known in the ReLU model of noisy labels"
 NO_RELU_FLOOR = "no floor: none is known in closed form in the ReLU model"
 NO_RELU_RATE = "no rate: known in the ReLU model for preconditioned descent at r = r*"
 
@@ -65,6 +69,8 @@ def outlook(
 ) -> Outlook:
     """Floor and local rate of a method on a linear, a ReLU or a sensing problem.
 
+    On another problem, or on a class derived from these, whose gradients may be others, neither.
+
     Args:
         problem: batch (seeds,) or ().
         method: a name in `METHODS` or a Method.
@@ -72,7 +78,7 @@ def outlook(
         seeds: as for `simulate`.
 
     Raises:
-        TypeError: another problem.
+        TypeError: no problem.
         ValueError: a rank that does not fit, or a start that the method does not have there.
 
     >>> from loraone_theory.problems.linear.sampling import sample_linear
@@ -85,17 +91,24 @@ def outlook(
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
     trials = len(drawn)
-    if isinstance(problem, SensingProblem):
+    if type(problem) is SensingProblem:
         near = measured_contraction(problem, chosen, rank=rank, seeds=drawn)
         least = _spread(measured_floor(problem, chosen, rank=rank), trials)
         notes = (NO_FLOOR,) if np.isnan(least).any() else ()
         return Outlook(least, near, (*notes, *near.notes))
-    if not isinstance(problem, LinearProblem):
+    if type(problem) in (ReLUProblem, ReLUPopulation):
         reached, near, told = _relu(problem, chosen, rank)
         return Outlook(np.full(trials, reached), near, told)
+    if type(problem) is not LinearProblem:
+        told = (NOTHING_KNOWN.format(kind=type(problem).__name__),)
+        return Outlook(np.full(trials, math.nan), _no_rate(problem), told)
     near = contraction(problem, chosen, rank=rank, seeds=drawn)
     floors = floor(problem, chosen, rank=rank, seeds=drawn)
     return Outlook(_spread(floors, trials), near, near.notes)
+
+
+def _no_rate(problem: Problem) -> Contraction:
+    return Contraction(problem.like.new_full((*problem.batch_shape, 2), math.nan))
 
 
 def _spread(values: Tensor, trials: int) -> np.ndarray:
@@ -107,6 +120,8 @@ def _relu(
 ) -> tuple[float, Contraction, tuple[str, ...]]:
     """A floor of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
     true_rank = needed(problem, "true_rank", "a prediction")
+    if type(problem) is ReLUProblem and problem.noise is not None:
+        return math.nan, _no_rate(problem), (NOISY_RELU,)
     if method.facts.ends_with is not None:
         rank = 0
     free = method.name in ("full", "full-adamw")
@@ -115,7 +130,6 @@ def _relu(
     notes = () if reachable else (NO_RELU_FLOOR,)
     local = method.facts.local
     if local is None or local.weights != "preconditioned" or rank != true_rank or not reachable:
-        nothing = problem.like.new_full((*problem.batch_shape, 2), math.nan)
-        return least, Contraction(nothing), (*notes, NO_RELU_RATE)
+        return least, _no_rate(problem), (*notes, NO_RELU_RATE)
     near = relu_contraction(problem, scale=method.scale)
     return least, near, (*notes, *near.notes)

@@ -1,4 +1,7 @@
-"""What predictions ask of their arguments before anything is computed."""
+"""What predictions ask of their arguments before anything is computed.
+
+A subclass may have other gradients, so that a prediction holds for exactly its own class.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from loraone_theory.problems.sensing.problem import SensingProblem
 
 def linear(problem: object) -> LinearProblem:
     """`problem` if it is a linear one, else TypeError."""
-    if not isinstance(problem, LinearProblem):
+    if type(problem) is not LinearProblem:
         raise TypeError(
             "this prediction is one of the linear model; "
             f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
@@ -24,7 +27,7 @@ def linear(problem: object) -> LinearProblem:
 
 def measured(problem: object, *others: type) -> Any:
     """`problem` if it measures AB linearly, or is one of `others`, else TypeError."""
-    if not isinstance(problem, (LinearProblem, SensingProblem, *others)):
+    if type(problem) not in (LinearProblem, SensingProblem, *others):
         raise TypeError(
             "this prediction is one of the linear model and of matrix sensing; "
             f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"

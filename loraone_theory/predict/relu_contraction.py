@@ -36,10 +36,10 @@ def relu_contraction(problem: Problem, *, scale: float = 1.0) -> Contraction:
     Reference: derivations 5.4.
     """
     s = validate.number("scale", scale, positive=True)
-    if isinstance(problem, ReLUPopulation):
+    if type(problem) is ReLUPopulation:
         ends = problem.like.new_tensor([0.5, 1.0]).expand(*problem.batch_shape, 2)
         return Contraction(s**2 * ends)
-    if not isinstance(problem, ReLUProblem):
+    if type(problem) is not ReLUProblem:
         raise TypeError(f"these are rates of the ReLU model; got {type(problem).__name__}")
     shift = problem.shift
     size = shift.rank * (problem.d + problem.k)

@@ -20,11 +20,11 @@ def loss_floor(problem: Problem, plan: Any) -> np.ndarray:
     Raises:
         ValueError: it is not known for this problem.
     """
-    if isinstance(problem, LinearProblem):
+    if type(problem) is LinearProblem:
         settings = plan.settings
         found = predict.floor(problem, plan.chosen, rank=settings.rank, seeds=settings.seeds)
         return found.cpu().numpy()
-    if isinstance(problem, SensingProblem) and fits_exactly(problem) and plan.chosen.is_pair:
+    if type(problem) is SensingProblem and fits_exactly(problem) and plan.chosen.is_pair:
         if plan.settings.rank >= (problem.true_rank or 0):
             return np.zeros(tuple(problem.batch_shape))
         raise ValueError("no floor is known of ranks below the true one; give the measure a level")

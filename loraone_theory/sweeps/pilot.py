@@ -55,7 +55,7 @@ def _excess(
 
 
 def _floor(problem: Problem, method: Method, rank: int) -> np.ndarray:
-    if not isinstance(problem, LinearProblem):
+    if type(problem) is not LinearProblem:
         return np.zeros(())
     return predict.floor(problem, method, rank=rank, seeds=PILOT_SEEDS).cpu().numpy()
 
@@ -63,9 +63,9 @@ def _floor(problem: Problem, method: Method, rank: int) -> np.ndarray:
 def _predicted(problem: Problem, method: Method, run: Mapping[str, Any]) -> float:
     """The least best step over the instances, NaN where none is predicted."""
     given: dict[str, Any] = {"rank": run["rank"], "seeds": PILOT_SEEDS}
-    if isinstance(problem, LinearProblem):
+    if type(problem) is LinearProblem:
         near = predict.contraction(problem, method, damping=run["damping"], **given)
-    elif isinstance(problem, SensingProblem) and run["damping"] == 0:
+    elif type(problem) is SensingProblem and run["damping"] == 0:
         near = predict.measured_contraction(problem, method, **given)
     else:
         return math.nan

@@ -37,7 +37,11 @@ STRATEGIES = (
 RUNS = ("Stable", "runs", "stable_methods")
 
 # Name -> the module that has it, for what is not loaded with the package.
-LATER = {"check_claim": "claims", **dict.fromkeys(STRATEGIES, "strategies")}
+LATER = {
+    "check_claim": "claims",
+    **dict.fromkeys(STRATEGIES, "strategies"),
+    **dict.fromkeys(RUNS, "drawn_runs"),
+}
 
 __all__ = [
     "ContractError",
@@ -52,8 +56,6 @@ __all__ = [
 def __getattr__(name: str) -> Any:
     if name in LATER:
         return getattr(importlib.import_module(f"{__name__}.{LATER[name]}"), name)
-    if name in RUNS:
-        return getattr(importlib.import_module(f"{__name__}.drawn_runs"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

@@ -57,6 +57,13 @@ def same_bits(first: Any, second: Any) -> bool:
     )
 
 
+def random_states() -> tuple[bytes, bytes]:
+    """Where the global generators of torch and numpy stand."""
+    state: Any = np.random.get_state()  # noqa: NPY002
+    numbers = np.asarray(state[1]).tobytes() + repr(state[2:]).encode()
+    return torch.get_rng_state().numpy().tobytes(), numbers
+
+
 def gap(found: Tensor, expected: Tensor) -> float:
     """‖found − expected‖/‖expected‖, infinite where shapes differ or something is not finite."""
     if found.shape != expected.shape:

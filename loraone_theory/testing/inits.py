@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Factors
 from loraone_theory.methods.inits import Init
 from loraone_theory.methods.parametrisations import PARAMETRISATIONS, Start, check_start
 from loraone_theory.problems.linear.problem import LinearProblem
@@ -21,6 +20,7 @@ from loraone_theory.testing.base import (
     copied,
     gap,
     leaves,
+    random_states,
     require,
     same_bits,
 )
@@ -52,14 +52,13 @@ def check_init(init: Init, *, trains: str = "pair") -> None:
     form = PARAMETRISATIONS[trains](1.0)
     for dtype in (torch.float64, torch.float32):
         problem = _problem(SEEDS, dtype)
-        before, generator = copied(_tensors(problem)), torch.get_rng_state()
+        before, states = copied(_tensors(problem)), random_states()
         for rank in (RANK, 1):
             start = init(problem, rank, SEEDS)
             try:
                 check_start(start, form, problem, rank, "given")
             except (TypeError, ValueError) as error:
                 raise ContractError(str(error)) from error
-            _offset(start)
             _batch(start)
             again = init(problem, rank, SEEDS)
             require(
@@ -72,9 +71,9 @@ def check_init(init: Init, *, trains: str = "pair") -> None:
             "an initialisation must not write to the problem; one of its tensors has changed",
         )
         require(
-            torch.equal(generator, torch.get_rng_state()),
-            "an initialisation must leave torch's global generator alone, whose numbers others "
-            "wait for; make a torch.Generator or a numpy one from the seed",
+            states == random_states(),
+            "an initialisation must leave torch's global generator alone, and numpy's, whose "
+            "numbers others wait for; make a torch.Generator or a numpy one from the seed",
         )
     _trials(init)
 
@@ -90,13 +89,6 @@ def _tensors(problem: LinearProblem) -> tuple[Tensor, ...]:
 
 def _held(start: Start) -> Any:
     return (start.trainable, start.frozen, () if start.offset is None else tuple(start.offset))
-
-
-def _offset(start: Start) -> None:
-    if start.offset is not None:
-        found = start.offset
-        fits = isinstance(found, Factors) and tuple(found.shape[-2:]) == (D, K)
-        require(fits, f"the offset must be lt.Factors of a {D}x{K} matrix; got {found!r:.60}")
 
 
 def _batch(start: Start) -> None:

@@ -12,8 +12,16 @@ from torch import Tensor
 from loraone_theory.core.arrays import DTYPES
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.implicit import Implicit
-from loraone_theory.problems.base import Facts, Problem, facts
-from loraone_theory.testing.base import copied, draw, gap, require, same_bits
+from loraone_theory.problems.base import Facts, Problem, fact, facts
+from loraone_theory.testing.base import (
+    ContractError,
+    copied,
+    draw,
+    gap,
+    random_states,
+    require,
+    same_bits,
+)
 
 MEMBERS = ("d", "k", "batch_shape", "like", "loss", "gradients", "one_step_gradient", "with_offset")
 SIZE = 0.3  # of the entries of factors
@@ -72,14 +80,15 @@ def _digits(problem: Problem) -> float:
 
 
 def _pure(problem: Problem, at: Factors) -> None:
-    before, generator = copied(at), torch.get_rng_state()
+    before, states = copied(at), random_states()
     first = (problem.loss(at), *problem.gradients(at))
     second = (problem.loss(at), *problem.gradients(at))
     require(same_bits(tuple(at), tuple(before)), "factors handed in must not be written to")
     require(same_bits(first, second), "the same factors must give the same loss and gradients")
     require(
-        torch.equal(generator, torch.get_rng_state()),
-        "a problem must leave torch's global generator alone; draw data when it is made",
+        states == random_states(),
+        "a problem must leave torch's global generator alone, and numpy's; draw data when it is "
+        "made",
     )
     require(
         not any(tensor.requires_grad for tensor in first),
@@ -130,21 +139,50 @@ def _slopes(problem: Problem, at: Factors) -> None:
 
 
 def _batches(problem: Problem) -> None:
-    """Runs along a leading axis are the same alone."""
-    many = _factors(problem, 21, (3,), 1)
-    loss, gradients = problem.loss(many), problem.gradients(many)
-    for i in range(3):
-        one = Factors(many.A[i], many.B[i])
-        alone = (problem.loss(one), *problem.gradients(one))
-        for name, whole, single in zip(
-            ("loss", "grad_A", "grad_B"), (loss, *gradients), alone, strict=True
-        ):
-            off = gap(whole[i], single) if whole.shape[:1] == (3,) else float("inf")
-            require(
-                off <= _digits(problem),
-                f"{name} of runs along a leading axis must be those of each run alone; "
-                f"{off:.1e} away",
-            )
+    """Runs along leading axes, of times and of a sweep, are the same alone."""
+    for outer in ((3,), (2, 3)):
+        many = _factors(problem, 21, outer, 1)
+        found = _all(problem, many, f"{len(outer)} leading axes")
+        for index in ((0,) * len(outer), tuple(n - 1 for n in outer)):
+            alone = _all(problem, Factors(many.A[index], many.B[index]), "no leading axis")
+            for name, whole, single in zip(("loss", "grad_A", "grad_B"), found, alone, strict=True):
+                fits = whole.shape[: len(outer)] == outer
+                off = gap(whole[index], single) if fits else float("inf")
+                require(
+                    off <= _digits(problem),
+                    f"{name} of runs along a leading axis must be those of each run alone; "
+                    f"{off:.1e} away",
+                )
+    _shared(problem)
+
+
+def _all(problem: Problem, at: Factors, what: str) -> tuple[Tensor, ...]:
+    try:
+        return (problem.loss(at), *problem.gradients(at))
+    except Exception as error:
+        raise ContractError(
+            f"loss and gradients must take factors with {what}; they raised "
+            f"{type(error).__name__}: {error}; write products as A @ B, sums over (-2, -1)"
+        ) from error
+
+
+def _shared(problem: Problem) -> None:
+    """A factor that all runs share comes without leading axes: I of full fine-tuning."""
+    full = Factors(
+        _factors(problem, 23, (3,), problem.k).A @ _factors(problem, 25, (), problem.k).B,
+        torch.eye(problem.k).to(problem.like),
+    )
+    wide = Factors(full.A, full.B.expand(*full.A.shape[:-2], *full.B.shape))
+    found, expected = (
+        _all(problem, at, "leading axes in one of them alone") for at in (full, wide)
+    )
+    for name, one, other in zip(("loss", "grad_A"), found, expected, strict=False):
+        off = gap(one, other)
+        require(
+            off <= _digits(problem),
+            f"{name} must not depend on whether a factor that runs share is handed in once or for "
+            f"each of them; {off:.1e} away",
+        )
 
 
 def _one_step(problem: Problem) -> None:
@@ -180,6 +218,15 @@ def _offsets(problem: Problem, at: Factors) -> None:
         f"loss without it; {off:.1e} away",
     )
     require(same_bits(problem.loss(at), before), "with_offset must leave the problem as it was")
+    for name in ("residual", "risk", "test_loss"):
+        known, after = fact(problem, name), fact(moved, name)
+        if known is not None:
+            off = float("inf") if after is None else gap(after(concatenate(at, offset)), known(at))
+            require(
+                off <= _digits(problem),
+                f"{name} of with_offset(F) must have the frozen part W - F too: learning F as well "
+                f"gives the value without it; {off:.1e} away",
+            )
     first, second = (p.one_step_gradient() for p in (problem, moved))
     dense = [G if isinstance(G, Tensor) else G.dense() for G in (first, second)]
     require(

@@ -13,6 +13,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Params
 from loraone_theory.methods.parametrisations import PARAMETRISATIONS, Parametrisation
 from loraone_theory.methods.rules import Descent, Local, Rule
+from loraone_theory.testing import rule_facts
 from loraone_theory.testing.base import (
     ContractError,
     D,
@@ -42,10 +43,11 @@ def check_rule(rule: Rule | Factory, *, trains: str = "pair") -> None:
 
     Tensors keep shape, dtype and device in float32 and float64 and are not written to; the state is
     of nested tuples of tensors and integers; the same call gives the same bits; runs of a batch do
-    not touch each other; what the rule states of itself (equivariant, pair, inverts, dropped,
-    descent, ends_with, local) is true. With a factory also: a tensor of learning rates stands for
-    one run each, the state carries over to another rate, and a damping matters where, and only
-    where, the rule states that it inverts something.
+    not touch each other; steps stay finite where gradients are zero; what the rule states of itself
+    (equivariant, pair, inverts, dropped, descent, ends_with, replays) is true. With a factory also:
+    a tensor of learning rates stands for one run each, the state carries over to another rate, a
+    damping matters where, and only where, the rule states that it inverts something, and `local`
+    and `flow` are true.
 
     Args:
         rule: a Rule, or its factory (learning_rate, damping) -> Rule.
@@ -70,10 +72,15 @@ def check_rule(rule: Rule | Factory, *, trains: str = "pair") -> None:
         _single_precision(made, form)
         _runs_apart(made, form)
         _equivariance(made, form)
+        rule_facts.at_rest(made, form)
+        rule_facts.replays(made, form)
         if not isinstance(rule, Rule):
             _rates(rule, form)
             _damping(rule, form)
+            rule_facts.flow(rule, form, ETA)
     _facts(made)
+    if trains == "pair" and not isinstance(rule, Rule):
+        rule_facts.local(rule, ETA)
     if made.descent is not None:
         _descent(made, made.descent)
 

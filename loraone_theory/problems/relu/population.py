@@ -70,7 +70,7 @@ class ReLUPopulation(Described):
 
     def _changed(self, **changes: Any) -> ReLUPopulation:
         """The same problem but for some fields, without another check and copy of all."""
-        new = object.__new__(ReLUPopulation)
+        new = object.__new__(type(self))
         for field in fields(self):
             value = changes[field.name] if field.name in changes else getattr(self, field.name)
             object.__setattr__(new, field.name, value)

@@ -268,7 +268,8 @@ class ReLUProblem(Described):
         return replace(new, noise=self.noise_std * Z)
 
     def _on(self, X: Tensor) -> ReLUProblem:
-        return ReLUProblem(X, self.population)
+        only: dict[str, Any] = {"input_law": None, "held_out": None, "recipe": None}
+        return replace(self, inputs=X, noise=None, noise_std=0.0, **only)
 
     def with_shift_norm(self, norm: float = 1.0) -> ReLUProblem:
         """The problem of σW and σΔ with ‖σΔ‖_op = `norm`: the same relative errors."""
