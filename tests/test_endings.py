@@ -1,5 +1,6 @@
 """How runs are judged: minibatches, AdamW, and runs that go on by a few steps."""
 
+import numpy as np
 import pytest
 import torch
 from tolerance import rounding
@@ -66,3 +67,28 @@ def test_a_few_more_steps_give_the_status_of_one_long_run(every, batch_size, tmp
     back = lt.Trajectory.load(tmp_path / "half.npz")
     given_again = {} if batch_size is None else {"problem": problem}
     assert (back.extend(2, **given_again).status == whole.status).all()
+
+
+@pytest.mark.parametrize("minibatches", [False, True])
+def test_quiet_runs_are_those_of_which_nothing_is_told(minibatches):
+    """What `quiet` skips, `judge` calls COMPLETED; of falling losses nothing else is left."""
+    rng = np.random.default_rng(0)
+    quiet = 0
+    for i in range(400):
+        steps = int(rng.integers(1, 9))
+        losses = np.exp(np.cumsum(rng.standard_normal((steps + 1, 2)) - rng.choice([0, 4]), 0))
+        losses[0] = losses[1] * rng.choice([0.1, 1.0, 3.0])
+        if i % 7 == 0:
+            losses[int(rng.integers(steps + 1)), 0] = rng.choice([np.nan, np.inf])
+        diverged = torch.full((2,), endings.NEVER)
+        diverged[0] = 1 if i % 11 == 0 else endings.NEVER
+        counts = torch.tensor([0, int(i % 5 == 0)])
+        drops = None if i % 3 else (counts, counts)
+        given = diverged, torch.from_numpy(losses)
+        told = endings.judge(
+            *given, torch.ones(2, dtype=torch.float64), drops, 9, minibatches=minibatches
+        )
+        if endings.quiet(*given, drops):
+            quiet += 1
+            assert all(status == endings.COMPLETED for status in told)
+    assert quiet > 20

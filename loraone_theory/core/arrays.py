@@ -128,10 +128,27 @@ def shapes_match(rule: str, ok: bool, **shapes: Sequence[int]) -> None:
         raise ValueError(f"{rule}; got {listed}")
 
 
+def broadcast(*shapes: Sequence[int]) -> torch.Size:
+    """`torch.broadcast_shapes`, which takes longer than a product of small matrices does.
+
+    Shapes that are equal, or (), need nothing of it.
+
+    >>> broadcast((2, 3), (), (2, 3)), broadcast((2, 1), (3,))
+    (torch.Size([2, 3]), torch.Size([2, 3]))
+    """
+    found: tuple[int, ...] = ()
+    for shape in map(tuple, shapes):
+        if shape and shape != found:
+            if found:
+                return torch.broadcast_shapes(*shapes)
+            found = shape
+    return torch.Size(found)
+
+
 def broadcastable(name: str, shape: Sequence[int], other: str, other_shape: Sequence[int]) -> None:
     """The batch dimensions of two arguments broadcast."""
     try:
-        torch.broadcast_shapes(tuple(shape), tuple(other_shape))
+        broadcast(tuple(shape), tuple(other_shape))
     except RuntimeError:
         raise ValueError(
             f"the batch dimensions of {name} and {other} must broadcast; "
@@ -142,7 +159,7 @@ def broadcastable(name: str, shape: Sequence[int], other: str, other_shape: Sequ
 def expands_to(name: str, shape: Sequence[int], batch: Sequence[int]) -> None:
     """Batch dimensions `shape` broadcast to exactly `batch`."""
     try:
-        fits = torch.broadcast_shapes(tuple(shape), tuple(batch)) == torch.Size(batch)
+        fits = broadcast(tuple(shape), tuple(batch)) == torch.Size(batch)
     except RuntimeError:
         fits = False
     if not fits:

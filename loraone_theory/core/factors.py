@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
+from loraone_theory.core.arrays import broadcast
 
 # The trainable (or frozen) tensors of a parametrisation.
 Params = tuple[Tensor, ...]
@@ -49,7 +50,7 @@ class Factors(NamedTuple):
     @property
     def shape(self) -> torch.Size:
         """Shape (..., d, k) of the product, without forming it."""
-        batch = torch.broadcast_shapes(self.A.shape[:-2], self.B.shape[:-2])
+        batch = broadcast(self.A.shape[:-2], self.B.shape[:-2])
         return torch.Size((*batch, self.A.shape[-2], self.B.shape[-1]))
 
 
@@ -103,7 +104,7 @@ def concatenate(first: Factors, second: Factors) -> Factors:
 
     Batch dimensions broadcast.
     """
-    batch = torch.broadcast_shapes(first.shape[:-2], second.shape[:-2])
+    batch = broadcast(first.shape[:-2], second.shape[:-2])
 
     def widen(M: Tensor) -> Tensor:
         return M.expand(*batch, *M.shape[-2:])

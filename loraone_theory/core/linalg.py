@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import eigen, elementwise, tall, validate
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
 
@@ -292,7 +293,7 @@ def append_directions(basis: Tensor, M: Tensor) -> Tensor:
     if bool((relative_norm(C, M) <= M.shape[-2] * eps(M)).all()):
         return basis
     n, p, q = M.shape[-2], basis.shape[-1], M.shape[-1]
-    batch = torch.broadcast_shapes(basis.shape[:-2], C.shape[:-2])
+    batch = broadcast(basis.shape[:-2], C.shape[:-2])
     both = torch.cat([basis.expand(*batch, n, p), C.expand(*batch, n, q)], dim=-1)
     if p + q >= n:
         return torch.linalg.qr(both, mode="complete").Q

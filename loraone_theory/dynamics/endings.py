@@ -37,6 +37,18 @@ def window(first: int, last: int, *, minibatches: bool = False) -> np.ndarray:
     return np.arange(max(first, last + 1 - count(minibatches=minibatches)), last + 1)
 
 
+def quiet(diverged_at: Tensor, losses: Tensor, drops: tuple[Tensor, Tensor] | None) -> bool:
+    """Whether nothing is to be told: no run diverged, dropped directions, grew, or ever rose.
+
+    For the arguments of `judge`, which then says COMPLETED of every run.
+    """
+    if bool((diverged_at != NEVER).any()) or (drops is not None and bool(drops[0].any())):
+        return False
+    start, tail = losses[0].numpy(), losses[1:].numpy()
+    with np.errstate(all="ignore"):
+        return bool((tail[1:] <= tail[:-1]).all() and (tail[-1] <= GROWTH * start).all())
+
+
 def judge(
     diverged_at: Tensor,
     losses: Tensor,

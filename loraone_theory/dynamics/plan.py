@@ -151,8 +151,7 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
     batch = batches.make(problem, settings.seeds, settings.hyper)
     size.check(problem, batch, settings)
     batch.rates.prepare(0, settings.steps)
-    rule = chosen.rule(batch.rates.at(0), batch.hyper["damping"])
-    turns = rule.equivariant and chosen.parametrisation.turns
+    turns = chosen.facts.equivariant and chosen.parametrisation.turns
     if fact(problem, "matrix_free") and not turns:
         raise ValueError(
             f"{chosen.name!r} is not rotation-equivariant, and this problem is known up to a "

@@ -67,10 +67,9 @@ class Run:
         loss = {"loss": RECORDS["loss"]}
         self._scatters = plan.settings.batches is not None
         ends = endings.window(begin.step + (begin.step > 0), last, minibatches=self._scatters)
-        mine = plan.settings.record.get("loss") is loss["loss"]
-        if not (mine and bool(np.isin(ends, self.at).all())):
+        self._has_loss = plan.settings.record.get("loss") is loss["loss"]
+        if not (self._has_loss and self.recorder.wanted.issuperset(ends.tolist())):
             self._ends = Recorder(plan, loss, ends, threads, pool)
-        self._origin = Recorder(plan, loss, np.array([0]), threads, pool)
         self.kept = KeptFactors(plan, begin.step, last)
         self.stepper = steppers.make(plan)
         if begin.step > 0:
@@ -85,10 +84,9 @@ class Run:
     def advance(self, progress: Callable[[int], object] | None) -> None:
         """All steps, in chunks; stops early once every run has diverged or arrived."""
         stepper = self.stepper
-        self._origin.keep(0, self.plan.start.trainable)
         if self.begin.step == 0:
             self._keep(0)
-            self._find_divergence((stepper.saved()), 0, 0)
+            self._find_divergence(stepper.saved(), 0, 0)
         while self.done < self.last and not bool((self.diverged_at != NEVER).all()):
             first, stop = self.done, min(self.done + CHECK_STEPS, self.last)
             before = stepper.saved()
@@ -116,39 +114,54 @@ class Run:
         The loss is looked at where the run begins and ends; between, the factors tell. Where it
         was lost before the factors were, and before `first`, the steps are repeated from the start.
         """
-        ends = stop in (self.begin.step, self.last)
-        new = ~self._finite(loss=ends, start=stop == 0) & (self.diverged_at == NEVER)
+        loss = self._loss_at(stop)
+        there = [*self.stepper.params, *(() if loss is None else (loss,))]
+        if bool(torch.stack([torch.isfinite(tensor).all() for tensor in there]).all()):
+            return
+        new = ~self._finite(loss) & (self.diverged_at == NEVER)
         if not bool(new.any()):
             return
         present = self.stepper.saved()
         self.stepper.load(*before)
-        if first > self.begin.step and bool((new & ~self._finite()).any()):
+        if first > self.begin.step and bool((new & ~self._finite(self._loss)).any()):
             self.stepper.load(self.begin.params, self.begin.state)
             first = self.begin.step
         for t in range(first, stop + 1):
             if t > first:
                 self.stepper.step(t - 1)
-            now = new & ~self._finite()
+            now = new & ~self._finite(self._loss)
             self.diverged_at[now] = t
             new = new & ~now
             if not bool(new.any()):
                 break
         self.stepper.load(*present)
 
-    def _finite(self, *, loss: bool = True, start: bool = False) -> Tensor:
-        """Which runs have finite factors, and a finite loss; at the start it is measured anyway."""
-        params = self.stepper.params
-        finite = [torch.isfinite(t).flatten(-2).all(-1) for t in params]
-        if loss:
-            finite.append(torch.isfinite(self._start_loss if start else self._loss_of(params)))
+    def _loss_at(self, step: int) -> Tensor | None:
+        """L where the runs begin and end, taken from what is recorded anyway; None between."""
+        if step == 0:
+            return self._start_loss
+        if step == self.last and self._has_loss:
+            self.recorder.measure()
+            return self.recorder.store["loss"][self.recorder.measured - 1]
+        return self._loss if step in (self.begin.step, self.last) else None
+
+    def _finite(self, loss: Tensor | None) -> Tensor:
+        """Which runs have finite factors, and a finite loss where one is told."""
+        finite = [torch.isfinite(t).flatten(-2).all(-1) for t in self.stepper.params]
+        if loss is not None:
+            finite.append(torch.isfinite(loss))
         found = torch.broadcast_tensors(*finite)
         return torch.stack(found).all(0).expand(self.plan.batch.shape).cpu()
 
     @cached_property
     def _start_loss(self) -> Tensor:
         """L at t = 0, (*batch)."""
-        self._origin.measure()
-        return self._origin.store["loss"][0]
+        return self._loss_of(self.plan.start.trainable)
+
+    @property
+    def _loss(self) -> Tensor:
+        """L now, (*batch)."""
+        return self._loss_of(self.stepper.params)
 
     def _loss_of(self, params: Params) -> Tensor:
         now = tuple(t[None] for t in params)
@@ -184,10 +197,10 @@ class Run:
 
     def values(self) -> dict[str, Tensor]:
         """The records, with NaN from the step at which a run diverged."""
-        steps = torch.from_numpy(self.at).reshape(-1, *[1] * self.diverged_at.ndim)
-        gone = (self.diverged_at != NEVER) & (steps >= self.diverged_at)
-        whole = not bool(gone.any())
-        found = {}
+        whole, found = not bool((self.diverged_at != NEVER).any()), {}
+        if not whole:
+            steps = torch.from_numpy(self.at).reshape(-1, *[1] * self.diverged_at.ndim)
+            gone = (self.diverged_at != NEVER) & (steps >= self.diverged_at)
         for name in self.plan.settings.record:
             if name in self.reasons:
                 like = self.plan.problem.like
@@ -205,9 +218,12 @@ class Run:
         """One RunStatus per run."""
         dropped = self.plan.rule.dropped
         drops = None if dropped is None else dropped(self.stepper.state)
+        losses = self._losses()
+        if endings.quiet(self.diverged_at, losses, drops):
+            return np.full(tuple(self.plan.batch.shape), endings.COMPLETED, dtype=object)
         return endings.judge(
             self.diverged_at,
-            self._losses(),
+            losses,
             self._scale(),
             drops,
             self.done,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, tall
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors, Params, concatenate
 from loraone_theory.methods.parametrisations import Parametrisation
 from loraone_theory.problems.base import Problem, fact, needed
@@ -94,7 +95,7 @@ class View:
 
     def _times(self, shift: Factors) -> list[Factors]:
         """The points of each time on their own."""
-        batch = torch.broadcast_shapes(shift.A.shape[:-2], shift.B.shape[:-2])
+        batch = broadcast(shift.A.shape[:-2], shift.B.shape[:-2])
         A, B = (M.expand(*batch, *M.shape[-2:]) for M in shift)
         return [Factors(*pair) for pair in zip(A, B, strict=True)]
 

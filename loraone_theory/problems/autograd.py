@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import tall
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.problems import rows
 from loraone_theory.problems.described import Described
@@ -74,7 +75,7 @@ class LossProblem(Described):
         """Leading dimensions: the instances."""
         shapes = [self.start.shape[:-2], *(array.shape[: self.batched] for array in self.data[:1])]
         shapes += [] if self.offset is None else [self.offset.shape[:-2]]
-        return torch.broadcast_shapes(*shapes)
+        return broadcast(*shapes)
 
     @property
     def like(self) -> Tensor:
@@ -169,7 +170,7 @@ class LossProblem(Described):
 
     def _weight(self, shift: Factors) -> Tensor:
         """W_f + AB, one for each run."""
-        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        batch = broadcast(shift.shape[:-2], self.batch_shape)
         return (self.frozen + shift.A @ shift.B).expand(*batch, self.d, self.k)
 
     def over_batch(

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.eigen import eigvalsh
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse
@@ -212,7 +213,7 @@ class Drops(NamedTuple):
     @classmethod
     def none(cls, params: Params) -> Drops:
         """Before the first step."""
-        batch = torch.broadcast_shapes(*(t.shape[:-2] for t in params))
+        batch = broadcast(*(t.shape[:-2] for t in params))
         zero = torch.zeros(batch, dtype=torch.int64, device=params[0].device)
         return cls(0, zero, zero)
 

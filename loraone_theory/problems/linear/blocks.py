@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import tall
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors
 from loraone_theory.problems.linear.covariance import Covariance
 
@@ -21,7 +22,7 @@ def gradients_by_rows(covariance: Covariance, T: Tensor, shift: Factors, height:
     """
     A, B = shift
     reach, d = covariance.reach or 0, A.shape[-2]
-    batch = torch.broadcast_shapes(shift.shape[:-2], T.shape[:-2], covariance.batch_shape)
+    batch = broadcast(shift.shape[:-2], T.shape[:-2], covariance.batch_shape)
     grad_A = A.new_empty(*batch, A.shape[-1], d)
     grad_B = B.new_zeros(*batch, *B.shape[-2:])
     for start in range(0, d, height):

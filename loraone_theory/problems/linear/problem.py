@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import memory, tall, validate
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
@@ -159,7 +160,7 @@ class LinearProblem(RowStreams, Shifted, Described):
         """Leading dimensions: the instances."""
         shapes = [self.covariance.batch_shape]
         shapes += [M.shape[:-2] for M in (self.shift, self.offset, self.noise) if M is not None]
-        return torch.broadcast_shapes(*shapes)
+        return broadcast(*shapes)
 
     @property
     def spectral_gamma(self) -> float:

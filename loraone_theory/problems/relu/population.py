@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, tall, validate
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
@@ -97,7 +98,7 @@ class ReLUPopulation(Described):
         shapes = [self.pretrained.shape[:-2], self.shift.shape[:-2]]
         if self.offset is not None:
             shapes.append(self.offset.shape[:-2])
-        return torch.broadcast_shapes(*shapes)
+        return broadcast(*shapes)
 
     @property
     def work(self) -> int:
@@ -160,7 +161,7 @@ class ReLUPopulation(Described):
 
     def risk(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """½ E‖y − ŷ‖² at W_f + AB, shape (...), piece by piece over the batch."""
-        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        batch = broadcast(shift.shape[:-2], self.batch_shape)
         out = self.like.new_empty(batch)
         parts = [self._target_weight, *((shift.A, shift.B) if E is None else (E,))]
         target = self._dense_target.expand(*batch, self.d, self.k)
@@ -177,7 +178,7 @@ class ReLUPopulation(Described):
 
     def gradients(self, shift: Factors) -> Factors:
         """(−JBᵀ, −AᵀJ); large problems without any d×k temporary."""
-        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        batch = broadcast(shift.shape[:-2], self.batch_shape)
         inner = shift.rank + self.target.rank
         if self.d * self.k >= THIN_ENTRIES and 4 * inner <= self.d:
             return self._by_pieces(shift, batch, thin=True)

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import tall, validate
+from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
@@ -139,7 +140,7 @@ class ReLUProblem(Described):
     @property
     def batch_shape(self) -> torch.Size:
         """Leading dimensions: the instances."""
-        return torch.broadcast_shapes(self.inputs.shape[:-2], self.population.batch_shape)
+        return broadcast(self.inputs.shape[:-2], self.population.batch_shape)
 
     @property
     def work(self) -> int:
@@ -196,7 +197,7 @@ class ReLUProblem(Described):
 
     def loss(self, shift: Factors, E: Tensor | None = None) -> Tensor:
         """L = 1/(2N) ‖relu(Z) − Y‖_F², shape (...); E is not needed."""
-        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        batch = broadcast(shift.shape[:-2], self.batch_shape)
         out = self.like.new_zeros(batch)
         views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
         for index, part in self._blocks(batch):
@@ -208,7 +209,7 @@ class ReLUProblem(Described):
 
     def gradients(self, shift: Factors) -> Factors:
         """(Xᵀ(MBᵀ)/N, (XA)ᵀM/N), in blocks of rows that stay in cache."""
-        batch = torch.broadcast_shapes(shift.shape[:-2], self.batch_shape)
+        batch = broadcast(shift.shape[:-2], self.batch_shape)
         grad_A = self.like.new_zeros(*batch, *shift.A.shape[-2:])
         grad_B = self.like.new_zeros(*batch, *shift.B.shape[-2:])
         views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
