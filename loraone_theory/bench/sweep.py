@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import importlib
 import itertools
+import json
 import resource
 import statistics
 import subprocess
@@ -55,9 +57,54 @@ def _processes(sizes: dict[str, Any], workers: int, pairs: int) -> Row:
     theirs, ours = (statistics.median(each) for each in zip(*times, strict=True))
     ratios = [a / b for a, b in times]
     notes = {"workers": workers, "pairs": pairs, "expected_s": round(expected, 1), **sizes}
+    notes["speedup_without_engine"] = round(_limit(max(1, sizes["runs"] // 30), sizes, workers), 2)
     words = "the same sweep by one process"
     spread = min(ratios), max(ratios)
     return Row("sweep/processes", words, theirs, ours, statistics.median(ratios), spread, notes)
+
+
+def _limit(runs: int, sizes: dict[str, int], workers: int) -> float:
+    """How much more `workers` processes do than one, that share nothing but the machine."""
+    code = "from loraone_theory.bench import sweep; sweep.take_turns()"
+    given = json.dumps({**sizes, "runs": runs})
+    with contextlib.ExitStack() as stack:
+        each = [stack.enter_context(_talking(code)) for _ in range(workers)]
+        for one in each:
+            _ask(one, given)
+        for one in each:  # all of them are ready
+            _answer(one)
+        alone, together = [], []
+        for _ in range(3):
+            _ask(each[0], given)
+            alone.append(_answer(each[0]))
+            for one in each:
+                _ask(one, given)
+            together += [_answer(one) for one in each]
+    return workers * statistics.median(alone) / statistics.median(together)
+
+
+def _talking(code: str) -> subprocess.Popen[str]:
+    pipe = subprocess.PIPE
+    return subprocess.Popen([sys.executable, "-c", code], stdin=pipe, stdout=pipe, text=True)
+
+
+def _ask(process: subprocess.Popen[str], given: str) -> None:
+    assert process.stdin is not None
+    process.stdin.write(given + "\n")
+    process.stdin.flush()
+
+
+def _answer(process: subprocess.Popen[str]) -> float:
+    assert process.stdout is not None
+    return float(process.stdout.readline())
+
+
+def take_turns() -> None:
+    """For each line of sizes that comes in: seconds to compute the cells, without a sweep."""
+    with tempfile.TemporaryDirectory() as folder:
+        for line in sys.stdin:
+            cells = list(Cells(_of(Path(folder), json.loads(line)).spec))
+            print(seconds(lambda: [compute(cell) for cell in cells]), flush=True)  # noqa: B023
 
 
 def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
@@ -207,4 +254,9 @@ def grow(cells: int, folder: str) -> None:
 
 
 def _peak() -> float:
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    """Of this process alone: what `resource` says began with its parent's."""
+    status = Path("/proc/self/status")
+    if not status.is_file():  # not Linux
+        return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024, 1)
+    line = next(each for each in status.read_text().splitlines() if each.startswith("VmHWM"))
+    return round(int(line.split()[1]) / 1024, 1)

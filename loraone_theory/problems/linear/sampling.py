@@ -79,20 +79,28 @@ def sample_linear(
     )
     sigma = validate.number("noise_std", noise_std)
     keep = validate.flag("keep_inputs", keep_inputs)
+    whole = keep or sigma > 0
     memory.refuse_beyond_memory(
         f"X (N × d), Σ̂ (d × d) and W (d × k) of {len(seeds)} instances, N = {samples}, d = {d}, "
         f"k = {k},",
-        8 * len(seeds) * d * (samples + d + k),
+        8 * d * ((len(seeds) if whole else 1) * samples + len(seeds) * (d + k)),
         "lower the sizes or the number of seeds, or use sample_linear_matrix_free",
     )
     law = input_law(inputs, freedom)
     sigma_x = population_covariance(covariance, d, like)
-    X = coloured(per_seed(lambda rng: law(rng, samples, d), seeds, "inputs", like), sigma_x)
+
+    def inputs_of(some: Sequence[int]) -> Tensor:
+        return coloured(per_seed(lambda rng: law(rng, samples, d), some, "inputs", like), sigma_x)
+
+    # One instance at a time: its X stays in the cache, and its Σ̂ does not depend on the batch.
+    X = inputs_of(seeds) if whole else None
+    rows = (inputs_of((seed,)) for seed in seeds) if X is None else X.split(1)
+    S = torch.cat([x.mT @ x / samples for x in rows])
     U = per_seed(lambda rng: haar_frame(rng, d, true_rank), seeds, "left frame", like)
     V = per_seed(lambda rng: haar_frame(rng, k, true_rank), seeds, "right frame", like)
     W = per_seed(lambda rng: normal(rng, d, k), seeds, "pretrained", like)
     problem = LinearProblem(
-        Dense(X.mT @ X / samples),
+        Dense(S),
         Factors(U * values, V.mT),
         W,
         samples=samples,
@@ -101,10 +109,10 @@ def sample_linear(
         input_law=inputs if isinstance(inputs, str) else "given",
         population_covariance=sigma_x,
     )
-    if sigma == 0:
+    if X is None or sigma == 0:
         return problem
     Z = sigma * per_seed(lambda rng: normal(rng, samples, k), seeds, "noise", like)
-    factored, noise, constant = project(X, X.mT @ X / samples, Z)
+    factored, noise, constant = project(X, S, Z)
     return replace(
         problem,
         covariance=factored,
