@@ -14,24 +14,9 @@ from loraone_theory.methods.parametrisations import Start
 D, K, TRUE_RANK, SEED = 20, 14, 3, 1
 SCALE = 1.5
 NUDGE = 1e-5
-GD_TYPE = [
-    "full",
-    "lora",
-    "rslora",
-    "lora+",
-    "p-lora",
-    "lora-pro",
-    "pissa",
-    "milora",
-    "olora",
-    "lora-xs",
-    "lora-ga",
-    "lora-sb",
-    "lora-one",
-    "lora-one-preconditioned",
-    "lora-one-released",
-    "lora-one-early",
-]
+# Those with a local rate, and no memory that would multiply the modes.
+LOCAL = {name: make().facts.local for name, make in lt.METHODS.items()}
+GD_TYPE = [name for name, local in LOCAL.items() if local is not None and local.momentum == 0]
 # Central differences at h = 1e-5: third derivatives times h², and rounding of sums over d and k of
 # numbers of size one over h and the step, 0.1; times the conditioning of the eigenvalues, 100.
 DIFFERENCES = 100 * (1e-5**2 + rounding(D + K) / 1e-5 / 0.1)
@@ -39,7 +24,7 @@ DIFFERENCES = 100 * (1e-5**2 + rounding(D + K) / 1e-5 / 0.1)
 MODES = 2 * rounding(D * K, operations=4, condition=10)
 # Where Lanczos iterations stop, relative to the largest eigenvalue (predict/modes.py).
 LANCZOS = 1e-8
-PRECONDITIONED = ("p-lora", "lora-pro", "lora-one-preconditioned")
+PRECONDITIONED = [name for name in GD_TYPE if LOCAL[name].weights != "none"]
 
 
 def instance() -> lt.LinearProblem:

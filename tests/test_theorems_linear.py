@@ -9,16 +9,8 @@ from tolerance import near, rounding
 import loraone_theory as lt
 from loraone_theory import methods
 from loraone_theory.claims import Draws, Finding, judge
-from loraone_theory.claims.lora_one.discrepancies import (
-    diag_s,
-    notebook,
-    peft_lora_ga,
-    rank_order,
-    relu_shortfall,
-    step_condition,
-    three_gammas,
-    two_lora_ones,
-)
+from loraone_theory.claims.lora_one import discrepancies
+from loraone_theory.claims.lora_one.discrepancies import notebook, peft_lora_ga
 from loraone_theory.claims.lora_one.paper import (
     algorithm_1,
     appendix_c2,
@@ -47,14 +39,7 @@ FILES = (
     figure_3,
     figure_4,
     algorithm_1,
-    diag_s,
-    three_gammas,
-    two_lora_ones,
-    notebook,
-    step_condition,
-    rank_order,
-    relu_shortfall,
-    peft_lora_ga,
+    *discrepancies.FILES,
 )
 CLAIMS = [claim for file in FILES for claim in file.CLAIMS]
 

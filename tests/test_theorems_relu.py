@@ -12,30 +12,17 @@ from tolerance import rounding
 import loraone_theory as lt
 from loraone_theory import experiment, storage
 from loraone_theory.claims import Draws, Finding, judge
+from loraone_theory.claims.lora_one import relu
 from loraone_theory.claims.lora_one.paper import base as setting
 from loraone_theory.claims.lora_one.paper import lemma_d2, lemma_d5, theorem_4_2
-from loraone_theory.claims.lora_one.relu import choice_of_weight as r5_7
 from loraone_theory.claims.lora_one.relu import closed_forms as r5_1
-from loraone_theory.claims.lora_one.relu import deficient_rank as r5_6
-from loraone_theory.claims.lora_one.relu import excess_rank as r5_5
-from loraone_theory.claims.lora_one.relu import gradient_cost as r5_8
-from loraone_theory.claims.lora_one.relu import one_step as r5_3
-from loraone_theory.claims.lora_one.relu import rates as r5_4
-from loraone_theory.claims.lora_one.relu import sharp_lemmas as r5_2
 from loraone_theory.problems.relu import closed_forms as relu_math
 
 FILES = (
     lemma_d2,
     lemma_d5,
     theorem_4_2,
-    r5_1,
-    r5_2,
-    r5_3,
-    r5_4,
-    r5_5,
-    r5_6,
-    r5_7,
-    r5_8,
+    *relu.FILES,
 )
 CLAIMS = [claim for file in FILES for claim in file.CLAIMS]
 T42 = "lora-one/theorem-4.2"

