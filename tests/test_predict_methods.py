@@ -24,7 +24,6 @@ DIFFERENCES = 100 * (1e-5**2 + rounding(D + K) / 1e-5 / 0.1)
 MODES = 2 * rounding(D * K, operations=4, condition=10)
 # Where Lanczos iterations stop, relative to the largest eigenvalue (predict/modes.py).
 LANCZOS = 1e-8
-PRECONDITIONED = [name for name in GD_TYPE if LOCAL[name].weights != "none"]
 
 
 def instance() -> lt.LinearProblem:
