@@ -144,8 +144,10 @@ def test_tangent_extremes_against_the_dense_operator(rule, sampler, monkeypatch)
     wrong = tolerance.rounding(96, operations=4, condition=5.0**2)
     np.testing.assert_allclose(ours, exact, rtol=wrong)
     monkeypatch.setattr("loraone_theory.predict.modes.DENSE_SIZE", 2)
-    lanczos = lt.predict.tangent_extremes(problem, rule)[0].numpy()
-    np.testing.assert_allclose(lanczos, exact, rtol=0, atol=LANCZOS * exact[1])
+    for factored in (10**4, 0):  # by a Cholesky factor, and without a matrix
+        monkeypatch.setattr("loraone_theory.predict.modes.FACTORED_SIZE", factored)
+        lanczos = lt.predict.tangent_extremes(problem, rule)[0].numpy()
+        np.testing.assert_allclose(lanczos, exact, rtol=0, atol=LANCZOS * exact[1])
 
 
 def test_population_rates_are_one_and_two():

@@ -277,9 +277,11 @@ def test_lanczos_agrees_with_lapack(name: str, monkeypatch: pytest.MonkeyPatch) 
     method = made(name, 2)
     dense = lt.predict.contraction(instance(), method, rank=2).extremes
     monkeypatch.setattr("loraone_theory.predict.modes.DENSE_SIZE", 10)
-    found = lt.predict.contraction(instance(), method, rank=2).extremes
-    # The iteration stops at 1e-8 of the largest eigenvalue.
-    torch.testing.assert_close(found, dense, rtol=0, atol=LANCZOS * float(dense.max()))
+    for factored in (10**4, 0):  # by a Cholesky factor, and without a matrix
+        monkeypatch.setattr("loraone_theory.predict.modes.FACTORED_SIZE", factored)
+        found = lt.predict.contraction(instance(), method, rank=2).extremes
+        # The iteration stops at 1e-8 of the largest eigenvalue.
+        torch.testing.assert_close(found, dense, rtol=0, atol=LANCZOS * float(dense.max()))
 
 
 def test_the_population_has_modes_outside_the_span() -> None:

@@ -11,6 +11,8 @@ from tolerance import deviates, near, rounding
 import loraone_theory as lt
 from loraone_theory.cli import main
 from loraone_theory.core.factors import Factors
+from loraone_theory.predict import modes
+from loraone_theory.predict.ahead import outlook_beside
 from loraone_theory.predict.compare import compare
 from loraone_theory.predict.noiseless import noiseless
 
@@ -239,6 +241,32 @@ def test_lanczos_and_lapack_give_the_same_rates(
             free = lt.predict.measured_contraction(problem, method, rank=2).extremes
         # Lanczos stops at 1e-8 of the largest.
         torch.testing.assert_close(free, dense, rtol=0, atol=LANCZOS * float(dense.max()))
+
+
+def test_a_small_eigenvalue_is_found_by_a_few_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Noise beyond r* has modes far slower than the others: LAPACK's, to 1e-8 of their own size."""
+    problem = noisy("dense")
+    dense = lt.predict.contraction(problem, "lora-one", rank=5).extremes
+    assert float((dense[:, 0] / dense[:, 1]).min()) < 1e-2
+    monkeypatch.setattr(modes, "DENSE_SIZE", 1)
+    monkeypatch.setattr(modes, "_lanczos", None)  # is not called
+    found = lt.predict.contraction(problem, "lora-one", rank=5).extremes
+    torch.testing.assert_close(found, dense, rtol=LANCZOS, atol=0)
+
+
+@pytest.mark.parametrize("rank", [1, 2, 4])
+def test_methods_that_end_alike_share_what_is_found(rank: int) -> None:
+    """To the last bit what each has on its own, in any order."""
+    problem, known = noisy("dense"), {}
+    for name in (*lt.METHODS, "lora-one", "lora"):
+        alone = lt.predict.outlook(problem, name, rank=rank)
+        beside = outlook_beside(problem, name, rank=rank, seeds=None, known=known)
+        for part in ("extremes", "momentum", "moving"):
+            ours, theirs = getattr(beside.near, part), getattr(alone.near, part)
+            torch.testing.assert_close(ours, theirs, rtol=0, atol=0, equal_nan=True)
+        np.testing.assert_array_equal(beside.floor, alone.floor)
+        assert beside.notes == alone.notes
+    assert len(known) < len(lt.METHODS)
 
 
 def test_what_sensing_does_not_predict_is_told() -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory import storage
@@ -285,6 +286,60 @@ def test_reductions_longhand() -> None:
     same(own, run["loss"][10].numpy())
 
 
+@pytest.mark.parametrize("how", ["until", "steps", "every"])
+def test_curves_stand_at_the_steps_at_which_they_were_recorded(how: str, tmp_path: Path) -> None:
+    """Cells that end early, that are longer, or that are recorded less often than others."""
+    pytest.importorskip("xarray", reason="the extra sweep is not installed")
+    fixed, axes = {**FIXED, "rank": 2}, {"noise_std": [0.0, 0.1], "seed": [0, 1]}
+    more: list[dict[str, Any]] = [{}, {}]
+    if how == "until":  # that with noise goes on to its end
+        fixed["until"] = lt.Until("loss", 1e-3)
+        fixed["steps"], fixed["every"] = 500, 3
+    else:
+        axes[how] = [30, 7] if how == "steps" else [1, 4]
+        more = [{how: value} for value in axes[how]]
+    fixed = without(fixed, *axes)
+    data = lt.sweep(tmp_path / "s", fixed=fixed, axes=axes, measure={"loss": "curve"})
+    lengths = set()
+    for noise in axes["noise_std"]:
+        problem = lt.sample_linear(**without(PROBLEM, "sampler"), noise_std=noise, seeds=(0, 1))
+        for own in more:
+            given = {n: v for n, v in fixed.items() if n in ("every", "until", "steps")}
+            with one_thread():
+                run = lt.simulate(problem, "lora-one", rank=2, learning_rate=0.2, **given, **own)
+            found = data["loss"].sel(noise_std=noise, **own).transpose("step", "seed")
+            there = ~np.isnan(found.values).any(1)
+            assert found["step"].values[there].tolist() == run.steps.tolist()
+            same(found.values[there], run["loss"].numpy())
+            lengths.add(len(run.steps))
+    assert len(lengths) == 2
+    assert len(data["step"]) >= max(lengths)
+
+
+def test_a_filter_is_about_this_sweep(tmp_path: Path) -> None:
+    """Cells of another one in the folder stay; stale is what the sweep at hand does not ask for."""
+    sweep = small(tmp_path / "s")
+    sweep.run()
+    other = small(tmp_path / "s", name="other")
+    for filters in (["all"], ["stale"], ["rank=1"]):
+        with pytest.raises(ValueError, match="holds another sweep"):
+            other.delete(filters)
+    fewer = small(tmp_path / "s", axes={"rank": [2], "seed": range(5)})
+    assert fewer.status().stale == 2
+    assert fewer.delete(["stale"]) == 2
+    assert (fewer.status().stale, fewer.status().done) == (0, 2)
+
+
+def test_a_sampler_of_ones_own_has_arguments_of_its_own(tmp_path: Path) -> None:
+    def sampler(*, seeds: Any, d: int, ensemble: str, inputs: int) -> Any:
+        assert (ensemble, inputs) == ("mine", 3)
+        return own_sampler(seeds=seeds, d=d)
+
+    fixed = {"sampler": sampler, "d": 7, "ensemble": "mine", "inputs": 3, "method": "lora",
+             "rank": 1, "learning_rate": 0.1, "steps": 3}  # fmt: skip
+    assert lt.Sweep(tmp_path / "s", fixed=fixed).run() == (1, 0, 0, ())
+
+
 def test_the_result_is_labelled_and_lazy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     xarray = pytest.importorskip("xarray", reason="the extra sweep is not installed")
     reads: list[str] = []
@@ -377,6 +432,16 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "level": ({"measure": {"a": {"record": "risk", "reduce": "success"}}}, "give level"),
     "name": ({"measure": {"rank": {"record": "risk"}}}, "'rank' is taken"),
     "runs": ({"runs_per_cell": 0}, "runs_per_cell must be >= 1"),
+    "misspelt": ({"axes": {"rnk": [1, 2]}}, "did you mean 'rank'"),
+    "inputs": ({"axes": {"rank": [1], "inputs": ["gaussian", "gausian"]}}, "mean 'gaussian'"),
+    "columns": ({"fixed": {**without(FIXED, "sampler"), "sampler": "sample_relu",
+                           "relative_shift": 0.1, "columns": "orthonrmal"}}, "mean 'orthonormal'"),
+    "sampling": ({"fixed": {**FIXED, "sampling": "epoch"}}, "did you mean 'epochs'"),
+    "hyper twice": ({"fixed": {**FIXED, "method": {"name": "lora+", "ratio": 2}},
+                     "axes": {"rank": [1], "ratio": [2, 4]}}, "'ratio' must be given once"),
+    "hyper of a made one": ({"fixed": {**FIXED, "method": lt.methods.lora_plus(ratio=2)},
+                             "axes": {"rank": [1], "ratio": [2, 4]}}, "name must be one of"),
+    "taken": ({"measure": {"step": {"record": "risk"}}}, "'step' is taken"),
     "table": ({"axes": [1]}, "axes must be a table"),
     "object": ({"fixed": {**FIXED, "spectrum": threading.Lock()}}, "use a function"),
     "both": ({"fixed": {**FIXED, "sample_ratio": 2}}, "sample_ratio decides samples"),
@@ -576,6 +641,12 @@ def test_what_takes_longer_comes_first() -> None:
     base = cost.seconds(settings, 64, 64)
     assert cost.seconds(settings, 128, 128) > 1.5 * base
     assert cost.seconds({**settings, "d": 200}, 64, 64) > 2 * base
+    of = [
+        cost.of_all(Cells(specification(fixed={**FIXED, "rank": 2, **more}))).sum()
+        for more in ({}, {"method": "lora-one-preconditioned"}, {"learning_rate": "best"},
+                     {"learning_rate": "best", "method": "lora-one-adamw"})
+    ]  # fmt: skip
+    assert of[1] > of[0] < of[2] < of[3]
 
 
 @pytest.mark.slow
@@ -595,8 +666,10 @@ def test_the_cost_model_against_measured_times(tmp_path: Path) -> None:
     linear = {"sampler": "sample_linear", "samples": 400}
     dense = {"sampler": "sample_sensing", "ensemble": "dense", "measurements": 200}
     relu = {"sampler": "sample_relu", "samples": 200, "relative_shift": 0.1}
+    rules = {"method": "lora-one-preconditioned"}
+    sought = {**linear, **rules, "learning_rate": "best"}
     pairs = []
-    for problem in (linear, dense, relu):
+    for problem in (linear, dense, relu, {**linear, **rules}, sought):
         for steps in (100, 1600):
             spec = specification(fixed={**fixed, **problem, "steps": steps},
                                  axes={"seed": range(16)}, measure={"loss": "final"})  # fmt: skip
@@ -623,6 +696,16 @@ def test_heatmaps(tmp_path: Path) -> None:
     np.testing.assert_array_equal(
         turned.axes[0].collections[0].get_array(), sweep.array("risk")[..., 1].T
     )
+    # In any order of the values; equal ratios are equally wide.
+    axes = {"rank": [2, 1], "noise_std": [0.4, 0.1, 0.2], "seed": [0, 1]}
+    mixed = small(tmp_path / "m", axes=axes, fixed=without(FIXED, "noise_std"))
+    mixed.run()
+    (ax, _) = mixed.heatmap("risk", x="noise_std", y="rank", boundary=lambda x, y: x - 0.3).axes
+    np.testing.assert_array_equal(ax.collections[0].get_array(), mean)
+    assert (ax.get_xscale(), ax.get_yscale()) == ("log", "linear")
+    across = ax.collections[0].get_coordinates()[0, :, 0]
+    expected = 0.1 * 2.0 ** np.array([-0.5, 0.5, 1.5, 2.5])
+    np.testing.assert_allclose(across, expected, rtol=rounding(8))
     for given, message in (
         ({"x": "rank", "y": "rank"}, "two axes"),
         ({"x": "rnak", "y": "rank"}, "did you mean 'rank'"),

@@ -98,7 +98,7 @@ def _forecast(sweep: Sweep, screen: Console) -> int:
     sizes = ", ".join(f"{name} {size}" for name, size in sweep.spec.sizes.items())
     screen.print(f"{found.runs} runs ({sizes or 'one'}) in {found.cells} cells")
     screen.print(f"expected: {cost.in_words(found.seconds)} on one core, by the cost model")
-    screen.print(f"memory: {memory.in_words(found.memory)} for each worker at most")
+    screen.print(f"memory: {memory.in_words(found.memory)} for each worker, besides the libraries")
     return DONE
 
 

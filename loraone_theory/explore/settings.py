@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.methods import METHODS, Method
-from loraone_theory.predict.ahead import Outlook, outlook
+from loraone_theory.predict.ahead import Outlook, outlook_beside
+from loraone_theory.predict.contraction import Known
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.laws import LAWS
 from loraone_theory.problems.linear.sampling import linear_population, sample_linear
@@ -218,4 +219,11 @@ def _method(name: str, init_std: float | None) -> Method:
 def _outlook(
     call: Call, name: str, init_std: float | None, rank: int, seeds: tuple[int, ...]
 ) -> Outlook:
-    return outlook(_problem(call), _method(name, init_std), rank=rank, seeds=seeds)
+    method = _method(name, init_std)
+    return outlook_beside(_problem(call), method, rank=rank, seeds=seeds, known=_known(call))
+
+
+@lru_cache(maxsize=8)
+def _known(call: Call) -> Known:
+    """What was predicted of other methods on the problem of a call."""
+    return {}

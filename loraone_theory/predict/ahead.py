@@ -14,7 +14,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.names import MethodName
 from loraone_theory.methods import Method
 from loraone_theory.predict.best_fit import measured_floor
-from loraone_theory.predict.contraction import contraction
+from loraone_theory.predict.contraction import Known, local_contraction
 from loraone_theory.predict.floors import floor
 from loraone_theory.predict.measured import measured_contraction
 from loraone_theory.predict.rates import Contraction
@@ -87,6 +87,23 @@ def outlook(
     >>> ahead.floor, round(ahead.best_step, 2), ahead.loss_rate(0.5).round(2)
     (array([0., 0.]), 0.67, array([0.5, 0.5]))
     """
+    return outlook_beside(problem, method, rank=rank, seeds=seeds, known={})
+
+
+def outlook_beside(
+    problem: Problem,
+    method: MethodName | str | Method,
+    *,
+    rank: int,
+    seeds: Sequence[int] | None,
+    known: Known,
+) -> Outlook:
+    """`outlook` of one of several methods on the same problem: what ends alike is found once.
+
+    Args:
+        problem, method, rank, seeds: as for `outlook`.
+        known: what was found for the others on this very problem; added to.
+    """
     problem = check_problem(problem)
     rank = validate.rank(rank, d=problem.d, k=problem.k)
     chosen, drawn = methods.get(method, rank), trial_seeds(problem, seeds)
@@ -102,7 +119,7 @@ def outlook(
     if type(problem) is not LinearProblem:
         told = (NOTHING_KNOWN.format(kind=type(problem).__name__),)
         return Outlook(np.full(trials, math.nan), _no_rate(problem), told)
-    near = contraction(problem, chosen, rank=rank, seeds=drawn)
+    near = local_contraction(problem, chosen, rank, drawn, 0.0, None, known)
     floors = floor(problem, chosen, rank=rank, seeds=drawn)
     return Outlook(_spread(floors, trials), near, near.notes)
 

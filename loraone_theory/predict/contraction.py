@@ -25,6 +25,8 @@ from loraone_theory.predict.tangent_map import RuleName
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.trials import trial_seeds
 
+# Rule, scale, damping, ratio, momentum and rank -> what is found at the balanced best fit.
+Known = dict[tuple[RuleName, float, float, float, float, int], Contraction]
 # The weights that a rule states (Rule.local), and the rule of `rates` that has them.
 RULES: dict[str, RuleName] = {"none": "gd", "preconditioned": "preconditioned", "full": "lora-pro"}
 # A start whose imbalance exceeds this share of the solution's smallest singular value makes the
@@ -118,13 +120,31 @@ def contraction(
                 f"a solution is one of methods that train A and B; {chosen.name!r} trains "
                 f"{chosen.parametrisation.name}; leave solution out"
             )
+    return local_contraction(problem, chosen, rank, drawn, damping, solution, {})
+
+
+def local_contraction(
+    problem: LinearProblem,
+    chosen: Method,
+    rank: int,
+    drawn: tuple[int, ...],
+    damping: float,
+    solution: Factors | None,
+    known: Known,
+) -> Contraction:
+    """The same of arguments that are checked.
+
+    Args:
+        problem, chosen, rank, drawn, damping, solution: as for `contraction`.
+        known: what was found before for this problem, for methods that end alike; added to.
+    """
     problem, local = noiseless(problem), chosen.facts.local
     if local is None:
         return _nothing(problem.like, problem.batch_shape, chosen.facts.no_rate)
     beta = local.momentum
     start = chosen.init(problem, rank, drawn)
     if chosen.parametrisation.is_pair:
-        return _pair(problem, chosen, local, start, rank, damping, solution)
+        return _pair(problem, chosen, local, start, rank, damping, solution, known)
     if start.frozen:
         values = _core(problem, start.frozen[0], start.frozen[1], chosen.scale)
         return Contraction(values, beta)
@@ -161,6 +181,7 @@ def _pair(
     rank: int,
     damping: float,
     solution: Factors | None,
+    known: Known,
 ) -> Contraction:
     fitted = problem if start.offset is None else problem.with_offset(start.offset)
     rule, s = RULES[local.weights], method.scale
@@ -186,7 +207,13 @@ def _pair(
     # λAᵀA = BBᵀ at the balanced pair's A/λ^¼, Bλ^¼; rates() takes factors with sAB = T.
     size, split = s**-0.5, local.ratio**0.25
     split_at = Factors(size / split * at.A, size * split * at.B)
-    near = near_pair(part.problem, split_at)
+    # Without an offset the balanced best fit is the problem's, whatever the method starts from.
+    key = (rule, s, damping, local.ratio, local.momentum, min(rank, reachable))
+    near = known.get(key) if start.offset is None else None
+    if near is None:
+        near = near_pair(part.problem, split_at)
+    if start.offset is None:
+        known[key] = near
     if part.basis is not None:
         near = replace(near, extremes=_rested(near.extremes), moving=near.extremes[..., 0])
         notes += (UNSEEN,)

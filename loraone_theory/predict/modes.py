@@ -1,7 +1,12 @@
-"""Extreme eigenvalues of the local dynamics of a pair, by LAPACK or by Lanczos iteration."""
+"""Extreme eigenvalues of the local dynamics of a pair, by LAPACK or by Lanczos iteration.
+
+The smallest is often far below the others, and iteration finds it slowly; of matrices that are
+cheap to make it is the largest of the inverse, found in a few solves.
+"""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -16,6 +21,8 @@ from loraone_theory.predict.tangent_map import TangentMap
 
 # Operators on more than this many numbers are handed to Lanczos iteration instead of LAPACK.
 DENSE_SIZE = 1000
+# Up to this many, those whose products hold no more numbers than that are made and factored.
+FACTORED_SIZE = 3200
 # Matrices of all instances are made at once up to this many numbers in the largest temporary.
 CHUNK = 1 << 24
 
@@ -73,19 +80,52 @@ def mode_extremes(tangent: TangentMap, curvature: Curvature) -> Tensor:
 
     if size <= DENSE_SIZE:
         return _dense(deflated, size, batch, tangent.A, curvature.width)
+    if size <= FACTORED_SIZE and curvature.width <= size:
+        found = _factored(deflated, size, batch, tangent.A, curvature.width)
+        if found is not None:
+            return found
     return _lanczos(deflated, size, batch, tangent.A)
+
+
+def _matrix(
+    apply: Callable[[Tensor], Tensor], size: int, batch: torch.Size, like: Tensor, width: int
+) -> Tensor:
+    """The symmetric matrix of `apply`, (..., size, size)."""
+    rows = max(1, CHUNK // (max(width, size) * max(1, batch.numel())))
+    eye = torch.eye(size).to(like).reshape(size, *[1] * len(batch), size)
+    parts = [apply(eye[i : i + rows].expand(-1, *batch, size)) for i in range(0, size, rows)]
+    matrix = torch.cat(parts).movedim(0, -2)
+    return (matrix + matrix.mT) / 2
 
 
 def _dense(
     apply: Callable[[Tensor], Tensor], size: int, batch: torch.Size, like: Tensor, width: int
 ) -> Tensor:
-    rows = max(1, CHUNK // (max(width, size) * max(1, batch.numel())))
-    eye = torch.eye(size).to(like).reshape(size, *[1] * len(batch), size)
-    parts = [apply(eye[i : i + rows].expand(-1, *batch, size)) for i in range(0, size, rows)]
-    matrix = torch.cat(parts).movedim(0, -2)
-    values = torch.linalg.eigvalsh((matrix + matrix.mT) / 2)
+    matrix = _matrix(apply, size, batch, like, width)
+    values = torch.linalg.eigvalsh(matrix)
     moving = torch.where(values > _rounding(values[..., -1:], size), values, torch.inf)
     return _with_zero(values[..., 0], moving.amin(-1), values[..., -1], size)
+
+
+def _factored(
+    apply: Callable[[Tensor], Tensor], size: int, batch: torch.Size, like: Tensor, width: int
+) -> Tensor | None:
+    """The same where every direction moves, by a Cholesky factor; None where some are at rest."""
+    matrices = _matrix(apply, size, batch, like, width).double().cpu().numpy()
+    ends = []
+    for index in np.ndindex(*batch):
+        try:
+            factor = scipy.linalg.cho_factor(matrices[index], check_finite=False)
+        except np.linalg.LinAlgError:
+            return None
+        top = _end(scipy.sparse.linalg.aslinearoperator(matrices[index]), "LA")
+        solve = functools.partial(scipy.linalg.cho_solve, factor, check_finite=False)
+        inverse = scipy.sparse.linalg.LinearOperator((size, size), matvec=solve, dtype=float)
+        ends.append((1 / _end(inverse, "LA"), top))
+    low, high = torch.tensor(ends, dtype=torch.float64).to(like).reshape(*batch, 2).unbind(-1)
+    if not bool((low > _rounding(high, size)).all()):
+        return None
+    return torch.stack([low, low, high], dim=-1)
 
 
 def _rounding(top: Tensor, size: int) -> Tensor:

@@ -219,13 +219,15 @@ def _linear_extremes(
     refuse_saddle(interpolates, tangent)
 
     def gauss(pair: Factors, change: Factors) -> Factors:
-        K = apply(change.A @ pair.B + pair.A @ change.B)
-        return Factors(K @ pair.B.mT, pair.A.mT @ K)
+        (A, B), (X, Y) = pair, change
+        X, SA = apply(X), apply(A)  # Σ̂(XB + AY) is never formed: its factors are thin
+        on_A = X @ (B @ B.mT) + SA @ (Y @ B.mT)
+        return Factors(on_A, (A.mT @ X) @ B + (A.mT @ SA) @ Y)
 
     def bend(change: Factors) -> Factors:
         return Factors(M @ change.B.mT, change.A.mT @ M)
 
-    width = small.d * small.k
+    width = pair.A.shape[-1] * (small.d + small.k)
     found = mode_extremes(tangent, Curvature(gauss, None if interpolates else bend, width))
     if small.d < problem.d:  # Σ̂ = I: directions outside the span feel X ↦ X B̄B̄ᵀ alone
         outer = tangent.outer

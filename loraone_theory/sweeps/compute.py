@@ -14,7 +14,7 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.problems.base import Problem
 from loraone_theory.sweeps.cells import Cell
-from loraone_theory.sweeps.keywords import RUN
+from loraone_theory.sweeps.keywords import RUN, STEP
 from loraone_theory.sweeps.pilot import best_rate
 from loraone_theory.sweeps.version import numerics_version
 
@@ -29,7 +29,7 @@ class Computed(NamedTuple):
     """What became of a cell.
 
     Args:
-        arrays: name -> values (*runs, ...); none where it failed.
+        arrays: name -> values (*runs, ...), with a curve the recorded steps; none where it failed.
         failure: why it failed, or "".
         seconds: that it took.
         version: of the numerics that computed it.
@@ -84,6 +84,8 @@ def _numbers(cell: Cell) -> dict[str, np.ndarray]:
         )
     arrays = {name: each.of(made, problem) for name, each in cell.measures.items()}
     arrays |= _endings(made)
+    if any(each.is_curve for each in cell.measures.values()):
+        arrays[STEP] = np.asarray(made.steps, dtype=np.int64)
     if cell.seeks:
         arrays["used_learning_rate"] = _spread(rates, made, cell)
     return arrays

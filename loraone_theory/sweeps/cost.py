@@ -6,18 +6,27 @@ where cells of the sweep are finished, their measured times say how fast this on
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from loraone_theory import methods
+from loraone_theory.methods import Method
+from loraone_theory.methods.rules import Local
+from loraone_theory.predict.tuning import GRID
 from loraone_theory.sweeps import size
 from loraone_theory.sweeps.cells import Cell, Cells
+from loraone_theory.sweeps.pilot import PILOT_SEEDS
 
 # Fitted to one core of 2026: seconds of a cell, of an instance, of a drawn number with its share of
 # what is made of it, and of a record at one step of one run.
 CELL, INSTANCE, DRAWN, RECORD = 4e-3, 1e-4, 1.2e-8, 7e-7
+# What a step takes longer where the rule inverts matrices, and where it has no closed form of its
+# own; and the prediction of a learning rate.
+INVERSES, ENTRYWISE, PREDICTION = 5e-4, 1e-4, 2e-2
 
 
 class Kind(NamedTuple):
@@ -73,9 +82,23 @@ def memory(settings: Mapping[str, Any], runs: int, instances: int, records: int)
 
 
 def of(cell: Cell) -> float:
-    """Expected seconds of a cell."""
-    extra = 2.0 if cell.seeks else 1.0
-    return extra * seconds(cell.settings, cell.runs, len(cell.seeds))
+    """Expected seconds of a cell; with a learning rate to be found, of its pilot too."""
+    given = cell.settings["method"]
+    law = given.facts.local if isinstance(given, Method) else _local(given["name"])
+    slower = ENTRYWISE if law is None else 0.0 if law.weights == "none" else INVERSES
+    steps = _whole(cell.settings, "steps")
+    found = seconds(cell.settings, cell.runs, len(cell.seeds)) + steps * slower
+    if not cell.seeks:
+        return found
+    pilots = len(PILOT_SEEDS)
+    runs = pilots * len(GRID) if law is None else pilots  # without a prediction all are tried
+    own = {**cell.settings, "every": 1}
+    return found + PREDICTION + seconds(own, runs, pilots) + steps * slower
+
+
+@functools.cache
+def _local(name: str) -> Local | None:
+    return methods.get(name).facts.local
 
 
 def of_all(cells: Cells) -> np.ndarray:

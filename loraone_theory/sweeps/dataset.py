@@ -16,10 +16,10 @@ from loraone_theory.core.extras import extra
 from loraone_theory.core.files import target, whole_file
 from loraone_theory.sweeps.cells import SEED
 from loraone_theory.sweeps.compute import ABSENT, CODES
-from loraone_theory.sweeps.result import Result, Variable
+from loraone_theory.sweeps.keywords import STEP
+from loraone_theory.sweeps.result import CURVE, Result, Variable
 
 REASON = Variable("reason", (), (), {})
-CURVE = ("step",)
 NAMES = {code: outcome.name for outcome, code in CODES.items()} | {ABSENT: ""}
 
 
@@ -47,18 +47,12 @@ def dataset(result: Result) -> Any:
         dims = (*result.sizes, *variable.axes)
         variables[name] = xarray.Variable(dims, lazily(result, variable), variable.attrs)
         if variable.axes == CURVE:
-            coords["step"] = ("step", _steps(result, variable.sizes[0]))
+            coords[STEP] = (STEP, result.steps)
     told = {"long_name": "why the runs could not be made, where they could not"}
     why = lazily(result, REASON)
     variables["reason"] = xarray.Variable(tuple(result.cells.outer), why, told)
     attrs = {"name": result.spec.name, "sweep": json.dumps(result.manifest)}
     return xarray.Dataset(variables, coords, attrs)
-
-
-def _steps(result: Result, count: int) -> np.ndarray:
-    """The steps of a curve: every so many, and the last one."""
-    steps, every = (result.spec.fixed.get(name, 1) for name in ("steps", "every"))
-    return np.append(np.arange(count - 1) * every, steps)
 
 
 def _column(values: list[Any]) -> np.ndarray:

@@ -8,25 +8,30 @@ from typing import Any
 from loraone_theory import storage
 from loraone_theory.core import validate
 from loraone_theory.sweeps.cells import Cell, Cells
+from loraone_theory.sweeps.manifest import described
 from loraone_theory.sweeps.result import Result
+from loraone_theory.sweeps.specification import Specification
 from loraone_theory.sweeps.store import Store, locks_of
 
 WORDS = ("all", "failed", "stale")
 
 
-def delete(folder: Any, filters: Sequence[str]) -> int:
+def delete(spec: Specification, folder: Any, filters: Sequence[str]) -> int:
     """Remove the cells that meet every filter; the number of them.
 
     Args:
-        folder: of a sweep.
-        filters: "all"; "failed"; "stale", of former configurations; "rank=2" or "rank=2,3", with a
-            run at one of these coordinates.
+        spec: the sweep.
+        folder: where it is kept.
+        filters: "all"; "failed"; "stale", what the sweep no longer asks for; "rank=2" or
+            "rank=2,3", with a run at one of these coordinates.
 
     Raises:
-        ValueError: another filter, or a name or value that the sweep does not have.
+        ValueError: another filter, a name or value that the sweep does not have, or a folder of
+            another sweep; nothing is removed.
         FileNotFoundError: the folder holds no sweep.
     """
     result = Result(folder)
+    result.store.refuse_other(described(spec))
     wanted = validate.sequence("filters", filters, 'texts, such as "rank=2"')
     if not wanted:
         raise ValueError(
@@ -35,7 +40,7 @@ def delete(folder: Any, filters: Sequence[str]) -> int:
     if "stale" in wanted:
         if len(wanted) > 1:
             raise ValueError("stale cells are no longer part of the sweep; give stale alone")
-        return _delete_stale(result.store, result.cells)
+        return _delete_stale(result.store, Cells(spec))
     tests = [_test(result, text) for text in wanted]
     count = 0
     with locks_of(result.store.folder) as locks:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Iterable
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, get_args
 
 from loraone_theory.core import validate
+from loraone_theory.dynamics.batches import SAMPLING
 from loraone_theory.dynamics.settings import REDUCE
+from loraone_theory.problems.linear.laws import LAWS, STUDENT
+from loraone_theory.problems.relu.sampling import ColumnLaw
 from loraone_theory.problems.sensing.operators import OPERATORS
 
 # Arguments of `simulate` that a sweep sets, or lets vary.
@@ -24,14 +27,17 @@ RUN = (
     "sampling",
     "reduce",
 )
+# Sampler and method first.
 NEEDED = ("sampler", "method", "rank", "learning_rate", "steps")
 # A number of samples or measurements in proportion to the size of the problem.
 RATIO = "sample_ratio"
 COUNTS = ("samples", "measurements")
 # What simulate runs as one batch, in the order of its axes; seeds are the last.
 BATCHED = ("init_std", "learning_rate", "damping", "seed")
-# Names of the variables that every result has.
-KEPT = ("outcome", "stopped_at", "used_learning_rate", "reason")
+# The recorded steps, beside a curve.
+STEP = "step"
+# Names of the variables and coordinates that a result may have besides the measures.
+KEPT = ("outcome", "stopped_at", "used_learning_rate", "reason", STEP)
 
 
 def _count(name: str, given: Any) -> Any:
@@ -46,6 +52,10 @@ def _one_of(options: Iterable[str]) -> Callable[[str, Any], Any]:
     return lambda name, given: validate.choice(name, given, options)
 
 
+def _law(name: str, given: Any) -> Any:
+    return given if callable(given) else validate.choice(name, given, (*LAWS, *STUDENT))
+
+
 # What a single value has to be; what is not here is left to who takes it.
 CHECKS: dict[str, Callable[[str, Any], Any]] = {
     **dict.fromkeys(("d", "k", "true_rank", *COUNTS, "rank", "steps", "every"), _count),
@@ -54,10 +64,17 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "condition_number": lambda name, given: validate.at_least(name, given, 1.0),
     "batch_size": lambda name, given: given if given is None else _count(name, given),
     "seed": lambda name, given: validate.integer(name, given, least=0),
-    "ensemble": _one_of(OPERATORS),
     "reduce": _one_of(REDUCE),
+    "sampling": lambda name, given: given if given is None else _one_of(SAMPLING)(name, given),
     "dtype": lambda name, given: str(validate.dtype(given)).removeprefix("torch."),
     "device": lambda name, given: str(validate.device(given)),
+}
+
+# What the arguments of the library's own samplers have to be; those of others are theirs.
+OF_SAMPLERS: dict[str, Callable[[str, Any], Any]] = {
+    "ensemble": _one_of(OPERATORS),
+    "inputs": _law,
+    "columns": _one_of(get_args(ColumnLaw)),
 }
 
 

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from loraone_theory.sweeps.measures import CURVE
 from loraone_theory.sweeps.specification import Specification
 from loraone_theory.sweeps.values import label
 from loraone_theory.sweeps.version import numerics_version
@@ -26,6 +27,11 @@ class Said:
     unit: str
     doc: str
     trailing: str | None
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether it has a value at every recorded step."""
+        return bool(self.about["reduce"] == CURVE)
 
     def described(self) -> dict[str, Any]:
         """As JSON."""

@@ -18,6 +18,7 @@ from loraone_theory.problems.base import Problem, needed
 from loraone_theory.sweeps import floors
 from loraone_theory.sweeps.own import written
 
+CURVE = "curve"
 # What a level may be a multiple of: the record's value at t = 0, or where nothing is learned.
 AGAINST = ("start", "zero")
 
@@ -36,6 +37,10 @@ class Kept(Protocol):
     @property
     def trailing(self) -> str | None:
         """The name of the axis of a vector."""
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether it has a value at every recorded step."""
 
     def described(self) -> dict[str, Any]:
         """As JSON."""
@@ -86,7 +91,7 @@ class Measure:
                 f"level and factor are those of {', '.join(LEVELLED)}; got them with "
                 f"{self.reduce!r}; leave them out"
             )
-        if self.reduce == "curve" and self.row.axis is not None:
+        if self.is_curve and self.row.axis is not None:
             raise ValueError(f"a curve is one of numbers, and {self.name!r} is a vector; reduce it")
         if self.factor is not None and self.name not in floors.FLOORS:
             raise ValueError(
@@ -119,10 +124,13 @@ class Measure:
 
     @property
     def trailing(self) -> str | None:
-        """The name of the axis of its values, "" where only they know; None for numbers."""
-        if callable(self.reduce):
-            return ""
-        return "step" if self.reduce == "curve" else self.row.axis
+        """The name of the axis of a vector, "" where only its values know; None for numbers."""
+        return "" if callable(self.reduce) else self.row.axis
+
+    @property
+    def is_curve(self) -> bool:
+        """Whether it has a value at every recorded step."""
+        return self.reduce == CURVE
 
     def described(self) -> dict[str, Any]:
         """As JSON."""
@@ -225,7 +233,7 @@ REDUCTIONS: dict[str, Callable[[np.ndarray, np.ndarray, Any], np.ndarray]] = {
     "step_of_minimum": _step_of_minimum,
     "steps_to": _steps_to,
     "success": _success,
-    "curve": _curve,
+    CURVE: _curve,
 }
 LEVELLED = ("steps_to", "success")
 UNITS = {"steps_to": "step", "step_of_minimum": "step", "success": "1"}

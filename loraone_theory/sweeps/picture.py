@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -13,6 +13,8 @@ from loraone_theory.core import validate
 from loraone_theory.sweeps.result import Result
 
 Boundary = Callable[[np.ndarray, np.ndarray], Any]
+# Points of a line along each axis; how much more even ratios must be than steps, beyond rounding.
+LINE, ALIKE = 200, 1e-6
 
 
 def heatmap(
@@ -60,7 +62,9 @@ def heatmap(
         mean = np.nanmean(values, axis=others) if others else values
     if names.index(x) < names.index(y):
         mean = mean.T
-    return _draw(mean, _numbers(result, x), _numbers(result, y), (x, y, name), boundary)
+    across, up = _numbers(result, x), _numbers(result, y)
+    mean = mean[np.ix_(np.argsort(up), np.argsort(across))]
+    return _draw(mean, Axis.of(across), Axis.of(up), (x, y, name), boundary)
 
 
 def _place(result: Result, axis: str, given: Any) -> np.ndarray:
@@ -77,10 +81,46 @@ def _numbers(result: Result, axis: str) -> np.ndarray:
     return np.array(labels, dtype=float)
 
 
+class Axis(NamedTuple):
+    """The values of an axis in order, and whether equal distances on it are equal ratios.
+
+    >>> Axis.of(np.array([4.0, 1.0, 2.0])).log, Axis.of(np.array([1.0, 2.0, 3.0])).log
+    (True, False)
+    """
+
+    values: np.ndarray
+    log: bool
+
+    @classmethod
+    def of(cls, values: np.ndarray) -> Axis:
+        """Logarithmic where the ratios of the values are more alike than their steps."""
+        found = np.sort(values)
+        if found[0] <= 0:
+            return cls(found, False)
+        return cls(found, _unevenness(np.log(found)) < _unevenness(found) - ALIKE)
+
+    def edges(self) -> np.ndarray:
+        """The borders of the cells around the values."""
+        if self.log:
+            return np.exp(plotting.edges(np.log(self.values)))
+        return plotting.edges(self.values)
+
+    def finer(self) -> np.ndarray:
+        """Places from the first value to the last, for a line."""
+        between = np.geomspace if self.log else np.linspace
+        return between(self.values[0], self.values[-1], LINE)
+
+
+def _unevenness(values: np.ndarray) -> float:
+    """Spread of the steps over their mean, 0 where there are none to compare."""
+    steps = np.diff(values)
+    return float(steps.std() / steps.mean()) if len(steps) > 1 else 0.0
+
+
 def _draw(
     values: np.ndarray,
-    x: np.ndarray,
-    y: np.ndarray,
+    x: Axis,
+    y: Axis,
     names: tuple[str, str, str],
     boundary: Boundary | None,
 ) -> plotting.Figure:
@@ -88,15 +128,12 @@ def _draw(
         figure, axes = plotting.figure(height=3.6)
         ax = axes[0, 0]
         ax.grid(visible=False)
-        shown = ax.pcolormesh(
-            plotting.edges(x), plotting.edges(y), values, cmap="viridis", rasterized=True
-        )
+        shown = ax.pcolormesh(x.edges(), y.edges(), values, cmap="viridis", rasterized=True)
         if boundary is not None:
-            X, Y = np.meshgrid(
-                np.linspace(x.min(), x.max(), 200), np.linspace(y.min(), y.max(), 200)
-            )
+            X, Y = np.meshgrid(x.finer(), y.finer())
             line = np.broadcast_to(np.asarray(boundary(X, Y), dtype=float), X.shape)
             ax.contour(X, Y, line, levels=[0.0], colors="white", linewidths=1.3)
-        ax.set(xlabel=names[0], ylabel=names[1])
+        scales = ["log" if axis.log else "linear" for axis in (x, y)]
+        ax.set(xlabel=names[0], ylabel=names[1], xscale=scales[0], yscale=scales[1])
         figure.colorbar(shown, label=names[2])
     return figure

@@ -14,10 +14,13 @@ import numpy as np
 from loraone_theory.core.status import Outcome
 from loraone_theory.sweeps.cells import SEED, Cell, Cells
 from loraone_theory.sweeps.compute import ABSENT, CODES
+from loraone_theory.sweeps.keywords import STEP
 from loraone_theory.sweeps.manifest import specification_of
 from loraone_theory.sweeps.specification import POINT
 from loraone_theory.sweeps.store import Store, Stored
 
+# The dimension of curves.
+CURVE = (STEP,)
 # Whole numbers for those parts of an index that are single.
 Index = tuple[np.ndarray, ...]
 
@@ -75,10 +78,13 @@ class Result:
         found = {}
         for name, each in self.spec.measures.items():
             attrs = {"units": each.unit, "long_name": each.doc}
+            if each.is_curve:
+                found[name] = Variable(name, CURVE, (len(self.steps),), attrs)
+                continue
             sizes = () if each.trailing is None else self._vector(name)
             axes: tuple[str, ...] = tuple(f"{name}_{i}" for i in range(len(sizes)))
             if each.trailing and len(sizes) == 1:
-                axes = (each.trailing if each.trailing == "step" else f"{name}_{each.trailing}",)
+                axes = (f"{name}_{each.trailing}",)
             found[name] = Variable(name, axes, sizes, attrs)
         outcome = {
             "long_name": "how the run ended",
@@ -92,6 +98,19 @@ class Result:
             rate = {"units": "1", "long_name": "the learning rate that was found or given"}
             found["used_learning_rate"] = Variable("used_learning_rate", (), (), rate)
         return found
+
+    @cached_property
+    def steps(self) -> np.ndarray:
+        """The steps at which curves have a value in any cell, in order.
+
+        Cells differ in them where their number or how often is recorded varies, or where `until`
+        ended some of them early.
+        """
+        there = (self.stored(cell) for cell in self.cells)
+        found = {
+            s for kept in there if kept and STEP in kept.arrays for s in kept.arrays[STEP].tolist()
+        }
+        return np.array(sorted(found), dtype=np.int64)
 
     def _vector(self, name: str) -> tuple[int, ...]:
         """The trailing shape of a variable: of the longest in any cell."""
@@ -119,12 +138,20 @@ class Result:
             kept = self.stored(cell)
             if kept is None or variable.name not in kept.arrays:
                 continue
-            values = kept.arrays[variable.name]
+            values = self._spread(kept.arrays[variable.name], variable, kept)
             if SEED not in self.sizes:
                 values = values[(slice(None),) * len(cell.batched) + (0,)]
             at, rows = target
             vector = tuple(slice(0, n) for n in values.shape[len(source) :])
             out[(*at, ...)][(*rows, *vector)] = values[np.ix_(*source)] if source else values
+        return out
+
+    def _spread(self, values: np.ndarray, variable: Variable, kept: Stored) -> np.ndarray:
+        """Values of a cell, those of a curve over the steps of all cells, NaN at others."""
+        if variable.axes != CURVE:
+            return values
+        out = np.full((*values.shape[:-1], len(self.steps)), math.nan)
+        out[..., np.searchsorted(self.steps, kept.arrays[STEP])] = values
         return out
 
     def _parts(self, index: Index) -> Iterator[tuple[Cell, Any, list[np.ndarray]]]:

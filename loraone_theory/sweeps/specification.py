@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import tomllib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -13,6 +13,7 @@ from typing import Any
 from loraone_theory import storage
 from loraone_theory.core import validate
 from loraone_theory.methods import METHODS, Method
+from loraone_theory.problems.recipes import SAMPLERS
 from loraone_theory.sweeps import keywords, values
 from loraone_theory.sweeps.measures import Kept, measure
 from loraone_theory.sweeps.own import written
@@ -119,7 +120,10 @@ def specification(
     }
     _each_once(tables)
     _lengths(listed["together"])
-    _known(dict(fixed), listed)
+    given = {**{key: [one] for key, one in fixed.items()}, **listed["axes"], **listed["together"]}
+    _needed(given, keywords.NEEDED[:2])  # which say what other names there are
+    _known(given)
+    _needed(given, keywords.NEEDED)
     spec = Specification(
         name=_named(name),
         fixed={key: values.used(key, given) for key, given in fixed.items()},
@@ -169,9 +173,6 @@ def _each_once(tables: Mapping[str, Mapping[str, Any]]) -> None:
                 raise ValueError(
                     f"{keywords.RATIO} decides {key}; got both in {seen[key]}; leave one out"
                 )
-    for key in keywords.NEEDED:
-        if key not in seen:
-            raise ValueError(f"{key} must be given; put it into fixed, or into axes as a list")
 
 
 def _lengths(columns: Mapping[str, list[Any]]) -> None:
@@ -194,22 +195,30 @@ def _different(name: str, given: Iterable[Any]) -> tuple[Any, ...]:
     return found
 
 
-def _known(fixed: Mapping[str, Any], listed: Mapping[str, Mapping[str, list[Any]]]) -> None:
+def _needed(given: Mapping[str, list[Any]], names: Sequence[str]) -> None:
+    for key in names:
+        if key not in given:
+            raise ValueError(f"{key} must be given; put it into fixed, or into axes as a list")
+
+
+def _known(given: Mapping[str, list[Any]]) -> None:
     """Names that every sampler and method of the sweep takes, and all that a sampler needs."""
-    given = {**{key: [one] for key, one in fixed.items()}, **listed["axes"], **listed["together"]}
     samplers = [values.used("sampler", one) for one in given["sampler"]]
     methods = [values.used("method", one) for one in given["method"]]
-    hyper = [
-        keywords.own_hyper(METHODS[method["name"]])
+    hyper = [  # of a method that is made already, nothing can be set
+        () if isinstance(method, Method) else keywords.own_hyper(METHODS[method["name"]])
         for method in methods
-        if not isinstance(method, Method)
     ]
+    shared = set(hyper[0]).intersection(*hyper[1:])
     for sampler in samplers:
         takes = keywords.taken(sampler)
-        shared = set(hyper[0]).intersection(*hyper[1:]) if hyper else set()
         known = {*takes.names, *keywords.RUN, "sampler", "seed", keywords.RATIO, *shared}
         for key in given:
             validate.choice("name", key, sorted(known))
+        if any(sampler is ours for ours in SAMPLERS.values()):
+            for key, check in keywords.OF_SAMPLERS.items():
+                for one in given.get(key, ()):
+                    check(key, one)
         counts = keywords.COUNTS if keywords.RATIO in given else ()
         for key in takes.needed:
             if key not in given and key not in counts:
@@ -219,12 +228,16 @@ def _known(fixed: Mapping[str, Any], listed: Mapping[str, Mapping[str, list[Any]
                 )
     for method in methods:
         if not isinstance(method, Method):
-            _hyper_of(method)
+            _hyper_of(method, given)
 
 
-def _hyper_of(method: Mapping[str, Any]) -> None:
+def _hyper_of(method: Mapping[str, Any], given: Mapping[str, Any]) -> None:
     known = keywords.own_hyper(METHODS[method["name"]])
     for key in method:
+        if key in given:
+            raise ValueError(
+                f"{key!r} must be given once; got it in the method and beside it; leave one"
+            )
         validate.choice(f"hyper-parameter of {method['name']!r}", key, ("name", *known))
     METHODS[method["name"]](**{key: value for key, value in method.items() if key != "name"})
 

@@ -153,7 +153,7 @@ class Sweep:
 
     def delete(self, filters: Sequence[str]) -> int:
         """Remove finished cells: "all", "failed", "stale", or such as "rank=2,3"; how many."""
-        return deleting.delete(self.folder, filters)
+        return deleting.delete(self.spec, self.folder, filters)
 
     def array(self, name: str) -> np.ndarray:
         """A variable over all axes, NaN where it is missing."""
