@@ -171,7 +171,7 @@ def _state(thing: Any) -> Any:
     if isinstance(reduced, str):
         return reduced
     _, arguments, *rest = reduced
-    found = [part if isinstance(part, (dict, tuple, type(None))) else list(part) for part in rest]
+    found = [list(part) if isinstance(part, Iterator) else part for part in rest]
     if found and isinstance(found[0], dict):
         found[0] = {n: value for n, value in found[0].items() if not _is_cache(thing, n)}
     return (arguments[1:] if arguments[:1] == (type(thing),) else arguments, *found)

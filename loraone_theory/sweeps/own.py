@@ -83,8 +83,9 @@ def _own(name: str, value: Any) -> dict[str, Any]:
 
 
 def _whole(name: str, value: Any) -> str:
+    pieces = list(_reached(name, value, set()))  # refuses what has no text of its own
     digest = hashlib.sha256(fingerprint(value).encode())
-    for piece in _reached(name, value, set()):
+    for piece in pieces:
         digest.update(piece.encode() + b"\0")
     return digest.hexdigest()[:LENGTH]
 
