@@ -32,6 +32,7 @@ NO_FLOOR = (
 )
 NOTHING_KNOWN = "no prediction: none is known of a {kind}"
 NOISY_RELU = "no floor: none is known in the ReLU model of noisy labels"
+NOISY_RELU_RATE = "no rate: none is known in the ReLU model of noisy labels"
 NO_RELU_FLOOR = "no floor: none is known in closed form in the ReLU model"
 NO_RELU_RATE = "no rate: known in the ReLU model for preconditioned descent at r = r*"
 
@@ -138,7 +139,7 @@ def _relu(
     """A floor of 0 where the shift can be learned; rates of preconditioned GD at r = r*."""
     true_rank = needed(problem, "true_rank", "a prediction")
     if type(problem) is ReLUProblem and problem.noise is not None:
-        return math.nan, _no_rate(problem), (NOISY_RELU,)
+        return math.nan, _no_rate(problem), (NOISY_RELU, NOISY_RELU_RATE)
     if method.facts.ends_with is not None:
         rank = 0
     free = method.name in ("full", "full-adamw")
