@@ -16,6 +16,8 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from loraone_theory.core.shown import InTable
+
 Kind = Literal["identity", "bound", "probability", "value", "certificate"]
 
 # Extra of the distribution -> the package that it brings, for claims that cannot do without.
@@ -142,8 +144,8 @@ def listed(values: Iterable[float]) -> str:
     return ", ".join(f"{value:g}" for value in values)
 
 
-@dataclass(frozen=True, eq=False)
-class Claim:
+@dataclass(frozen=True, eq=False, repr=False)
+class Claim(InTable):
     """A statement, how it is measured, and a broken version of it that must be found out.
 
     Args:
@@ -198,6 +200,14 @@ class Claim:
     extra: str = ""
     dtypes: tuple[str, ...] = ("float64",)
     devices: tuple[str, ...] = ("cpu",)
+
+    def __repr__(self) -> str:
+        return f"Claim({self.id!r}, {self.kind}, expected {self.expected})"
+
+    def _told(self) -> dict[str, Any]:
+        hypotheses = {"hypotheses": "; ".join(self.hypotheses), "expected": self.expected}
+        names = ("id", "title", "reference", "statement", "how", "kind", "mutant_statement")
+        return {name: getattr(self, name) for name in names} | hypotheses
 
     @property
     def paper(self) -> str:

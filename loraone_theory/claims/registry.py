@@ -26,6 +26,10 @@ class Registry(dict[str, Claim]):
         for claim in claims:
             self.add(claim)
 
+    def __repr__(self) -> str:
+        papers = dict.fromkeys(claim.paper for claim in self.values())
+        return f"Registry({len(self)} claims of {', '.join(papers)})"
+
     def __missing__(self, name: str) -> Claim:
         return self[self.aliases[name]]
 

@@ -12,10 +12,11 @@ from typing import Any
 from loraone_theory import storage
 from loraone_theory.claims import CLAIMS, Finding
 from loraone_theory.core import validate
+from loraone_theory.core.shown import InTable
 
 
-@dataclass(frozen=True)
-class Verdict:
+@dataclass(frozen=True, repr=False)
+class Verdict(InTable):
     """What the numbers say of one claim, with all that a report needs.
 
     `finding` is the answer; `as_expected` also asks that the mutant was found out. Where the draws
@@ -45,6 +46,16 @@ class Verdict:
 
     def __str__(self) -> str:
         return self.finding.value
+
+    def __repr__(self) -> str:
+        return (
+            f"Verdict({self.id!r}: {self.finding}, expected {self.expected}; mutant {self.mutant}; "
+            f"{self.trials} draws)"
+        )
+
+    def _told(self) -> dict[str, Any]:
+        names = ("id", "finding", "expected", "reason", "trials", "inside", "worst", "mutant")
+        return {name: getattr(self, name) for name in names} | self.numbers
 
     @property
     def conclusive(self) -> bool:

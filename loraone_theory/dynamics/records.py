@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg, validate
+from loraone_theory.core.shown import InTable
 from loraone_theory.dynamics.curvature import largest_eigenvalue
 from loraone_theory.dynamics.view import Reference, View, reference
 from loraone_theory.problems.base import Problem, fact, needed
@@ -25,7 +27,7 @@ NEEDS = {
 
 
 @dataclass(frozen=True)
-class Record:
+class Record(InTable):
     """A quantity measured along a run.
 
     Args:
@@ -73,6 +75,10 @@ class Record:
         told = {"axis": self.axis, "unit": None if self.unit == "1" else self.unit}
         inside = [f"{name}={value!r}" for name, value in told.items() if value is not None]
         return f"Record({', '.join([repr(self.name), *inside])})"
+
+    def _told(self) -> dict[str, Any]:
+        known = {"name": self.name, "doc": self.doc, "invariant": self.invariant, "unit": self.unit}
+        return {**known, "needs": ", ".join(sorted(self.needs)), "axis": self.axis}
 
     def missing(self, problem: Problem) -> str | None:
         """Why it cannot be measured on a problem, or None."""

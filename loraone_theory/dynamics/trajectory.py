@@ -14,6 +14,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.names import RecordName
+from loraone_theory.core.shown import html_table
 from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics import archive, continuation, labelled, overview, provenance
 from loraone_theory.dynamics.continuation import Resume
@@ -112,11 +113,8 @@ class Trajectory:
         return f"Trajectory({self._summary()})"
 
     def _repr_html_(self) -> str:
-        rows = "".join(
-            f"<tr><td>{name}</td><td>{tuple(value.shape)}</td></tr>"
-            for name, value in self.records.items()
-        )
-        return f"<p>Trajectory: {self._summary()}</p><table>{rows}</table>"
+        shapes = {name: tuple(value.shape) for name, value in self.records.items()}
+        return html_table(f"Trajectory: {self._summary()}", shapes)
 
     def _summary(self) -> str:
         sizes = ", ".join(

@@ -13,6 +13,7 @@ from loraone_theory.core.factors import Factors, Scalar, checked
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.names import RuleName
 from loraone_theory.core.plain import plain
+from loraone_theory.core.shown import InTable
 from loraone_theory.methods import parts
 from loraone_theory.methods.inits import INITS, Init
 from loraone_theory.methods.parametrisations import Parametrisation, Start, check_start
@@ -69,7 +70,7 @@ GD = rule_part("gd")
 
 
 @dataclass(frozen=True, eq=False)
-class Method:
+class Method(InTable):
     """A method ready to be simulated; make one with a factory of `METHODS`.
 
     Args:
@@ -112,6 +113,9 @@ class Method:
         )
         inside = ", ".join(part.name for part in parts_of)
         return f"Method({self.name!r}: {inside}, scale={self.scaling})"
+
+    def _told(self) -> dict[str, Any]:
+        return {"name": self.name, **self.hyper}
 
     def at(self, rank: int) -> Method:
         """The method at this rank, its scale a number."""

@@ -56,6 +56,11 @@ class Start(NamedTuple):
     frozen: Params = ()
     offset: Factors | None = None
 
+    def __repr__(self) -> str:
+        parts = {"trainable": self.trainable, "frozen": self.frozen}
+        shapes = (f"{name}={[tuple(M.shape) for M in p]}" for name, p in parts.items() if p)
+        return f"Start({', '.join(shapes)}{'' if self.offset is None else ', with an offset'})"
+
 
 def check_start(start: Any, form: Parametrisation, problem: Problem, rank: int, name: str) -> None:
     """Refuse what an initialisation of a user's made where it does not fit.

@@ -12,6 +12,7 @@ from torch import Tensor
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.names import MethodName
+from loraone_theory.core.shown import Shown
 from loraone_theory.methods import Method
 from loraone_theory.predict.best_fit import measured_floor
 from loraone_theory.predict.contraction import Known, local_contraction
@@ -37,8 +38,8 @@ NO_RELU_FLOOR = "no floor: none is known in closed form in the ReLU model"
 NO_RELU_RATE = "no rate: known in the ReLU model for preconditioned descent at r = r*"
 
 
-@dataclass(frozen=True, eq=False)
-class Outlook:
+@dataclass(frozen=True, eq=False, repr=False)
+class Outlook(Shown):
     """Floor, rate and best step of a method; NaN where a number is not defined, with a note why.
 
     Args:

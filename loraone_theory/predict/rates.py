@@ -10,6 +10,7 @@ from torch import Tensor
 
 from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors, checked
+from loraone_theory.core.shown import Shown
 from loraone_theory.methods.parametrisations import LEFT, RIGHT
 from loraone_theory.predict import checks
 from loraone_theory.predict.modes import Curvature, mode_extremes
@@ -34,8 +35,8 @@ UNMEASURED = (
 RULES: tuple[RuleName, ...] = ("gd", "preconditioned", "lora-pro")
 
 
-@dataclass(frozen=True, eq=False)
-class Contraction:
+@dataclass(frozen=True, eq=False, repr=False)
+class Contraction(Shown):
     """Near the solution mode i of the residual is multiplied by 1 − ημ_i in each step.
 
     With momentum β the multipliers are the roots of z² − (1 + β − ημ_i)z + β.

@@ -12,6 +12,7 @@ from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.names import MethodName
+from loraone_theory.core.shown import Shown
 from loraone_theory.methods import Method
 from loraone_theory.predict import checks
 from loraone_theory.predict.contraction import contraction
@@ -22,8 +23,8 @@ from loraone_theory.problems.trials import trial_seeds
 UNKNOWN = "no initial error: the true shift of these labels is not known"
 
 
-@dataclass(frozen=True, eq=False)
-class Summary:
+@dataclass(frozen=True, eq=False, repr=False)
+class Summary(Shown):
     """What a method is predicted to do; NaN where a number is not defined, with a note why.
 
     Args:

@@ -11,6 +11,7 @@ from torch import Tensor
 from loraone_theory import methods
 from loraone_theory.core import validate
 from loraone_theory.core.names import MethodName
+from loraone_theory.core.shown import InTable
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.trajectory import Trajectory
@@ -23,7 +24,7 @@ GRID = tuple(2.0**power for power in range(-9, 2))
 
 
 @dataclass(frozen=True, eq=False, repr=False)
-class Tuned:
+class Tuned(InTable):
     """What `tune_step` found.
 
     Args:

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import html
 import itertools
 from collections.abc import Mapping
 from typing import Any
 
+from loraone_theory.core.shown import html_table
 from loraone_theory.problems.base import Facts, Problem, facts
 
 SHOWN_SEEDS = 4
@@ -79,9 +79,4 @@ class Described:
 
     def _repr_html_(self) -> str:
         """A table of two columns, for notebooks."""
-        rows = "".join(
-            f"<tr><th style='text-align:left'>{html.escape(name)}</th>"
-            f"<td style='text-align:left'>{html.escape(value)}</td></tr>"
-            for name, value in contents(self).items()  # type: ignore[arg-type]
-        )
-        return f"<table><caption>{html.escape(type(self).__name__)}</caption>{rows}</table>"
+        return html_table(type(self).__name__, contents(self))  # type: ignore[arg-type]

@@ -18,6 +18,7 @@ from torch import Tensor
 
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors, checked
+from loraone_theory.core.shown import Shown
 from loraone_theory.problems.linear.covariance import Covariance, Dense, Diagonal, Identity
 from loraone_theory.problems.linear.problem import LinearProblem
 
@@ -26,8 +27,8 @@ Space = Literal["input", "output"] | None
 Axes = tuple[Space, Space]
 
 
-@dataclass(frozen=True)
-class Reduction:
+@dataclass(frozen=True, repr=False)
+class Reduction(Shown):
     """A reduced problem, its initial factors, and the way back.
 
     Args:
