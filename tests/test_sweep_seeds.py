@@ -38,12 +38,15 @@ def test_turned_verdicts_and_escaped_mutants_are_counted(turning, tmp_path, caps
     assert tally.verdicts == {Finding.SUPPORTED: 3, Finding.VIOLATED: 1}
     assert (tally.turned, tally.open, tally.found_out, tally.powerful) == (1, 0, 2, False)
     assert (other.turned, other.found_out, other.powerful) == (0, 4, True)
-    page = sweep.page([tally, other], smoke=True)
-    row = "| made/turning | SUPPORTED | 3 |  | 1 | 2 of 4 |"
+    out = tmp_path / "seeds.md"
+    call = ["verify-seeds", "made/turning", STEP, "--seeds", "4", "--page", str(out)]
+    assert main(call) == 0
+    page = out.read_text()
+    row = "| made/turning | smallest | SUPPORTED | 3 |  | 1 | 2 of 4 |"
     assert page.count(row) == 2
-    assert page.count(STEP) == 1
+    assert page.count(f"| {STEP} |") == 1
     assert "Turned: 1 of 8 verdicts" in page
-    assert main(["verify-seeds", "made/turning", STEP, "--seeds", "4"]) == 0
+    assert "- lora-one/theorem-3.1\n" in page
     text = capsys.readouterr().out
     assert "1 of 8 verdicts turned; 1 of 2 mutants found out at 95% of the seeds" in text
     assert "made/turning" in text

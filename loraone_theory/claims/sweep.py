@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loraone_theory import engines, storage
-from loraone_theory.claims import Finding
+from loraone_theory.claims import CLAIMS, Finding
 from loraone_theory.claims.choice import chosen
 from loraone_theory.claims.run import verify
 from loraone_theory.core import validate
@@ -20,13 +20,15 @@ POWER = 0.95
 
 
 class Row(NamedTuple):
-    """One claim at one master seed."""
+    """One claim at one master seed: of the smallest size or at full size, by which code."""
 
     id: str
     seed: int
     verdict: Finding
     expected: Finding
     mutant: Finding
+    smoke: bool
+    code: str
 
 
 class Tally(NamedTuple):
@@ -37,12 +39,14 @@ class Tally(NamedTuple):
         expected: its verdict.
         verdicts: how often each.
         mutants: how often each, of its mutant.
+        smoke: of the smallest size, not at full size.
     """
 
     id: str
     expected: Finding
     verdicts: Counter[Finding]
     mutants: Counter[Finding]
+    smoke: bool = True
 
     @property
     def turned(self) -> int:
@@ -84,8 +88,9 @@ def sweep(
         paper: see `verify_all`.
         smoke: the smallest sizes.
         workers: processes.
-        json: the rows go to this file as they come; rows in it that the same code made with the
-            same sizes are not made again.
+        json: the rows go to this file as they come. Rows in it that the same code made with the
+            same sizes are not made again; others of these claims are dropped, and those of other
+            claims stay.
         report: called with each row.
 
     >>> (tally,) = sweep(["lora-one/linear/one-step"], seeds=2)
@@ -99,76 +104,91 @@ def sweep(
     if report is not None:
         validate.function("report", report)
     path = None if json is None else storage.target(json, ".json")
-    made = {"code": storage.code_version(), "smoke": smoke}
-    rows = {} if path is None or not path.exists() else _taken_over(path, made)
-    jobs = [(name, seed) for seed in range(seeds) for name in names]
-    for row in _rows([job for job in jobs if job not in rows], smoke, where):
+    code = storage.code_version()
+    kept = load(path) if path is not None and path.exists() else []
+    rows = {
+        (row.id, row.seed): row
+        for row in kept
+        if row.id not in names or (row.code, row.smoke) == (code, smoke)
+    }
+    jobs = [(name, seed) for name in names for seed in range(seeds)]
+    for row in _rows([job for job in jobs if job not in rows], code, smoke, where):
         rows[row.id, row.seed] = row
         if path is not None:
-            storage.save_json(path, {**made, "rows": [row._asdict() for row in rows.values()]})
+            storage.save_json(path, {"rows": [row._asdict() for row in rows.values()]})
         if report is not None:
             report(row)
     return tallies(rows[job] for job in jobs)
 
 
-def _rows(jobs: Sequence[tuple[str, int]], smoke: bool, where: engines.Place) -> Iterator[Row]:
-    for _, row in engines.all_of(functools.partial(_judged, smoke=smoke), jobs, where):
+def _rows(
+    jobs: Sequence[tuple[str, int]], code: str, smoke: bool, where: engines.Place
+) -> Iterator[Row]:
+    work = functools.partial(_judged, code=code, smoke=smoke)
+    for _, row in engines.all_of(work, jobs, where):
         yield row
 
 
-def _judged(job: tuple[str, int], *, smoke: bool) -> Row:
+def _judged(job: tuple[str, int], *, code: str, smoke: bool) -> Row:
     name, seed = job
     found = verify(name, seed=seed, smoke=smoke)
-    return Row(name, seed, found.finding, found.expected, found.mutant)
+    return Row(name, seed, found.finding, found.expected, found.mutant, smoke, code)
 
 
-def load(path: str | Path) -> tuple[dict[str, Any], list[Row]]:
-    """How the rows of a file were made, and the rows.
+def load(path: str | Path) -> list[Row]:
+    """The rows of a file.
 
     Raises:
         storage.DamagedFile: another kind of file, or a damaged one.
     """
-    given = storage.load_json(path)
+    given: Any = storage.load_json(path)
     with storage.reading(path, "verdicts over master seeds"):
-        rows = [
+        return [
             Row(
-                str(row["id"]), int(row["seed"]),
-                *(Finding(row[part]) for part in ("verdict", "expected", "mutant")),
+                id=str(row["id"]),
+                seed=int(row["seed"]),
+                verdict=Finding(row["verdict"]),
+                expected=Finding(row["expected"]),
+                mutant=Finding(row["mutant"]),
+                smoke=bool(row["smoke"]),
+                code=str(row["code"]),
             )
             for row in given["rows"]
-        ]  # fmt: skip
-        return {name: given[name] for name in ("code", "smoke")}, rows
-
-
-def _taken_over(path: Path, made: dict[str, Any]) -> dict[tuple[str, int], Row]:
-    before, rows = load(path)
-    return {(row.id, row.seed): row for row in rows} if before == made else {}
+        ]
 
 
 def tallies(rows: Iterable[Row]) -> list[Tally]:
     """The rows counted by claim, in the order in which claims come first."""
     found: dict[str, Tally] = {}
     for row in rows:
-        tally = found.setdefault(row.id, Tally(row.id, row.expected, Counter(), Counter()))
+        new = Tally(row.id, row.expected, Counter(), Counter(), row.smoke)
+        tally = found.setdefault(row.id, new)
         tally.verdicts[row.verdict] += 1
         tally.mutants[row.mutant] += 1
     return list(found.values())
 
 
-def page(counts: Sequence[Tally], *, smoke: bool) -> str:
+def page(rows: Iterable[Row]) -> str:
     """A table in Markdown: the claims that turn over or whose mutants escape, then all."""
+    rows, place = list(rows), {name: i for i, name in enumerate(CLAIMS)}
+    counts = sorted(tallies(rows), key=lambda t: place.get(t.id, len(place)))
     seeds = max((tally.verdicts.total() for tally in counts), default=0)
     turned = [tally for tally in counts if tally.turned or not tally.powerful]
+    judged = {tally.id for tally in counts}
+    absent = [claim.id for claim in CLAIMS.values() if claim.id not in judged]
     lines = [
         "# Verdicts over master seeds\n",
-        f"{len(counts)} claims at {seeds} master seeds, "
-        f"{'of the smallest sizes' if smoke else 'at full size'}. A verdict has *turned* where it "
-        "is neither the expected one nor INCONCLUSIVE, which small draws may leave a claim.\n",
+        f"{len(counts)} claims at {seeds} master seeds, {sum(t.smoke for t in counts)} of them at "
+        "the smallest sizes and the others at full size. A verdict has *turned* where it is "
+        "neither the expected one nor INCONCLUSIVE, which small draws may leave a claim. States "
+        f"of the code that the rows are of: {len({row.code for row in rows})}.\n",
         f"Turned: {sum(t.turned for t in counts)} of {sum(t.verdicts.total() for t in counts)} "
         f"verdicts. Mutants found out at {POWER:.0%} of the seeds at least: "
         f"{sum(t.powerful for t in counts)} of {len(counts)}.\n",
         "## To look at\n",
         _table(turned) if turned else "Nothing.\n",
+        "## Not judged\n",
+        "\n".join(f"- {name}" for name in absent) + "\n" if absent else "None.\n",
         "## All\n",
         _table(counts),
     ]
@@ -176,11 +196,12 @@ def page(counts: Sequence[Tally], *, smoke: bool) -> str:
 
 
 def _table(counts: Sequence[Tally]) -> str:
-    lines = ["| claim | expected | as expected | open | turned | mutant found out |"]
-    lines.append("| --- | --- | ---: | ---: | ---: | ---: |")
+    lines = ["| claim | size | expected | as expected | open | turned | mutant found out |"]
+    lines.append("| --- | --- | --- | ---: | ---: | ---: | ---: |")
     for t in counts:
         lines.append(
-            f"| {t.id} | {t.expected} | {t.verdicts[t.expected]} | {t.open or ''} "
-            f"| {t.turned or ''} | {t.found_out} of {t.mutants.total()} |"
+            f"| {t.id} | {'smallest' if t.smoke else 'full'} | {t.expected} "
+            f"| {t.verdicts[t.expected]} | {t.open or ''} | {t.turned or ''} "
+            f"| {t.found_out} of {t.mutants.total()} |"
         )
     return "\n".join(lines) + "\n"

@@ -1,4 +1,9 @@
-"""One input at growing width: what the packs on learning rates and width share."""
+"""One input at growing width: what the packs on learning rates and width share.
+
+Steps are the library's rules, called one by one: what is measured is what single steps do to the
+features and the output, at a learning rate for each draw where it is searched for, and `simulate`
+takes one for all draws.
+"""
 
 from __future__ import annotations
 

@@ -19,7 +19,8 @@ from loraone_theory.cli.guard import DONE
 class VerifySeeds:
     """Judge the claims at many master seeds: which verdicts turn over, which mutants escape.
 
-    At the smallest sizes, unless --full. An interrupted run goes on with the rows in --json.
+    At the smallest sizes, unless --full. An interrupted run goes on with the rows in --json, and
+    rows of other claims in it stay, so that the tables may hold claims of either size.
     """
 
     claims: tyro.conf.Positional[tuple[str, ...]] = ()
@@ -35,7 +36,7 @@ class VerifySeeds:
     json: Path | None = None
     """Write the rows to this JSON file as they come, and take over those that are in it."""
     page: Path | None = None
-    """Write the tables to this Markdown file."""
+    """Write the tables to this Markdown file, of all rows in --json if there is one."""
 
     def run(self) -> int:
         """Judge, print what is to be looked at, write the files."""
@@ -43,17 +44,24 @@ class VerifySeeds:
         check_target(self.page, ".md")
         screen = console()
         wanted = chosen(self.claims, paper=self.paper)
+        made: list[sweep.Row] = []
         with progress_bar(screen, len(wanted) * max(self.seeds, 0)) as advance:
+
+            def note(row: sweep.Row) -> None:
+                made.append(row)
+                advance(f"{row.id} at {row.seed}")
+
             counts = sweep.sweep(
                 wanted,
                 seeds=self.seeds,
                 smoke=not self.full,
                 workers=self.workers,
                 json=self.json,
-                report=lambda row: advance(f"{row.id} at {row.seed}"),
+                report=note,
             )
         if self.page is not None:
-            storage.save_text(self.page, sweep.page(counts, smoke=not self.full))
+            rows = made if self.json is None else sweep.load(self.json)
+            storage.save_text(self.page, sweep.page(rows))
         table = Table(box=None, pad_edge=False)
         for heading in ("claim", "expected", "as expected", "open", "turned", "mutant found out"):
             table.add_column(

@@ -64,7 +64,7 @@ def _at_start(draws: Draws, method: Method, law: Law, *, size: float = 1.0) -> E
     return Evidence((found / law(start, shift, W)).numpy(), 1.0, tolerance=allowed.numpy())
 
 
-SAMPLES, TIMES = 16, 6.0
+SAMPLES, TIMES = 16, 5.0
 
 
 def _order(draws: Draws, *, times: float) -> Evidence:
@@ -162,6 +162,6 @@ CLAIMS = (
         mutant_statement=f"{TIMES:g} times that of LoRA",
         mutant=lambda draws: _order(draws, times=TIMES),
         trials=16,
-        smoke_trials=4,
+        smoke_trials=8,
     ),
 )

@@ -10,8 +10,8 @@ from loraone_theory.claims.population import exponent, exponents
 from loraone_theory.claims.width import WIDTHS, features, output, sizes, start, step
 from loraone_theory.core.factors import Factors
 
-STEPS, RATE, SLOPE = 5, 0.3, 0.1
-LESS, HALF, MORE = -0.2, 0.5, 0.7
+STEPS, RATE, SLOPE, CLOSE = 5, 0.3, 0.1, 0.05
+LESS, HALF, MORE = -0.2, 0.5, 0.6
 
 
 def _terms(draws: Draws, of_A: float, of_B: float) -> Evidence:
@@ -48,7 +48,7 @@ def _inner(draws: Draws, of_A: float, of_B: float, promised: float) -> Evidence:
             pair = step(pair, x, y, rates[0], rates[1] / rates[0])
             inner.append(features(pair, x).square().mean((-2, -1)).sqrt())
         found.append(torch.stack(inner).amax(0).numpy())
-    return exponent(exponents(widths, np.array(found)), promised, SLOPE)
+    return exponent(exponents(widths, np.array(found)), promised, CLOSE)
 
 
 MODEL = (
@@ -85,7 +85,7 @@ CLAIMS = (
         hypotheses=MODEL,
         how=(
             f"Exponent in n of its root mean square, the largest of {STEPS} steps; {SIZES}, "
-            f"η = {RATE:g}/√n; ± {SLOPE:g}."
+            f"η = {RATE:g}/√n; ± {CLOSE:g}."
         ),
         kind="value",
         measure=lambda draws: _inner(draws, -0.5, -0.5, HALF),

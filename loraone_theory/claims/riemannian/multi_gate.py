@@ -34,7 +34,11 @@ def _grams(u: Tensor, rows: int, seeds: Sequence[int]) -> Tensor:
 
 
 def _gated(draws: Draws, *, opposite: bool, share: float) -> Evidence:
-    """Largest ‖E_t‖ of any gate over (1 − share·η)ᵗ·0.15σ_r, all layers stepping at once."""
+    """Largest ‖E_t‖ of any gate over (1 − share·η)ᵗ·0.15σ_r, all layers stepping at once.
+
+    `simulate` trains one pair (A, B) in a run, and runs know nothing of each other; here the
+    gradients of one layer hang on the pairs of all. So the library's rule is called step by step.
+    """
     seeds = draws.seeds()
     rows = MANY if opposite else ROWS
     u = gaussian(D, 1 if opposite else GATES, seeds, "gates")

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 import numpy as np
+import torch
 
 from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed
 from loraone_theory.claims.population import (
     exponent,
     exponents,
+    first_below,
+    gaussian,
     near,
     population,
     spectrum,
 )
 from loraone_theory.core import tall
-from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.linalg import inverse_psd
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import Method, p_lora
@@ -24,6 +27,7 @@ D, RANK, ETA, REG, MORE = 15, 4, 0.3, 1e-2, 1.1
 KAPPAS, STEEP, SLOPE = (1.0, 10.0, 100.0, 1000.0), (100.0, 1000.0), 0.1
 NEAR, START, LOW, HIGH = 1e-9, 0.1, 1e-9, 1e-6
 STEPS = 700
+UNBALANCED, LONGER = (10.0, 20.0), 1500
 # HIGH bends a rate by its own size; what is left of the next mode at HIGH, by a few thousandths.
 ALLOWED = 0.01
 
@@ -63,6 +67,29 @@ def _growth(draws: Draws, method: Method, reg: float) -> Evidence:
     return exponent(exponents(kappas, steps), 0.0, SLOPE, **means)
 
 
+def _from_lora_init(draws: Draws, *, factor: float) -> Evidence:
+    """The same from A₀ with N(0, 1/d) entries and B₀ = 0, λ_min(BBᵀ) at the end in place of σ_r."""
+    found, inside, numbers = [], [], {}
+    for kappa in UNBALANCED:
+        seeds = draws.seeds(block=f"κ = {kappa:g}")
+        of = population(D, D, spectrum(kappa, RANK) / kappa, seeds)
+        A = gaussian(D, RANK, seeds, "A0") / D**0.5
+        run = simulate(
+            of.problem, p_lora(), rank=RANK, learning_rate=ETA, damping=REG, steps=LONGER,
+            initial=Factors(A, 0 * A.mT), record=("error",),
+        )  # fmt: skip
+        errors = run["error"].numpy() * kappa
+        least = torch.linalg.eigvalsh(run.final.B @ run.final.B.mT)[..., 0].numpy()
+        rate = stats.decay_rate(errors, low=LOW, high=HIGH)
+        found.append(np.log(rate) / np.log(1 - ETA * least / (least + factor * REG)))
+        inside.append((errors <= LOW).any(0))
+        numbers[f"mean of λ_min(BBᵀ)/σ_r² at κ = {kappa:g}"] = float(least.mean() * kappa**2)
+        numbers[f"median steps to {NEAR:g}σ_r at κ = {kappa:g}"] = float(
+            np.median(first_below(run["error"], NEAR / kappa))
+        )
+    return Evidence(np.concatenate(found), 1.0, np.concatenate(inside), ALLOWED, numbers=numbers)
+
+
 def by_the_trace(learning_rate: Scalar, damping: Scalar = 0.0, share: float = REG) -> Rule:
     """ScaledGD with share·tr(AᵀA)/r and share·tr(BBᵀ)/r added."""
 
@@ -99,6 +126,34 @@ CLAIMS = (
         smoke_trials=2,
         derivation="neighbours 4",
         uses=("scaled-gd/factorisation/edge",),
+    ),
+    Claim(
+        id="riemannian/regulariser/lora-init",
+        title="From LoRA's start it competes with σ_r²",
+        reference=f"derivations, neighbours 4; {PEFT}",
+        statement=(
+            "From B₀ = 0 and A₀ of order one the error ends at 1 − ηλ/(λ + reg) a step, "
+            "λ = λ_min(BBᵀ) at the end, which is of order σ_r²."
+        ),
+        hypotheses=(
+            "𝒜 = I",
+            "r = r*",
+            "A₀ with N(0, 1/d) entries, B₀ = 0",
+            "σ₁ = 1",
+            f"the error is at {LOW:g}σ_r within {LONGER} steps",
+        ),
+        how=(
+            f"ln of the factor between {HIGH:g} and {LOW:g} of σ_r over that of the law; "
+            f"reg = {REG:g}, κ = {listed(UNBALANCED)}; {SIZES}; ± {ALLOWED:g}."
+        ),
+        kind="identity",
+        measure=lambda draws: _from_lora_init(draws, factor=1.0),
+        mutant_statement=f"{MORE:g}·reg in the law",
+        mutant=lambda draws: _from_lora_init(draws, factor=MORE),
+        trials=10,
+        smoke_trials=4,
+        derivation="neighbours 4",
+        uses=("riemannian/regulariser",),
     ),
     Claim(
         id="riemannian/regulariser/peft-default",

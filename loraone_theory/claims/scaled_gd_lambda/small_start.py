@@ -82,7 +82,7 @@ CLAIMS = (
         title="From a small start the steps grow as ln κ",
         reference=(
             "Xu, Shen, Chi, Ma, arXiv 2302.01186, abstract: T of order ln κ ln κn + ln 1/ε, "
-            "constants not read; that one logarithm is enough is ours"
+            "constants not read; that one logarithm is enough is derivations, neighbours 7"
         ),
         statement=(
             "Steps to a fixed ‖E‖_F/σ_r grow no faster than ln κ: their exponent in κ is at most "
@@ -99,6 +99,7 @@ CLAIMS = (
         mutant=lambda draws: _steps(draws, power=ROOT),
         trials=20,
         smoke_trials=4,
+        derivation="neighbours 7",
     ),
     Claim(
         id="scaled-gd-lambda/end",
