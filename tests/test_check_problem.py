@@ -1,6 +1,8 @@
 """check_problem passes every problem of the library and catches one that breaks each promise."""
 
 import dataclasses
+import inspect
+import json
 
 import numpy as np
 import pytest
@@ -8,6 +10,8 @@ import torch
 from torch.nn import functional
 
 import loraone_theory as lt
+from loraone_theory.dynamics import provenance
+from loraone_theory.problems import recipes
 from loraone_theory.testing import ContractError, check_problem
 
 SIZES = {"d": 6, "k": 5, "true_rank": 2}
@@ -312,3 +316,41 @@ def test_a_drawn_problem_prints_as_the_call_that_draws_it(name):
     again = eval(f"lt.{problem!r}", {"lt": lt})
     assert torch.equal(again.shift.A, problem.shift.A)
     assert again.recipe == problem.recipe
+
+
+REQUIRED = {
+    "d": 12, "k": 10, "true_rank": 2, "samples": 200, "measurements": 200, "relative_shift": 0.25,
+    "ensemble": "dense", "noise_std": 0.1, "steps": 2, "rank": 1, "activation": "gelu",
+}  # fmt: skip
+
+
+def least(name):
+    """A sampler's arguments that have no default; linear_population has sample_linear's."""
+    sampler = recipes.RECIPES["sample_linear" if name == "linear_population" else name]
+    parameters = inspect.signature(sampler).parameters.items()
+    return {n: REQUIRED[n] for n, p in parameters if p.default is inspect.Parameter.empty}
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_sampler_prints_what_has_no_default(name):
+    """And no more: what is left out is what the sampler's own signature says."""
+    given = least(name)
+    problem = recipes.RECIPES[name](**given)
+    assert repr(problem) == f"{name}({', '.join(f'{n}={v!r}' for n, v in given.items())})"
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_every_drawn_problem_is_drawn_again_from_its_recipe(name, dtype):
+    """Bit for bit, in its dtype, for its seeds: by loss, gradients and fingerprint."""
+    problem = recipes.RECIPES[name](**least(name), seeds=(3, 5), dtype=dtype)
+    again = recipes.rebuild(json.loads(json.dumps(problem.recipe)))
+    assert again.like.dtype == getattr(torch, dtype)
+    at = lt.Factors(torch.ones(12, 1).to(problem.like), torch.ones(1, 10).to(problem.like))
+    for first, second in zip(
+        (problem.loss(at), *problem.gradients(at)),
+        (again.loss(at), *again.gradients(at)),
+        strict=True,
+    ):
+        assert torch.equal(first, second)
+    assert provenance.described(again) == provenance.described(problem)

@@ -8,6 +8,7 @@ from typing import Any
 
 from loraone_theory.core.shown import html_table
 from loraone_theory.problems.base import Facts, Problem, facts
+from loraone_theory.problems.drawn import DEFAULTS
 
 SHOWN_SEEDS = 4
 
@@ -41,11 +42,9 @@ def _seeds(seeds: tuple[int, ...]) -> str:
 
 def call(recipe: Mapping[str, Any]) -> str:
     """The call that drew a problem, to paste; arguments that have their default are left out."""
-    usual: dict[str, Any] = {"dtype": "float64", "device": "cpu", "seeds": [0]}
-    usual |= {"condition_number": 1.0, "keep_inputs": False, "noise_std": 0.0}
-    usual |= {"inputs": "gaussian", "freedom": 5.0, "replace": True}
+    usual = DEFAULTS[recipe["sampler"]]
     given = {name: value for name, value in recipe.items() if name != "sampler"}
-    kept = {n: v for n, v in given.items() if v is not None and usual.get(n) != v}
+    kept = {n: v for n, v in given.items() if v is not None and not (n in usual and usual[n] == v)}
     inside = ", ".join(f"{name}={_literal(value)}" for name, value in kept.items())
     return f"{recipe['sampler']}({inside})"
 

@@ -9,6 +9,9 @@ from typing import Any, ParamSpec, TypeVar
 
 from loraone_theory.core.plain import plain
 
+# Sampler -> its arguments' defaults as a recipe has them, put there by `drawn`.
+DEFAULTS: dict[str, dict[str, Any]] = {}
+
 P = ParamSpec("P")
 T = TypeVar("T")
 
@@ -22,6 +25,11 @@ def drawn(sampler: Callable[P, T]) -> Callable[P, T]:
     ('sample_linear', 9, [0, 1], 'float64')
     """
     signature = inspect.signature(sampler)
+    DEFAULTS[sampler.__name__] = {
+        name: _written(parameter.default)
+        for name, parameter in signature.parameters.items()
+        if parameter.default is not inspect.Parameter.empty
+    }
 
     @functools.wraps(sampler)
     def make(*args: P.args, **kwargs: P.kwargs) -> T:

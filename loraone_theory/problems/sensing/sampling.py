@@ -13,11 +13,13 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.core.memory import refuse_beyond_memory
 from loraone_theory.core.names import EnsembleName
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
+from loraone_theory.problems.drawn import drawn
 from loraone_theory.problems.linear.sampling import spectrum_values
 from loraone_theory.problems.sensing.operators import OPERATORS
 from loraone_theory.problems.sensing.problem import SensingProblem
 
 
+@drawn
 def sample_sensing(
     *,
     ensemble: EnsembleName | str,
@@ -94,24 +96,11 @@ def sample_sensing(
     if sigma > 0:
         noise = per_seed(lambda rng: normal(rng, measurements), draws, "noise", like)
         labels = labels + sigma * operator.label_scale * noise
-    recipe = {
-        "sampler": "sample_sensing",
-        "ensemble": ensemble,
-        "d": d,
-        "k": k,
-        "true_rank": true_rank,
-        "measurements": measurements,
-        "noise_std": sigma,
-        "replace": replace,
-        "spectrum": values.tolist(),
-        "seeds": list(draws),
-    }
     return SensingProblem(
         operator,
         labels,
         shift,
         seeds=draws,
-        recipe=recipe,
         ensemble=ensemble,
         noise_std=sigma,
     )
