@@ -12,7 +12,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory.core import eigen, elementwise, tall, validate
+from loraone_theory.core import eigen, elementwise, lowrank, tall, validate
 from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
@@ -29,8 +29,8 @@ class SVD(NamedTuple):
 class SVDOptions(NamedTuple):
     """How to take the SVD of the one-step gradient.
 
-    `exact` is LAPACK's; `lowrank` is `torch.svd_lowrank` with `q` probe directions and `niter`
-    power iterations, from `seed`; q is clamped to min(d, k).
+    `exact` is LAPACK's; `lowrank` that of `torch.svd_lowrank`, with `q` probe directions and
+    `niter` power iterations, from `seed`; q is clamped to min(d, k).
     """
 
     method: Literal["exact", "lowrank"] = "exact"
@@ -96,10 +96,8 @@ def _check(options: SVDOptions) -> None:
 
 def _lowrank_svd(M: Tensor, rank: int, options: SVDOptions) -> SVD:
     q = min(max(options.q, rank), *M.shape[-2:])
-    with torch.random.fork_rng(devices=[M.device] if M.is_cuda else []):
-        torch.manual_seed(options.seed)
-        U, S, V = torch.svd_lowrank(M, q=q, niter=options.niter)
-    return SVD(U[..., :rank], S[..., :rank], V[..., :rank])
+    draws = torch.Generator(M.device).manual_seed(options.seed)
+    return SVD(*lowrank.svd_lowrank(M, q, options.niter, min(rank, q), draws))
 
 
 def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from loraone_theory.core import validate
+from loraone_theory.core import tall, validate
 from loraone_theory.integrations import pair_state
 from loraone_theory.integrations.peft_layers import Pair, by_expert, lora_pairs, survey, weights
 from loraone_theory.methods.rules import RULES, Rule
@@ -218,23 +218,26 @@ def units(group: Group) -> list[Unit]:
 
 
 def as_ours(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """Tensors like a unit's parameters as rules take them.
+    """Tensors like a unit's parameters, each with any leading axes, as rules take them.
 
-    A (..., d, r) and B (..., r, k), or a matrix of at least one row.
+    A (..., d, r) and B (..., r, k), or a matrix of at least one row; of one dense layout.
     """
     if unit.experts > 1:
         first, second = tensors
-        down, up = by_expert(first, second, unit.experts)
-        return down.mT, up.mT
-    return tuple(t.mT if t.ndim == 2 else t.reshape(-1, 1) for t in tensors)
+        downs, ups = by_expert(first, second, unit.experts)
+        return tall.layout(downs.mT), tall.layout(ups.mT)
+    return tuple(
+        t.mT if p.ndim == 2 else t.reshape(*t.shape[: t.ndim - p.ndim], -1, 1)
+        for p, t in zip(unit.tensors, tensors, strict=True)
+    )
 
 
 def as_theirs(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
     """The inverse of `as_ours`."""
     if unit.experts > 1:
         A, B = tensors
-        return A.mT.flatten(0, 1), B.permute(2, 1, 0).flatten(1)
+        return A.mT.flatten(-3, -2), B.movedim(-3, -1).transpose(-3, -2).flatten(-2)
     return tuple(
-        t.mT if p.ndim == 2 else t.reshape(p.shape)
+        t.mT if p.ndim == 2 else t.reshape(*t.shape[:-2], *p.shape)
         for p, t in zip(unit.tensors, tensors, strict=True)
     )

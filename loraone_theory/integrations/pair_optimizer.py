@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -69,66 +69,65 @@ class PairOptimizer(Optimizer):
         if closure is not None:
             with torch.enable_grad():
                 loss = closure()
-        gradients = {
-            p: sharded.whole(p.grad)
-            for group in self.param_groups
-            for p in group["params"]
-            if p.requires_grad and p.grad is not None
-        }
-        _finite(list(gradients.values()))
-        for group in self.param_groups:
-            for units in self._alike(group, gradients):
-                self._advance(units, gradients, pair_groups.make(group, units[0].scale))
+        work = [(group, self._work(group)) for group in self.param_groups]
+        _finite([g for _, tasks in work for task in tasks for g in task.gradients if g is not None])
+        for group, tasks in work:
+            for alike in _alike(tasks):
+                self._advance(alike, pair_groups.make(group, alike[0].unit.scale))
         return loss
 
-    def _alike(self, group: Group, gradients: Mapping[Tensor, Tensor]) -> Iterable[list[Unit]]:
-        """Units that one batched call can advance: of one shape, scale and step number."""
-        found: dict[tuple[Any, ...], list[Unit]] = {}
+    def _work(self, group: Group) -> list[_Task]:
+        """The units of a group that have a gradient, with it and their state."""
+        found = []
         for unit in pair_groups.units(group):
-            if any(p in gradients for p in unit.tensors):
-                kind = tuple((p.shape, p.dtype, p.device) for p in unit.tensors)
-                held = self._held(unit)
-                numbers = [x for x in held if not isinstance(x, Tensor)]
-                key = (kind, unit.scale, unit.experts, len(held), *numbers)
-                found.setdefault(key, []).append(unit)
-        return found.values()
+            gradients = tuple(
+                sharded.whole(p.grad) if p.requires_grad and p.grad is not None else None
+                for p in unit.tensors
+            )
+            if any(gradient is not None for gradient in gradients):
+                found.append(_Task(unit, gradients, self._held(unit)))
+        return found
 
-    def _advance(
-        self, units: Sequence[Unit], gradients: Mapping[Tensor, Tensor], rule: Rule
-    ) -> None:
-        params = _stacked([_wide(unit, unit.tensors) for unit in units])
-        steps = _stacked(
-            [
-                _wide(
-                    unit,
-                    [gradients[p] if p in gradients else torch.zeros_like(p) for p in unit.tensors],
-                )
-                for unit in units
-            ]
-        )
-        held = [self._held(unit) for unit in units]
-        if held[0]:
+    def _advance(self, tasks: Sequence[_Task], rule: Rule) -> None:
+        """One batched call for units of one kind; tensors that move are written at its end."""
+        unit = tasks[0].unit
+        params = _stacked(unit, [task.unit.tensors for task in tasks])
+        gradients = _stacked(unit, [task.filled for task in tasks])
+        before: list[Any] = []
+        if tasks[0].state:
+            before = pair_state.together([task.state for task in tasks])
             form = rule.init(tuple(P.to("meta") for P in params))
-            state = pair_state.filled(form, iter(pair_state.together(held)))
+            state = pair_state.filled(form, iter(before))
         else:
             state = rule.init(params)
-        new, state = rule.update(params, steps, state)
-        leaves = list(pair_state.leaves(state))
-        owners = pair_state.owners([P.shape for P in params], leaves)
-        keys = [str(key) for key in range(len(leaves))]
-        each = [x.unbind() if isinstance(x, Tensor) else [x] * len(units) for x in leaves]
+        # The stacks are copies of our own, and so is the state.
+        new, state = (rule.in_place or rule.update)(params, gradients, state)
+        self._keep(tasks, [P.shape for P in params], list(pair_state.leaves(state)), before)
         tensors, values = [], []
-        for i, (unit, *own_new) in enumerate(zip(units, *(P.unbind() for P in new), strict=True)):
-            states: list[dict[str, Any]] = [{} for _ in unit.tensors]
-            for key, owner, parts in zip(keys, owners, each, strict=True):
-                states[owner][key] = parts[i]
-            theirs = pair_groups.as_theirs(unit, own_new)
-            for p, value, own in zip(unit.tensors, theirs, states, strict=True):
-                self.state[p] = own
-                if p in gradients:
-                    tensors.append(p)
+        for i, column in enumerate(pair_groups.as_theirs(unit, new)):
+            for task, value in zip(tasks, column.unbind(), strict=True):
+                if task.gradients[i] is not None:
+                    tensors.append(task.unit.tensors[i])
                     values.append(value)
         sharded.write_(tensors, values)
+
+    def _keep(
+        self,
+        tasks: Sequence[_Task],
+        shapes: Sequence[tuple[int, ...]],
+        leaves: Sequence[Any],
+        before: Sequence[Any],
+    ) -> None:
+        """Each leaf of the state with the parameter that it has the shape of, unit by unit."""
+        if not before:
+            self.state.update({p: {} for task in tasks for p in task.unit.tensors})
+        for key, owner in enumerate(pair_state.owners(shapes, leaves)):
+            leaf = leaves[key]
+            if before and pair_state.is_part(tasks[0].state[key], leaf):
+                continue  # written in place: what is kept are its slices already
+            parts = leaf.unbind() if isinstance(leaf, Tensor) else [leaf] * len(tasks)
+            for task, part in zip(tasks, parts, strict=True):
+                self.state[task.unit.tensors[owner]][str(key)] = part
 
     def _held(self, unit: Unit) -> list[Any]:
         """The rule's state of a unit, in order; empty before its first step.
@@ -155,7 +154,7 @@ class PairOptimizer(Optimizer):
             if "leaves" in held:  # as earlier versions wrote it
                 held = {str(key): leaf for key, leaf in enumerate(held["leaves"])}
             self.state[p] = {
-                key: leaf.to(p.device) if isinstance(leaf, Tensor) else leaf
+                key: pair_state.own(leaf, p.device) if isinstance(leaf, Tensor) else leaf
                 for key, leaf in held.items()
             }
 
@@ -170,12 +169,38 @@ def _finite(gradients: list[Tensor]) -> None:
             )
 
 
-def _wide(unit: Unit, tensors: Sequence[Tensor]) -> tuple[Tensor, ...]:
-    """As rules take them, in float32 at least."""
-    plain = [sharded.whole(t) for t in tensors]
-    return pair_groups.as_ours(unit, [t if t.dtype == torch.float64 else t.float() for t in plain])
+class _Task(NamedTuple):
+    """A unit with the gradients of its tensors, None where one stays, and the rule's state."""
+
+    unit: Unit
+    gradients: tuple[Tensor | None, ...]
+    state: list[Any]
+
+    @property
+    def filled(self) -> list[Tensor]:
+        """The gradients, zero where there is none."""
+        both = zip(self.unit.tensors, self.gradients, strict=True)
+        return [sharded.whole(torch.zeros_like(p)) if g is None else g for p, g in both]
+
+    @property
+    def kind(self) -> tuple[Any, ...]:
+        """Equal for units that one batched call can advance: shapes, scale and step number."""
+        numbers = [x for x in self.state if not isinstance(x, Tensor)]
+        of = [x for p in self.unit.tensors for x in (p.shape, p.dtype, p.device)]
+        return (*of, self.unit.scale, self.unit.experts, len(self.state), *numbers)
 
 
-def _stacked(units: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """In the parameters' own layout, so that nothing is transposed in memory."""
-    return tuple(torch.stack([t.mT for t in column]).mT for column in zip(*units, strict=True))
+def _alike(tasks: Sequence[_Task]) -> Iterable[list[_Task]]:
+    found: dict[tuple[Any, ...], list[_Task]] = {}
+    for task in tasks:
+        found.setdefault(task.kind, []).append(task)
+    return found.values()
+
+
+def _stacked(unit: Unit, columns: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
+    """Tensors of units like `unit` as rules take them, in float32 at least; always copies."""
+    stacks = [
+        torch.stack([sharded.whole(t) for t in column]) for column in zip(*columns, strict=True)
+    ]
+    wide = [t if t.dtype == torch.float64 else t.float() for t in stacks]
+    return pair_groups.as_ours(unit, wide)

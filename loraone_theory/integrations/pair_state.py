@@ -46,6 +46,16 @@ def _stack(parts: Sequence[Tensor]) -> Tensor:
     return base
 
 
+def is_part(held: Any, leaf: Any) -> bool:
+    """True where `leaf` is the tensor that `held` is a slice of."""
+    return isinstance(held, Tensor) and held._base is leaf
+
+
+def own(leaf: Tensor, device: torch.device) -> Tensor:
+    """On a device; a copy where it may be part of another optimiser's state, which is in use."""
+    return leaf.to(device, copy=leaf._is_view())
+
+
 def owners(shapes: Sequence[tuple[int, ...]], parts: Sequence[Any]) -> list[int]:
     """For each leaf, the parameter that it is kept with: one of its shape, in turn; else the first.
 

@@ -146,15 +146,12 @@ def _of_layer(name: str, layer: LoraLayer, adapter_name: str) -> list[Pair]:
 
 
 def by_expert(down: Tensor, up: Tensor, experts: int) -> tuple[Tensor, Tensor]:
-    """Views (experts, r, d) and (experts, k, r) of the parameters (experts·r, d), (k, r·experts).
+    """Views (..., experts, r, d), (..., experts, k, r) of (..., experts·r, d), (..., k, r·experts).
 
     PEFT orders the rows of one by expert first, the columns of the other by expert last.
     """
     down, up = whole(down), whole(up)
-    return (
-        down.view(experts, -1, down.shape[-1]),
-        up.view(up.shape[0], -1, experts).permute(2, 0, 1),
-    )
+    return down.unflatten(-2, (experts, -1)), up.unflatten(-1, (-1, experts)).movedim(-1, -3)
 
 
 LINEAR = "LoRA-One applies to linear layers and Conv1D"

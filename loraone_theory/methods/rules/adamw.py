@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.moments import Adam, adam, adam_
 from loraone_theory.methods.rules.base import (
     ADAM,
     Betas,
@@ -11,8 +14,6 @@ from loraone_theory.methods.rules.base import (
     check_adam,
     check_rates,
     check_ratio,
-    decay,
-    descend,
 )
 
 
@@ -32,14 +33,10 @@ def adamw(
     check_adam("adamw", betas, eps, weight_decay)
     check_ratio("adamw", ratio)
 
-    def update(params: Params, gradients: Params, state: Moments) -> tuple[Params, Moments]:
-        state = state.after(gradients, betas)
+    def by(step: Adam, params: Params, gradients: Params, state: Moments) -> tuple[Params, Moments]:
         rates = [learning_rate] * (len(params) - 1) + [ratio * learning_rate]
-        directions = state.directions(betas, eps)
-        new = tuple(
-            descend(decay(P, rate, weight_decay), D, rate)
-            for P, D, rate in zip(params, directions, rates, strict=True)
-        )
-        return new, state
+        return step(params, gradients, state, rates, betas, eps, weight_decay)
 
-    return Rule(Moments.zero, update, no_rate=ADAM, replays=True)
+    return Rule(
+        Moments.zero, partial(by, adam), no_rate=ADAM, replays=True, in_place=partial(by, adam_)
+    )

@@ -14,9 +14,12 @@ from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.eigen import eigvalsh
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse
+from loraone_theory.core.moments import Betas as Betas
+from loraone_theory.core.moments import Moments as Moments
+from loraone_theory.core.moments import decay as decay
+from loraone_theory.core.moments import descend as descend
 
 State = Any
-Betas = tuple[float, float]
 
 
 class Descent(NamedTuple):
@@ -81,6 +84,7 @@ class Rule(NamedTuple):
         replays: a step is the same work whatever the values are: nothing is read back on the way,
             and a number of the state enters as a number and decides nothing. A device may then
             record the step and replay it, with tensors in place of those numbers.
+        in_place: `update` to rounding, but trainable tensors and state may be written over.
     """
 
     init: Callable[[Params], State]
@@ -99,6 +103,7 @@ class Rule(NamedTuple):
         None
     )
     replays: bool = False
+    in_place: Callable[[Params, Params, State], tuple[Params, State]] | None = None
 
     def __repr__(self) -> str:
         facts = [name for name in ("equivariant", "pair", "inverts", "flow") if getattr(self, name)]
@@ -115,13 +120,6 @@ def no_update(rule: str) -> Callable[[Params, Params, State], tuple[Params, Stat
         )
 
     return update
-
-
-def descend(M: Tensor, step: Tensor, learning_rate: Scalar) -> Tensor:
-    """M − η·step, for a number or a batch of learning rates."""
-    if isinstance(learning_rate, Tensor):
-        return M.addcmul(step, learning_rate, value=-1)
-    return M.add(step, alpha=-learning_rate)
 
 
 def checked(
@@ -185,11 +183,6 @@ def with_l2(gradients: Params, params: Params, l2: float) -> Params:
     return tuple(G.add(P, alpha=l2) for G, P in zip(gradients, params, strict=True))
 
 
-def decay(M: Tensor, learning_rate: Scalar, weight_decay: float) -> Tensor:
-    """(1 − η·w)M, decoupled weight decay."""
-    return M if weight_decay == 0 else M * (1 - learning_rate * weight_decay)
-
-
 def relative_damping(M: Tensor, damping: Scalar, relative: float) -> Scalar:
     """λ + c·λ_min(M) for a Gram matrix M (..., r, r) and c = `relative`.
 
@@ -223,40 +216,6 @@ class Drops(NamedTuple):
         step = self.step + 1
         last = torch.where(drops, step, self.last).to(self.last.dtype)
         return Drops(step, self.steps + drops, last)
-
-
-class Moments(NamedTuple):
-    """Adam's running means of gradients and of their squares, entry by entry."""
-
-    step: float | Tensor
-    first: Params
-    second: Params
-
-    @classmethod
-    def zero(cls, tensors: Params) -> Moments:
-        """Before the first step."""
-        zeros = tuple(torch.zeros_like(t) for t in tensors)
-        return cls(0, zeros, zeros)
-
-    def after(self, gradients: Params, betas: Betas) -> Moments:
-        """m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g²."""
-        pairs = [
-            (
-                torch.add(m * betas[0], g, alpha=1 - betas[0]),
-                torch.addcmul(v * betas[1], g, g, value=1 - betas[1]),
-            )
-            for g, m, v in zip(gradients, self.first, self.second, strict=True)
-        ]
-        return Moments(self.step + 1, tuple(m for m, _ in pairs), tuple(v for _, v in pairs))
-
-    def directions(self, betas: Betas, eps: float, bias_correction: bool = True) -> Params:
-        """m̂/(√v̂ + ε) with m̂ = m/(1 − β₁ᵗ), v̂ = v/(1 − β₂ᵗ), or m/(√v + ε) uncorrected."""
-        one, two = (1 - b**self.step if bias_correction else 1.0 for b in betas)
-        # In place on temporaries of its own only.
-        return tuple(
-            m / (v / two).sqrt_().add_(eps).mul_(one)
-            for m, v in zip(self.first, self.second, strict=True)
-        )
 
 
 def in_turn(

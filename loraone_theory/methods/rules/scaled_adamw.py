@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal
 
 import torch
 from torch import Tensor
 
-from loraone_theory.core import validate
+from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
+from loraone_theory.core.moments import Adam, adam, adam_
 from loraone_theory.methods.rules.base import (
     ADAM,
     Betas,
@@ -20,7 +22,6 @@ from loraone_theory.methods.rules.base import (
     check_rates,
     checked,
     decay,
-    descend,
     relative_damping,
 )
 
@@ -54,24 +55,25 @@ def scaled_adamw(
         validate.flag("bias_correction", bias_correction)
     corrected = not released if bias_correction is None else bias_correction
 
-    def step(P: Tensor, g: Tensor, state: Moments) -> tuple[Tensor, Moments]:
-        state = state.after((g,), betas)
-        P = P if released else decay(P, learning_rate, weight_decay)
-        return descend(P, state.directions(betas, eps, corrected)[0], learning_rate), state
-
     def inverse(M: Tensor) -> Inverse:
         return inverse_psd(M, relative_damping(M, damping, relative))
 
-    def update(params: Params, gradients: Params, state: State) -> tuple[Params, State]:
+    def by(adam: Adam, params: Params, gradients: Params, state: State) -> tuple[Params, State]:
         (A, B), (grad_A, grad_B), (of_A, of_B, drops) = params, gradients, state
+
+        def step(P: Tensor, g: Tensor, of: Moments) -> tuple[Tensor, Moments]:
+            first = 0.0 if released else weight_decay
+            (new,), of = adam((P,), (g,), of, (learning_rate,), betas, eps, first, corrected)
+            return new, of
+
         if released:
             right = inverse(B @ B.mT)
-            new_A, of_A = step(A, grad_A @ right.matrix, of_A)
+            new_A, of_A = step(A, tall.product(grad_A, right.matrix), of_A)
             left = inverse(new_A.mT @ new_A)
         else:  # both at once, since small inverses cost calls and not arithmetic
             both = inverse(torch.stack(torch.broadcast_tensors(A.mT @ A, B @ B.mT)))
             left, right = (Inverse(both.matrix[i], both.kept[i]) for i in range(2))
-            new_A, of_A = step(A, grad_A @ right.matrix, of_A)
+            new_A, of_A = step(A, tall.product(grad_A, right.matrix), of_A)
         new_B, of_B = step(B, left.matrix @ grad_B, of_B)
         if released:
             new_A, new_B = (decay(P, learning_rate, weight_decay) for P in (new_A, new_B))
@@ -82,11 +84,12 @@ def scaled_adamw(
 
     return Rule(
         init,
-        update,
+        partial(by, adam),
         dropped=lambda s: (s[2].steps, s[2].last),
         pair=True,
         inverts=True,
         damping=0.01,  # the Gram matrix of B is singular at LoRA-init
         no_rate=ADAM,
         replays=True,
+        in_place=partial(by, adam_),
     )
