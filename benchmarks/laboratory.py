@@ -1,7 +1,7 @@
 """How long after a key on a slider the curves of `loraone explore` are others, in the browser.
 
-Starts the command, sets d = k = 100 in the linear model (400 steps), presses the arrow on some
-sliders and reports the median and the largest time until the figure has changed. Nothing is
+Starts the command, sets d = k = 100 in the linear model (400 steps), moves some sliders to one new
+value after the other and reports the median and the largest time until the figure has changed. Nothing is
 asserted; the load of the machine is printed beside the numbers. Needs the extras explore and
 test, and Chromium on the path.
 """
@@ -89,8 +89,9 @@ def main() -> None:
         with sync_playwright() as play:
             page = opened(play, process, 100)
             for slider in SLIDERS:
-                keys = ["ArrowRight", "ArrowLeft"] * repeats
-                times = [press(page, slider, key) for key in keys[:repeats]]
+                # Every value is a new one, of which nothing is known from before.
+                times = [press(page, slider, "ArrowRight") for _ in range(repeats)]
+                page.get_by_role("slider", name=slider, exact=True).press("Home")
                 print(
                     f"{slider:20} median {statistics.median(times):6.0f} ms, "
                     f"largest {max(times):6.0f} ms, load {os.getloadavg()[0]:.1f} "
