@@ -1,9 +1,9 @@
 """How long after a key on a slider the curves of `loraone explore` are others, in the browser.
 
 Starts the command, sets d = k = 100 in the linear model (400 steps), moves some sliders to one new
-value after the other and reports the median and the largest time until the figure has changed. Nothing is
-asserted; the load of the machine is printed beside the numbers. Needs the extras explore and
-test, and Chromium on the path.
+value after the other and reports the median and the largest time until the figure has changed.
+Nothing is asserted; the load of the machine is printed beside the numbers. Needs the extras explore
+and test, and Chromium on the path.
 """
 
 from __future__ import annotations

@@ -134,9 +134,11 @@ VIOLATED = having(verdict="VIOLATED")
         ("kind:certificate", [n for n in IDS if CLAIMS[n].kind == "certificate"]),
         ("theorem:3.3 paper:lora-one verdict:outside",
          ["lora-one/theorem-3.3/second/n-16d"]),
-        ('hypothesis:"heavy"', [n for n in IDS if any("heavy" in h.lower()
+        ('hypothesis:"spectral-init"', [n for n in IDS if any("spectral-init" in h.lower()
                                                      for h in CLAIMS[n].hypotheses)]),
         ('hypothesis:"r < r*" paper:nora', ["nora/under-rank", "nora/under-rank/alternating"]),
+        ('hypothesis:"r<r*" paper:nora', ["nora/under-rank", "nora/under-rank/alternating"]),
+        ("paper: nora", [n for n in IDS if n.startswith("nora/")]),
         ("no-such-word-anywhere", []),
     ],
 )  # fmt: skip
@@ -156,6 +158,17 @@ def test_greek_letters_are_found_by_sign_and_by_name(opened):
     assert set(inside("κ")) <= by_sign < set(IDS)
     page.fill("#query", "kappa")
     assert by_sign <= set(shown(page))
+
+
+def test_verdicts_and_hypotheses_are_found_as_plain_words(opened):
+    page = opened(INDEX)
+    page.fill("#query", "violated paper:lora-one")
+    own = {n for n in IDS if n.startswith("lora-one/")}
+    assert own & set(VIOLATED) <= set(shown(page)) < own
+    page.fill("#query", "spectral-init")
+    named = {n for n in IDS if any("spectral-init" in h.lower() for h in CLAIMS[n].hypotheses)}
+    assert named
+    assert named <= set(shown(page))
 
 
 def test_boxes_and_lists_write_the_query_and_the_address_keeps_it(opened):

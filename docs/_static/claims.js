@@ -4,9 +4,10 @@
 (() => {
   const FIELDS = ["paper", "theorem", "model", "kind", "verdict", "hypothesis"];
   const SHORT = { hyp: "hypothesis", hypotheses: "hypothesis", statement: "theorem" };
-  const TERM = /(-?)(?:([a-z]+):)?((?:"[^"]*"|“[^”]*”|[^\s",“]|,)+)/gi;
+  const TERM = /(-?)(?:([a-z]+):\s*)?((?:"[^"]*"|“[^”]*”|[^\s",“]|,)+)/gi;
 
-  const plain = (text) => text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ").trim();
+  const plain = (text) => text.normalize("NFKC").toLowerCase().replace(/\s+/g, " ")
+    .replace(/ ?([=<>≤≥]) ?/g, "$1").trim();
 
   // "paper:nora,riemannian -kind:value kappa" as a list of terms.
   function parsed(query) {

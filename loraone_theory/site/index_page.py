@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
@@ -31,18 +32,21 @@ _HELP = (
 
 
 def searchable(*texts: str) -> str:
-    """Text as claims.js compares it: in small letters, plain digits, Greek letters also by name.
+    """Text as claims.js compares it: small letters, plain digits, no room around relations.
+
+    Greek letters stand by name too.
 
     >>> searchable("‖A₀B₀ − Δ‖ ≤ κ")
-    '‖a0b0 − δ‖ ≤ κ delta kappa'
+    '‖a0b0 − δ‖≤κ delta kappa'
     """
-    text = unicodedata.normalize("NFKC", " ".join(texts)).lower()
+    text = " ".join(unicodedata.normalize("NFKC", " ".join(texts)).lower().split())
+    text = re.sub(" ?([=<>≤≥]) ?", r"\1", text)
     names = [
         unicodedata.name(letter, "").rpartition(" ")[2].lower()
         for letter in dict.fromkeys(text)
         if "α" <= letter <= "ω"
     ]
-    return " ".join([" ".join(text.split()), *names])
+    return " ".join([text, *names])
 
 
 def index_page(entries: Sequence[Entry], graphs: Iterable[str]) -> Page:
@@ -133,7 +137,8 @@ def _row(entry: Entry) -> Html:
         "verdict": entry.finding.value.lower().replace(" ", "-"),
         "hypothesis": " | ".join(map(searchable, claim.hypotheses)),
         "text": searchable(claim.id, entry.paper.title, claim.title, claim.statement, claim.how,
-                           claim.explanation, claim.reference, *claim.aliases, record["reason"]),
+                           claim.explanation, claim.reference, *claim.aliases, record["reason"],
+                           *claim.hypotheses, claim.kind, entry.model, entry.finding.value),
     }  # fmt: skip
     name = tag("a", mathematics(claim.title), href=f"{claim.id}.html")
     return tag(
