@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import math
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def worst(claim: Claim, evidence: Evidence, draws: Draws) -> dict[str, Any]:
     alone = Draws(1, draws.seed, draws.smoke, first=index)
     if len(a["lhs"]) == draws.trials and _each_its_own(draws):
         again = np.atleast_1d(claim.measure(alone).lhs)
-        if len(again) == 1 and abs(again[0] - lhs) <= SAME * abs(lhs):
+        if len(again) == 1 and math.isclose(again[0], lhs, rel_tol=SAME):
             return found | {"rerun": _snippet(claim, alone, 0)}
     return found | {"rerun": _snippet(claim, draws, index)}
 

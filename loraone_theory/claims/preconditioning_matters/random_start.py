@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.claims.population import (
-    exponent,
     exponents,
     first_below,
     gaussian,
@@ -20,10 +21,14 @@ from loraone_theory.dynamics.until import Until
 D, RANK, NEAR, STEPS, SLOPE = 20, 3, 1e-10, 800, 0.1
 KAPPAS, ETA, LONGER = (1.0, 10.0, 100.0), 0.3, 0.9
 REG = 1e-2
+MOST, FEW = 0.9, 24
 
 
 def _growth(draws: Draws, *, alternating: bool, damping: float = 0.0) -> Evidence:
-    """Exponent in κ of the steps to ‖E‖_F ≤ 1e-10σ_r, σ₁ = 1, the same draws at every κ."""
+    """|exponent| in κ of the steps to ‖E‖_F ≤ 1e-10σ_r, σ₁ = 1, the same draws at every κ.
+
+    Infinite where a run does not arrive.
+    """
     seeds = draws.seeds()
     start = Factors(
         gaussian(D, RANK, seeds, "A0") / D**0.5, gaussian(RANK, D, seeds, "B0") / D**0.5
@@ -38,12 +43,17 @@ def _growth(draws: Draws, *, alternating: bool, damping: float = 0.0) -> Evidenc
         )  # fmt: skip
         taken.append(first_below(run["error"], NEAR / kappa))
     steps = np.array(taken)
+    found = exponents(KAPPAS, steps)
     pairs = zip(KAPPAS, steps, strict=True)
-    means = {f"mean steps at κ = {kappa:g}": float(row.mean()) for kappa, row in pairs}
-    return exponent(exponents(KAPPAS, steps), 0.0, SLOPE, **means)
+    numbers = {f"median steps at κ = {kappa:g}": float(np.median(row)) for kappa, row in pairs}
+    numbers["share that arrives at every κ"] = float(np.isfinite(steps).all(0).mean())
+    size = np.where(np.isfinite(found), np.abs(found), np.inf)
+    return Evidence(size, SLOPE, probability=MOST, numbers=numbers)
 
 
-def _claim(id: str, title: str, name: str, eta: float, reg: float, *, alternating: bool) -> Claim:
+def _claim(
+    id: str, title: str, name: str, eta: float, reg: float, explanation: str, *, alternating: bool
+) -> Claim:
     return Claim(
         id=id,
         title=title,
@@ -51,7 +61,10 @@ def _claim(id: str, title: str, name: str, eta: float, reg: float, *, alternatin
             "Jia, Wang, Peng, Feng, Meng, NeurIPS 2023, abstract: O(ln d/δ + ln d/ε) steps from "
             "general random initialisation"
         ),
-        statement=f"From a random start {name} takes as many steps at every κ: exponent 0.",
+        statement=(
+            f"From a random start {name} takes as many steps at every κ, exponent 0, with "
+            f"probability {MOST:g} at least."
+        ),
         hypotheses=(
             "𝒜 = I, σ₁ = 1",
             "r = r*",
@@ -59,14 +72,17 @@ def _claim(id: str, title: str, name: str, eta: float, reg: float, *, alternatin
         ),
         how=(
             f"Steps to ‖E‖_F ≤ {NEAR:g}σ_r, κ = {listed(KAPPAS)}, d = k = {D}, r = {RANK}, "
-            f"η = {eta:g}; exponent ± {SLOPE:g}, which leaves room for the ln κ in the target."
+            f"η = {eta:g}; exponent ± {SLOPE:g} in each draw: room for the ln κ in the target."
         ),
-        kind="value",
+        kind="probability",
         measure=lambda draws: _growth(draws, alternating=alternating),
         mutant_statement=f"with {reg:g}·I added to the Gram matrices",
-        mutant=lambda draws: _growth(draws, alternating=alternating, damping=reg),
-        trials=10,
-        smoke_trials=8,
+        mutant=lambda draws: _growth(
+            replace(draws, trials=min(draws.trials, FEW)), alternating=alternating, damping=reg
+        ),
+        trials=256,
+        smoke_trials=64,
+        explanation=explanation,
     )
 
 
@@ -77,6 +93,8 @@ CLAIMS = (
         "ScaledGD",
         ETA,
         REG,
+        "On about one draw in two hundred simultaneous steps never settle: the error swings "
+        "between one and hundreds for good. The paper's δ leaves room for that.",
         alternating=False,
     ),
     _claim(
@@ -85,6 +103,7 @@ CLAIMS = (
         "alternating ScaledGD",
         LONGER,
         REG,
+        "",
         alternating=True,
     ),
 )
