@@ -1,7 +1,8 @@
 """What the repository holds beside the package, and an installed package carries with it.
 
 In a checkout these are the folders of the repository; the wheel has copies of them in `_shipped`
-(pyproject.toml, `force-include`), so that every command works from an installed package too.
+(pyproject.toml, `tool.hatch.build.targets.wheel`), so that every command works from an installed
+package too.
 """
 
 from __future__ import annotations
