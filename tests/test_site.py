@@ -101,6 +101,13 @@ def test_each_experiment_tells_all_that_its_page_shows():
         assert knobs >= set(script.about["config"]), script.name
     shown = [path for script in found for path in script.pictures()]
     assert sorted(shown) == sorted((ROOT / "figures").glob("*.png"))
+    large = [full for script in found if (full := script.at_full_size) is not None]
+    shown = [path for full in large for path in full.pictures()]
+    assert sorted(shown) == sorted((ROOT / "figures" / "full").glob("*.png"))
+    assert len(shown) > 0
+    for full in large:
+        assert "--preset full --out figures/full" in full.command
+        assert gallery.page(full).count(f"figures/full/{full.name}.png") == 1
 
 
 @pytest.mark.parametrize(

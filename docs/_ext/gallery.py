@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,11 +35,13 @@ class Script:
         path: of the script.
         figures: the folder of the committed figures and data.
         others: names of all experiments, so that a figure goes to the right one.
+        preset: of the figures.
     """
 
     path: Path
     figures: Path
     others: tuple[str, ...]
+    preset: str = ""
 
     @property
     def name(self) -> str:
@@ -72,6 +74,24 @@ class Script:
         found = sorted(self.figures.glob(f"{self.name}*.png"), key=lambda path: len(path.stem))
         longer = [other for other in self.others if len(other) > len(self.name)]
         return [p for p in found if not any(p.stem.startswith(other) for other in longer)]
+
+    @property
+    def at_full_size(self) -> Script | None:
+        """The same with what its preset "full" gave, where that is committed."""
+        folder = self.figures / "full"
+        there = (folder / f"{self.name}.json").exists()
+        return replace(self, figures=folder, preset="full") if there else None
+
+    @property
+    def command(self) -> str:
+        """What makes figures and data again."""
+        if self.preset:
+            where = f"figures/{self.figures.name}"
+            return f"`python experiments/{self.name}.py --preset {self.preset} --out {where}`"
+        return (
+            f"`loraone reproduce {self.name}`; its smallest size "
+            f"`loraone reproduce {self.name} --smoke --out some/folder`"
+        )
 
     def knobs(self) -> list[Field]:
         """What the experiment can be told."""
@@ -106,11 +126,21 @@ def duration(seconds: float) -> str:
     return f"{minutes} min {rest} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
+def place(path: Path) -> str:
+    """A file of the figures as the repository has it.
+
+    >>> place(Path("/home/x/figures/full/fig_a.png"))
+    'figures/full/fig_a.png'
+    """
+    last = len(path.parts) - 1 - path.parts[::-1].index(experiment.FIGURES)
+    return "/".join(path.parts[last:])
+
+
 def picture(path: Path, script: Script, *, target: str = "", caption: str = "") -> str:
     """A figure with its description."""
     options = f":target: {target}\n" if target else ""
     return (
-        f"```{{figure}} ../../figures/{path.name}\n:alt: {script.title}\n:loading: lazy\n"
+        f"```{{figure}} ../../{place(path)}\n:alt: {script.title}\n:loading: lazy\n"
         f"{options}\n{caption}\n```\n"
     )
 
@@ -126,13 +156,13 @@ def made(script: Script) -> str:
     about, name = script.about, script.name
     versions = ", ".join(f"{key} {value}" for key, value in about["versions"].items())
     rows = {
-        "command": f"`loraone reproduce {name}`; its smallest size "
-        f"`loraone reproduce {name} --smoke --out some/folder`",
+        "command": script.command,
         "script": f"[experiments/{name}.py](../../experiments/{name}.py)",
-        "data": f"[{name}.npz](../../figures/{name}.npz), "
-        f"[what made them](../../figures/{name}.json)",
+        "data": f"[{name}.npz](../../{place(script.figures / name)}.npz), "
+        f"[what made them](../../{place(script.figures / name)}.json)",
         "vector graphics": ", ".join(
-            f"[{path.stem}.pdf](../../figures/{path.stem}.pdf)" for path in script.pictures()
+            f"[{path.stem}.pdf](../../{place(path.with_suffix('.pdf'))})"
+            for path in script.pictures()
         ),
         "run time": f"{duration(about['wall_time_s'])} on {about['cores']} cores, "
         f"{about['platform']}",
@@ -155,6 +185,11 @@ def page(script: Script) -> str:
     if script.expected:
         parts.append(f"## What is expected to be seen\n\n{script.expected}\n")
     parts.append(f"## How it was made\n\n{made(script)}")
+    full = script.at_full_size
+    if full is not None:
+        parts.append("## At full size\n")
+        parts += [picture(path, full) for path in full.pictures()]
+        parts.append(made(full))
     rows = [
         f"| `{knob.name}` | {cell(given.get(knob.name, knob.default))} | {knob.text} |"
         for knob in script.knobs()
