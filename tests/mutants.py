@@ -78,7 +78,10 @@ GROUPS: dict[tuple[str, ...], tuple[str, ...]] = {
         "test_relu_dynamics.py",
     ),
     ("predict/flow.py",): ("test_flow.py", "test_predict_flow.py"),
-    ("predict/noise.py",): ("test_predict_noise.py", "test_predict_sensing.py"),
+    ("predict/noise.py", "predict/one_step.py"): (
+        "test_predict_noise.py",
+        "test_predict_sensing.py",
+    ),
     ("predict/stochastic.py",): ("test_stochastic.py",),
     ("predict/tuning.py", "predict/curves.py", "predict/compare.py"): (
         "test_compare.py",

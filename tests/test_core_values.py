@@ -24,7 +24,7 @@ from loraone_theory.dynamics.continuation import _both
 from loraone_theory.methods.rules.adalora import adalora
 from loraone_theory.methods.rules.base import Drops, Local
 from loraone_theory.methods.rules.gd import gd
-from loraone_theory.predict import modes, noise, relu
+from loraone_theory.predict import modes, noise, one_step, relu
 from loraone_theory.predict.contraction import NO_GAP, imbalance
 from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.predict.tangent_map import TangentMap, tangent_map
@@ -349,7 +349,8 @@ def test_noise_of_several_responses_is_that_of_the_linear_model() -> None:
     linear = lt.sample_linear(**sizes, samples=50)
     rows = lt.sample_sensing(**sizes, ensemble="multi-response", measurements=200)
     parts = [
-        noise.one_step_error(p, noise_std=0.3) - noise.one_step_error(p) for p in (linear, rows)
+        one_step.one_step_error(p, noise_std=0.3) - one_step.one_step_error(p)
+        for p in (linear, rows)
     ]
     for part in parts:  # differences of sums of squares of Δ, at most 4, over N
         expected = 0.09 * 2 * (6 + 4 - 2) / 50

@@ -146,6 +146,7 @@ GOOD: dict[str, Any] = {
     "filters": ["rank=2"],
     "lt.predict.measured_contraction.problem": SENSING,
     "lt.predict.measured_floor.problem": SENSING,
+    "lt.predict.best_fit.problem": SENSING,
 }  # fmt: skip
 SCRIPT = '''"""A script."""
 from loraone_theory.experiment import Config

@@ -8,6 +8,7 @@ from tolerance import roots, rounding
 
 import loraone_theory as lt
 from loraone_theory.core.factors import Factors
+from loraone_theory.predict.compare import compare
 
 SIZES = {"d": 8, "k": 6, "true_rank": 2, "samples": 40}
 
@@ -131,6 +132,25 @@ def test_noisy_relu_labels() -> None:
     many = lt.sample_relu(**(sizes | {"samples": 4000}), noise_std=0.4)
     # ‖Z‖²/2N: mean σ²k/2 = 0.4, relative deviation √(2/(Nk)).
     assert float(many.loss(many.shift)) == pytest.approx(0.4, rel=5 * (2 / 20_000) ** 0.5)
+
+
+def test_predictions_of_noisy_relu_labels() -> None:
+    """No floor of 0 where the labels have noise, a reason for each number that there is not."""
+    noisy = lt.sample_relu(
+        d=8, k=6, true_rank=2, samples=400, relative_shift=0.2, noise_std=0.05, seeds=(0, 1)
+    )
+    for name in ("lora", "lora-one-preconditioned", "full"):
+        ahead = lt.predict.outlook(noisy, name, rank=2)
+        assert np.isnan(ahead.floor).all()
+        assert torch.isnan(ahead.near.extremes).all()
+        assert any("no floor" in note for note in ahead.notes)
+    near = lt.predict.relu_contraction(noisy)
+    assert torch.isnan(near.extremes).all()
+    assert "label noise moves" in near.notes[0]
+    row = compare(noisy, rank=2, steps=60, names=["lora-one-preconditioned"]).rows[0]
+    assert row.chosen_by == "grid"
+    # σ²k/2 is the loss at Δ in the mean, of relative deviation √(2/(Nk)); a fit ends below it.
+    assert ((0 < row.reached) & (row.reached < 0.05**2 * 3 * (1 + 5 * (2 / 2400) ** 0.5))).all()
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,46 @@ def test_floors_are_those_of_alternating_least_squares(
 
 
 @pytest.mark.parametrize(("ensemble", "m", "options"), CASES)
+def test_floors_beyond_the_true_rank(ensemble: str, m: int, options: dict) -> None:
+    """r = r* + 1: none of alternating least squares from four random starts ends lower."""
+    problem = draw(ensemble, m, options, spectrum=(1.0, 0.2), seeds=(5,))
+    rows, y, rng = rows_of(problem), problem.labels[0].numpy(), np.random.default_rng(0)
+    starts = [np.linalg.qr(rng.standard_normal((K, 3)))[0].T for _ in range(4)]
+    found = float(lt.predict.measured_floor(problem, "lora", rank=3))
+    least = min(alternating(rows, y, B, sweeps=60) for B in starts)
+    assert found <= least * (1 + rounding(m, operations=10))
+    fit = lt.predict.best_fit(problem, 3)
+    assert float(fit.loss[0]) == found
+    M = fit.at.dense()[0].numpy()
+    miss = rows @ M.ravel() - y
+    assert float(miss @ miss) / (2 * m) == pytest.approx(found, rel=rounding(m, operations=10))
+    # It is stationary: its gradient, of σ/√m's size off its tangent space, is 0 on it.
+    G = (rows.T @ miss).reshape(D, K) / m
+    U, S, Vt = np.linalg.svd(M)
+    along = max(np.abs(U[:, :3].T @ G).max(), np.abs(G @ Vt[:3].T).max())
+    # The loss is known to m·eps of itself, and is a square over the tangent space there.
+    assert along <= (rounding(m, operations=10) * found) ** 0.5 * np.linalg.norm(rows, 2) / m**0.5
+    assert S[2] > 0
+    assert np.linalg.norm(G) > 0
+
+
+def test_multi_response_floors_are_those_of_a_singular_value_decomposition() -> None:
+    """½Σ_{i>r}σ_i²(Ỹ) + c, by QR of X, for every rank on both sides of r*."""
+    problem = draw("multi-response", 30 * K, {}, seeds=(1,))
+    X = problem.operator.X.numpy()
+    Y = problem.labels[0].numpy().reshape(30, K) / K**0.5
+    inside = np.linalg.qr(X[0])[0].T @ Y
+    values = np.linalg.svd(inside, compute_uv=False)
+    beyond = np.sum(Y**2) - np.sum(inside**2)
+    for rank in (1, 3, 6):
+        expected = (np.sum(values[rank:] ** 2) + beyond) / 60
+        found = float(lt.predict.measured_floor(problem, "lora", rank=rank))
+        # The difference of ‖Y‖² and a part of it loses their ratio to what is left.
+        wrong = rounding(180, operations=10, condition=np.sum(Y**2) / 60 / expected)
+        assert found == pytest.approx(expected, rel=wrong)
+
+
+@pytest.mark.parametrize(("ensemble", "m", "options"), CASES)
 def test_full_fine_tuning_is_least_squares(ensemble: str, m: int, options: dict) -> None:
     problem = draw(ensemble, m, options)
     rows, y = rows_of(problem), problem.labels[0].numpy()
@@ -92,7 +132,7 @@ def test_exact_labels_have_floors_of_zero_and_what_is_unknown_has_none() -> None
     for name in ("full", "lora", "lora-one-preconditioned"):
         assert float(floor(exact, name, rank=RANK)) == 0
     assert float(floor(exact, "lora", rank=4)) == 0
-    for method, rank in (("lora", 4), ("lora-ga", RANK), ("adalora", RANK)):
+    for method, rank in (("lora-ga", RANK), ("adalora", RANK), ("lora-ga", 4)):
         assert math.isnan(float(floor(noisy, method, rank=rank)))
     blind = lt.SensingProblem.from_data(noisy.operator, noisy.labels)
     assert math.isnan(float(floor(blind, "lora", rank=RANK)))
@@ -112,6 +152,30 @@ def test_comparisons_predict_where_noisy_runs_end_and_how_fast(
     # From t = 0 on every mode has a share, so that the slowest is an upper end; and half-way to
     # TARGET = 1e-6, or ln(1e3)/(1 − rate) steps, prefactors of that order are not over.
     assert (row.rate <= row.predicted_rate + 0.1 * (1 - row.predicted_rate)).all()
+
+
+@pytest.mark.parametrize(("rank", "sigma"), [(3, SIGMA), (1, 0.0)])
+def test_rates_of_other_ranks_are_those_of_runs(rank: int, sigma: float) -> None:
+    """Noisy labels at r > r*, exact ones at r < r*: preconditioned, to the fit's own loss."""
+    problem = draw("dense", 150, {}, noise_std=sigma, spectrum=(1.0, 0.2))
+    near = lt.predict.measured_contraction(problem, "lora-one-preconditioned", rank=rank)
+    eta = 0.5 * float(near.best_step)
+    # From beside the fit: beyond r* a run from elsewhere can end in another minimum.
+    at, rng = lt.predict.best_fit(problem, rank).at, np.random.default_rng(0)
+    start = [P + 0.02 * torch.from_numpy(rng.standard_normal(P.shape)) * P.norm() for P in at]
+    run = lt.simulate(
+        problem, "lora-one-preconditioned", rank=rank, learning_rate=eta, steps=900,
+        initial=lt.Factors(*start),
+    )  # fmt: skip
+    floor = float(lt.predict.measured_floor(problem, "lora-one-preconditioned", rank=rank))
+    loss = run["loss"][:, 0].numpy()
+    assert loss[-1] == pytest.approx(floor, rel=rounding(150, operations=10))
+    excess = loss - floor
+    # Between 1e-7 and 1e-11 of the first: rounding of the loss is 1e-14 of it.
+    start, end = (int(np.argmax(excess < share * excess[0])) for share in (1e-7, 1e-11))
+    measured = (excess[end] / excess[start]) ** (0.5 / (end - start))
+    rate = float(near.rate(eta))
+    assert measured == pytest.approx(rate, abs=0.05 * (1 - rate))
 
 
 def test_noisy_rates_are_those_of_runs() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
 import numpy as np
@@ -115,6 +116,84 @@ def test_the_linear_floor_is_where_noisy_fits_end() -> None:
     predicted = float(lt.predict.noise_floor(problem, noise_std=sigma))
     # Second order in σ(√d + √k)/√N = 0.014: its square, a few times over, is far below the error.
     assert abs(np.mean(risks) - predicted) <= 4 * error
+
+
+@pytest.mark.parametrize("coloured", [False, True])
+@pytest.mark.parametrize("rank", [3, 4])
+def test_the_linear_floor_beyond_the_true_rank(rank: int, coloured: bool) -> None:
+    """Risks ½tr(EᵀΣE) of 4000 noises on one X of few rows, σ = 1e-3, r* = 2: to 4 errors."""
+    rng, d, k, N, sigma, count = np.random.default_rng(7), 6, 5, 20, 1e-3, 4000
+    law = np.array([4.0, 2.0, 1.0, 1.0, 0.5, 0.2]) if coloured else np.ones(d)
+    X = rng.standard_normal((N, d)) * law**0.5
+    U, V = (np.linalg.qr(rng.standard_normal((n, 2)))[0] for n in (d, k))
+    problem = lt.LinearProblem.from_data(X, shift=U @ V.T)
+    if coloured:
+        Sigma = lt.LinearProblem.population(shift=U @ V.T, covariance=law).population_covariance
+        problem = dataclasses.replace(problem, population_covariance=Sigma)
+    C = np.linalg.cholesky(X.T @ X / N).T
+    Z = sigma * rng.standard_normal((count, N, k))
+    Y = C @ (U @ V.T) + np.linalg.solve(C.T, X.T @ Z / N)
+    left, S, right = np.linalg.svd(Y, full_matrices=False)
+    fit = (left[..., :rank] * S[:, None, :rank]) @ right[:, :rank]
+    E = np.linalg.solve(C, fit) - U @ V.T
+    risks = 0.5 * np.sum(law[:, None] * E**2, (1, 2))
+    predicted = float(lt.predict.noise_floor(problem, noise_std=sigma, rank=rank))
+    # The mean of s_i² is over that many Gaussian matrices of 4·3 entries, whose sum of squares has
+    # the relative variance 2/12.
+    draws = 0.25 * predicted * (2 / 12 / (lt.predict.noise.NUMBERS // 12)) ** 0.5
+    error = np.std(risks) / math.sqrt(count)
+    # First order in σ/√N over the least singular value of C.
+    second = sigma / math.sqrt(N) / np.linalg.svd(C)[1][-1] * 10 * predicted
+    assert abs(np.mean(risks) - predicted) <= 4 * (error + draws) + second
+    # With all of R^d in place of what is off CU the surplus is another one.
+    base = float(lt.predict.noise_floor(problem, noise_std=sigma))
+    inverse = np.trace(np.diag(law) @ np.linalg.inv(X.T @ X / N))
+    inner = np.trace(U.T @ np.diag(law) @ U @ np.linalg.inv(U.T @ X.T @ X @ U / N))
+    plain = base + (predicted - base) * inverse / d * (d - 2) / (inverse - inner)
+    assert abs(np.mean(risks) - plain) > 8 * error
+
+
+def test_floors_of_full_rank_are_least_squares() -> None:
+    """½σ²k tr Σ̂⁻¹/N of the linear model and of multi-response; ½σ²tr(K⁻¹)/m of any measurements."""
+    sensed = sample_sensing(
+        ensemble="multi-response", d=6, k=5, true_rank=2, measurements=100, seeds=(4, 5)
+    )
+    X = sensed.operator.X
+    linear = lt.LinearProblem.from_data(X, shift=sensed.shift)
+    Sigma = X.mT @ X / 20
+    expected = 0.3**2 / 40 * 5 * torch.linalg.inv(Sigma).diagonal(dim1=-2, dim2=-1).sum(-1)
+    # Least squares over 100 measurements, of forms at condition numbers below 100.
+    wrong = rounding(100, operations=4, condition=100)
+    for problem in (sensed, linear):
+        found = lt.predict.noise_floor(problem, noise_std=0.3, rank=5)
+        torch.testing.assert_close(found, expected, rtol=wrong, atol=0)
+    made = {"d": 4, "k": 6, "true_rank": 2, "measurements": 70, "seeds": (1, 2, 3)}
+    for ensemble in ("dense", "rank-one", "single-response"):
+        problem = sample_sensing(ensemble=ensemble, **made)
+        units = torch.eye(24, dtype=torch.float64).reshape(24, 4, 6)
+        eye = torch.eye(6, dtype=torch.float64)
+        columns = [problem.operator.forward(lt.Factors(E[None], eye[None])) for E in units]
+        rows = torch.stack(columns, -1)
+        K = rows.mT @ rows / 70
+        expected = 0.3**2 / 140 * torch.linalg.inv(K).diagonal(dim1=-2, dim2=-1).sum(-1)
+        found = lt.predict.noise_floor(problem, noise_std=0.3, rank=4)
+        worst = float(torch.linalg.cond(K).max())
+        torch.testing.assert_close(
+            found, expected, rtol=rounding(70, operations=4, condition=worst), atol=0
+        )
+
+
+def test_ranks_without_a_noise_floor() -> None:
+    linear = lt.sample_linear(d=6, k=5, true_rank=2, samples=40)
+    dense = sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=90)
+    for problem, rank, message in (
+        (linear, 1, "at least r\\*.*got rank=1 with r\\*=2"),
+        (linear, 6, "rank must satisfy"),
+        (dense, 1, "at least r\\*"),
+        (dense, 3, "no closed form there; predict.best_fit"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            lt.predict.noise_floor(problem, noise_std=0.1, rank=rank)
 
 
 @pytest.mark.parametrize(

@@ -278,8 +278,8 @@ def test_what_sensing_does_not_predict_is_told() -> None:
     for problem, method, rank, message in [
         (noise, "lora-one", 2, "label noise moves"),
         (blind, "lora-one", 2, "true shift is not known"),
-        (exact, "lora-one", 3, "known at r = r\\*"),
-        (exact, "lora-ga", 2, "known at r = r\\*"),
+        (exact, "lora-one", 3, "r > r\\* without noise"),
+        (exact, "lora-ga", 2, "train A and B without an offset"),
         (exact, "lora-adamw", 2, "Adam"),
         (exact, "lora-momentum", 2, "momentum does not conserve"),
     ]:

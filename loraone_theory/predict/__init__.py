@@ -6,7 +6,7 @@ flow, `stochastic` moments of minibatches.
 
 from loraone_theory.predict import flow, relu, stochastic
 from loraone_theory.predict.ahead import outlook
-from loraone_theory.predict.best_fit import measured_floor
+from loraone_theory.predict.best_fit import best_fit, measured_floor
 from loraone_theory.predict.contraction import contraction
 from loraone_theory.predict.floors import floor, pair_floor, pair_solution
 from loraone_theory.predict.linearised import (
@@ -20,9 +20,9 @@ from loraone_theory.predict.noise import (
     mean_full_floor,
     mean_noise_floor,
     noise_floor,
-    one_step_error,
     surplus,
 )
+from loraone_theory.predict.one_step import one_step_error
 from loraone_theory.predict.rates import Contraction, rates
 from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.predict.summary import Summary, summary
@@ -39,6 +39,7 @@ __all__ = [
     "RuleName",
     "Summary",
     "alignment_time",
+    "best_fit",
     "best_step",
     "contraction",
     "floor",

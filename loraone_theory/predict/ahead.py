@@ -28,8 +28,7 @@ from loraone_theory.problems.sensing.problem import SensingProblem
 from loraone_theory.problems.trials import trial_seeds
 
 NO_FLOOR = (
-    "no floor: known without an offset where the labels are those of a shift that the method can "
-    "learn, or noisy ones and r <= r*"
+    "no floor: known of full fine-tuning and of A and B without an offset, near a known shift"
 )
 NOTHING_KNOWN = "no prediction: none is known of a {kind}"
 NOISY_RELU = "no floor: none is known in the ReLU model of noisy labels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 from loraone_theory import methods
 from loraone_theory.core import linalg, validate
@@ -22,7 +23,12 @@ NOISY = (
     "near it; pass run.final to predict.rates"
 )
 UNKNOWN = "no rate: the true shift is not known; pass run.final to predict.rates"
-ELSE = "no rate: known at r = r* for methods that train A and B without an offset"
+ELSE = "no rate: known for methods that train A and B without an offset"
+LOWEST = "r > r* with label noise: of the lowest minimum found; a run can end in another"
+SURPLUS = (
+    "no rate: r > r* without noise, where the superfluous directions die out sublinearly or at a "
+    "rate that depends on the start; pass run.final to predict.rates"
+)
 
 
 def measured_contraction(
@@ -34,9 +40,9 @@ def measured_contraction(
 ) -> Contraction:
     """The extreme μ of a method near AB = Δ, for any measurement operator.
 
-    Those of `rates` at the balanced factors of a known Δ, r = r*, or with label noise at those of
-    the best fit near it; else NaN, with a note. Small operators by LAPACK, others by Lanczos
-    iteration with products.
+    Those of `rates` at the balanced factors of a known Δ, r = r*, or with label noise and for
+    r < r* at those of the best fit near it; else NaN, with a note. Small operators by LAPACK,
+    others by Lanczos iteration with products.
 
     Args:
         problem: batch (...).
@@ -64,9 +70,12 @@ def measured_contraction(
         return _nothing(problem, chosen.facts.no_rate)
     if problem.shift is None:
         return _nothing(problem, UNKNOWN)
-    if not chosen.parametrisation.is_pair or chosen.offset or rank != problem.shift.rank:
+    if not chosen.parametrisation.is_pair or chosen.offset:
         return _nothing(problem, ELSE)
-    if fits_exactly(problem):
+    exact = fits_exactly(problem)
+    if exact and rank > problem.shift.rank:
+        return _nothing(problem, SURPLUS)
+    if exact and rank == problem.shift.rank:
         U, S, V = linalg.truncated_svd(problem.shift, rank)
         root = S.sqrt()
         at = Factors(U * root[..., None, :], root[..., None] * V.mT)
@@ -87,9 +96,10 @@ def measured_contraction(
     # λAᵀA = BBᵀ at the balanced pair's A/λ^¼, Bλ^¼; rates() takes factors with sAB = T.
     split, scale = local.ratio**0.25, chosen.scale**-0.5
     split_at = Factors(scale / split * at.A, scale * split * at.B)
-    return rates(
+    near = rates(
         problem, split_at, rule=rule, scale=chosen.scale, ratio=local.ratio, momentum=local.momentum
     )
+    return near if rank <= problem.shift.rank else replace(near, notes=(LOWEST, *near.notes))
 
 
 def _nothing(problem: SensingProblem, note: str) -> Contraction:

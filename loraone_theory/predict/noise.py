@@ -1,4 +1,4 @@
-"""What label noise leaves at the end of training, and what one step of it costs.
+"""What label noise leaves at the end of training.
 
 σ is the standard deviation of one label's noise. All risks are excess risks, ½ tr(EᵀΣE), to first
 order in σ: they hold while the noise's edge σ(√d + √k)/√N is small against λ*_{r*} (14 % low at
@@ -8,6 +8,7 @@ order in σ: they hold while the noise's edge σ(√d + √k)/√N is small agai
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache
 
 import torch
 from torch import Tensor
@@ -17,40 +18,66 @@ from loraone_theory.core.factors import Factors
 from loraone_theory.predict import checks
 from loraone_theory.problems.base import needed
 from loraone_theory.problems.linear.problem import LinearProblem
-from loraone_theory.problems.sensing.operators import Completion
+from loraone_theory.problems.sensing.operators import MultiResponse
 from loraone_theory.problems.sensing.problem import SensingProblem
 
 Measured = LinearProblem | SensingProblem
+# Means of singular values are taken over Gaussian matrices of so many numbers in all, and over as
+# many matrices at least.
+NUMBERS, FEWEST = 400_000, 200
 
 
-def noise_floor(problem: Measured, *, noise_std: float) -> Tensor:
-    """E risk of the best fit of rank r = r*, given what is measured: ½σ²tr((P_TKP_T)⁻¹)/m.
+def noise_floor(problem: Measured, *, noise_std: float, rank: int | None = None) -> Tensor:
+    """E risk of the best fit of rank r >= r*, given what is measured, to first order in σ.
 
-    K = 𝒜*𝒜/m and T the tangent space at Δ. In the linear model that is
-    (σ²/2N)[r tr(ΣΣ̂⁻¹) + (k − r) tr(UᵀΣU(UᵀΣ̂U)⁻¹)], with Σ = I unless the problem has another.
+    At r = r*: ½σ²tr((P_TKP_T)⁻¹)/m with K = 𝒜*𝒜/m and T the tangent space at Δ; in the linear
+    model (σ²/2N)[ra + (k − r)b], a = tr(ΣΣ̂⁻¹) and b = tr(UᵀΣU(UᵀΣ̂U)⁻¹), with Σ = I unless the
+    problem has another. Beyond r*, in the linear model and of multi-response measurements, the fit
+    takes the top of the noise off T too: (σ²/2N)·(a − b)/(d − r*)·E Σ_{i≤r−r*} s_i² more, s_i the
+    singular values of a (d − r*)×(k − r*) Gaussian matrix. At r = min(d, k) it is least squares,
+    ½σ²tr(K⁻¹)/m, whatever is measured.
 
     Args:
         problem: batch (...), with a known Δ; N >= d, or as many measurements as T has dimensions.
         noise_std: σ of one label.
+        rank: r; r* by default.
 
     Returns:
         (...); infinite where some direction of T is not measured.
 
-    Reference: derivations 1.5.
+    Raises:
+        ValueError: r below r*, where a part of Δ is left whatever the noise is; r* < r < min(d, k)
+            of other measurements, whose best fit of pure noise has no closed form.
+
+    Reference: derivations of sensing, 1.5.
+
+    >>> from loraone_theory.problems.linear.sampling import sample_linear
+    >>> problem = sample_linear(d=6, k=5, true_rank=2, samples=10**5)
+    >>> [round(float(noise_floor(problem, noise_std=1, rank=r)) * 2e5) for r in (2, 5)]
+    [18, 30]
     """
     checks.measured(problem)
     sigma = validate.number("noise_std", noise_std)
     shift: Factors = needed(problem, "shift", "the noise floor")
-    U, _, V = linalg.truncated_svd(shift, shift.rank)
+    r = _rank_of_floor(problem, shift.rank, rank)
     if isinstance(problem, LinearProblem):
-        N = needed(problem, "samples", "the noise floor")
-        values = problem.covariance.spectrum("all")
-        low = values[..., 0] <= problem.d * linalg.eps(values) * values[..., -1]
-        inverse, inner = _traces(problem, U, values)
-        inverse = torch.where(low, torch.inf, inverse)
-        r = shift.rank
-        return sigma**2 / (2 * N) * (r * inverse + (problem.k - r) * inner)
+        return _linear_floor(problem, shift, sigma, r)
+    if r > shift.rank and isinstance(problem.operator, MultiResponse):
+        linear = LinearProblem.from_data(problem.operator.X, shift=shift)
+        return _linear_floor(linear, shift, sigma, r)  # the same loss, at the same σ
+    if shift.rank < r < min(problem.d, problem.k):
+        raise ValueError(
+            f"rank must be r* or min(d, k) for {problem.operator.name!r} measurements; got "
+            f"rank={r} with r*={shift.rank}: the best fit of noise has no closed form there; "
+            "predict.best_fit has it for the labels at hand"
+        )
     operator, m = problem.operator, problem.measurements
+    if r > shift.rank:  # T is all of R^{d×k}
+        U, V = (
+            torch.eye(n, r).to(shift.A).expand(*problem.batch_shape, n, r) for n in shift.shape[-2:]
+        )
+    else:
+        U, _, V = linalg.truncated_svd(shift, r)
     columns = _on_tangent(operator.tangent, Factors(U, V.mT)) / m**0.5
     values = torch.linalg.svdvals(columns) ** 2
     rounding = columns.shape[-1] * linalg.eps(values) * values[..., :1]
@@ -59,6 +86,32 @@ def noise_floor(problem: Measured, *, noise_std: float) -> Tensor:
     short = values.shape[-1] < dof
     measured = (sigma * operator.label_scale) ** 2 / (2 * m) * total
     return torch.full_like(measured, torch.inf) if short and sigma > 0 else measured
+
+
+def _rank_of_floor(problem: Measured, true_rank: int, rank: int | None) -> int:
+    if rank is None:
+        return true_rank
+    r = validate.rank(rank, d=problem.d, k=problem.k)
+    if r < true_rank:
+        raise ValueError(
+            f"rank must be at least r*, below which a part of the shift is left whatever the noise "
+            f"is; got rank={r} with r*={true_rank}; predict.floor has the loss there"
+        )
+    return r
+
+
+def _linear_floor(problem: LinearProblem, shift: Factors, sigma: float, rank: int) -> Tensor:
+    U, _, _ = linalg.truncated_svd(shift, shift.rank)
+    N = needed(problem, "samples", "the noise floor")
+    values = problem.covariance.spectrum("all")
+    low = values[..., 0] <= problem.d * linalg.eps(values) * values[..., -1]
+    inverse, inner = _traces(problem, U, values)
+    inverse, first = torch.where(low, torch.inf, inverse), shift.rank
+    total = first * inverse + (problem.k - first) * inner
+    if rank > first:
+        off = (problem.d - first, problem.k - first)
+        total = total + (inverse - inner) / off[0] * _top_squares(off, rank - first)
+    return sigma**2 / (2 * N) * total
 
 
 def _traces(problem: LinearProblem, U: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -118,22 +171,6 @@ def mean_full_floor(*, samples: int, d: int, k: int, noise_std: float) -> float:
     return sigma**2 / 2 * k * d / (N - d - 1)
 
 
-def _stated(problem: Measured, noise_std: float | None) -> float:
-    """σ as it is given; left out, it is 0, of labels without noise."""
-    if noise_std is not None:
-        return validate.number("noise_std", noise_std)
-    if isinstance(problem, LinearProblem):
-        noisy = problem.noise is not None
-    else:
-        noisy = problem.noise_std > 0
-    if noisy:
-        raise ValueError(
-            "noise_std must be given where the labels have noise; got none; give the σ that they "
-            "were drawn with"
-        )
-    return 0.0
-
-
 def _samples_beyond(samples: int, d: int) -> int:
     N, d = validate.integer("samples", samples, least=1), validate.integer("d", d, least=1)
     if d + 1 >= N:
@@ -144,109 +181,29 @@ def _samples_beyond(samples: int, d: int) -> int:
 def surplus(
     *, samples: int, d: int, k: int, rank: int, true_rank: int, noise_std: float, draws: int = 200
 ) -> float:
-    """What r > r* adds to the mean floor: (σ²/2(N − d − 1))·E Σ_{i≤r−r*} s_i².
+    """What r > r* adds to the mean floor: ½σ²(N − 1)/((N − d − 1)(N − r* − 1))·E Σ_{i≤r−r*} s_i².
 
     s_i are the largest singular values of a (d − r*)×(k − r*) Gaussian matrix: the extra rank takes
     the top directions of the noise. Their mean is taken over `draws` matrices of fixed seeds. (The
     edge (√(d − r*) + √(k − r*))² for each s_i² overshoots.)
 
-    Reference: derivations 1.5.
+    Reference: derivations of sensing, 1.5.
     """
     k = validate.integer("k", k, least=1)
     N, r = _samples_beyond(samples, d), validate.rank(rank, d=d, k=k)
     first = validate.rank_between("true_rank", true_rank, r)
-    sigma, count = (
-        validate.number("noise_std", noise_std),
-        validate.integer("draws", draws, least=1),
-    )
-    if r == first:
-        return 0.0
+    sigma = validate.number("noise_std", noise_std)
+    count = validate.integer("draws", draws, least=1)
+    top = _top_squares((d - first, k - first), r - first, count)
+    return sigma**2 / 2 * (N - 1) / ((N - d - 1) * (N - first - 1)) * top
+
+
+@cache
+def _top_squares(shape: tuple[int, int], rank: int, draws: int | None = None) -> float:
+    """E Σ_{i≤rank} s_i² of a Gaussian matrix, over that many of fixed seeds; exact for all s_i."""
+    if rank == min(shape):
+        return float(shape[0] * shape[1])
     source = torch.Generator().manual_seed(0)
-    size = (count, d - first, k - first)
-    values = torch.linalg.svdvals(torch.randn(size, generator=source, dtype=torch.float64))
-    top = float((values[:, : r - first] ** 2).sum(-1).mean())
-    return sigma**2 / (2 * (N - d - 1)) * top
-
-
-def one_step_error(
-    problem: Measured, *, noise_std: float | None = None, fourth_moment: float | None = None
-) -> Tensor:
-    """E‖A₀B₀ − Δ‖_F² of Spectral-init at r = r*, to first order: E‖P_T(G − Δ)‖_F².
-
-    Per measurement, E⟨a, Δ⟩²‖P_T a‖² − ‖Δ‖², plus σ²·r(d + k − r) of the noise:
-    linear and multi-response (d + 1)‖Δ‖²/N; dense (dof + 1)‖Δ‖²/m;
-    rank-one [(r + 2)(d + k + 2 − r) − 1]‖Δ‖²/m;
-    single-response [kΣ_j‖Δ_j‖²((d+2)t_j + (r+2)(1 − t_j)) − ‖Δ‖²]/m with t_j = ‖V_j‖²;
-    completion [dkΣΔ_ij²t_ij − ‖Δ‖²]/m, t_ij = ‖U_i‖² + ‖V_j‖² − ‖U_i‖²‖V_j‖², times
-    (dk − m)/(dk − 1) without replacement (told by m distinct entries).
-
-    Args:
-        problem: batch (...), with a known Δ.
-        noise_std: σ of one label; 0 by default where the problem has no noise.
-        fourth_moment: E z⁴ of i.i.d. inputs in the linear model, 3 (Gaussian) by default:
-            d + 1 becomes d − 2 + E z⁴. On the sphere it counts as 1, of elliptic Student rows as
-            (d + 2)(ν − 2)/(ν − 4) − d + 1.
-
-    Returns:
-        (...).
-
-    Raises:
-        ValueError: an ensemble without a formula; a Δ that is not known; labels with noise of a σ
-            that is not given; inputs of a covariance Σ ≠ I, whose bias (Σ − I)Δ no sample size
-            removes.
-
-    Reference: derivations 1.6, 2.3, 3.1 of the sensing part.
-    """
-    checks.measured(problem)
-    sigma = _stated(problem, noise_std)
-    shift: Factors = needed(problem, "shift", "the one-step error")
-    U, S, V = linalg.truncated_svd(shift, shift.rank)
-    d, k, r = problem.d, problem.k, shift.rank
-    dof, size = r * (d + k - r), (S**2).sum(-1)
-    if isinstance(problem, LinearProblem):
-        checks.isotropic(problem)
-        N = needed(problem, "samples", "the one-step error")
-        if fourth_moment is None and problem.input_law not in (None, "gaussian"):
-            raise ValueError(
-                f"fourth_moment must be given where the inputs are not Gaussian; got none with "
-                f"{problem.input_law} inputs; give E z⁴, for example 1 of signs"
-            )
-        moment = 3.0 if fourth_moment is None else validate.number("fourth_moment", fourth_moment)
-        return ((d - 2 + moment) * size + sigma**2 * dof) / N
-    if fourth_moment is not None:
-        raise ValueError("fourth_moment is one of the linear model's inputs; leave it out")
-    m, columns = problem.measurements, (V**2).sum(-1)
-    noise = (sigma * problem.operator.label_scale) ** 2 * dof / m
-    name = problem.operator.name
-    if name == "dense":
-        return size * (dof + 1) / m + noise
-    if name == "rank-one":
-        return size * ((r + 2) * (d + k + 2 - r) - 1) / m + noise
-    if name == "multi-response":
-        return size * (d + 1) * k / m + noise
-    if name == "single-response":
-        heights = (S[..., None, :] ** 2 * V**2).sum(-1)  # ‖Δ_j‖²
-        seen = (d + 2) * columns + (r + 2) * (1 - columns)
-        return (k * (heights * seen).sum(-1) - size) / m + noise
-    if name == "completion":
-        return (_completion(U, S, V, columns, d * k) - size) / m * _left_out(problem) + noise
-    raise ValueError(
-        f"no first-order one-step error is known for the {name!r} ensemble; measure it"
-    )
-
-
-def _completion(U: Tensor, S: Tensor, V: Tensor, columns: Tensor, entries: int) -> Tensor:
-    """dkΣΔ_ij²t_ij by r×r matrices: Σ_ij v_i w_j Δ_ij² = Σ(PᵀD_vP ∘ VᵀD_wV) for Δ = PVᵀ."""
-    rows, left = (U**2).sum(-1), U * S[..., None, :]
-    by_row, by_column = ((w[..., None] * M).mT @ M for w, M in ((rows, left), (columns, V)))
-    seen = by_row * (V.mT @ V) + (left.mT @ left) * by_column - by_row * by_column
-    return entries * seen.sum((-2, -1))
-
-
-def _left_out(problem: SensingProblem) -> float:
-    """(dk − m)/(dk − 1) where every measured entry is another one, else 1."""
-    entries, m = problem.d * problem.k, problem.measurements
-    operator = problem.operator
-    if not (isinstance(operator, Completion) and operator.distinct):
-        return 1.0
-    return (entries - m) / max(entries - 1, 1)
+    count = max(NUMBERS // (shape[0] * shape[1]), FEWEST) if draws is None else draws
+    values = torch.linalg.svdvals(torch.randn(count, *shape, generator=source, dtype=torch.float64))
+    return float((values[:, :rank] ** 2).sum(-1).mean())

@@ -17,6 +17,10 @@ TOO_LARGE = (
     "no rate: r(d + k) = {size} is too large for the modes of one instance; "
     "predict.relu.finite_rate is their limit for wide problems"
 )
+NOISY = (
+    "no rate: label noise moves the solution off the true shift, in the ReLU model to where no "
+    "closed form says; pass run.final to predict.rates"
+)
 
 
 def relu_contraction(problem: Problem, *, scale: float = 1.0) -> Contraction:
@@ -24,7 +28,7 @@ def relu_contraction(problem: Problem, *, scale: float = 1.0) -> Contraction:
 
     N = ∞: ½ and 1, to first order in the relative shift. N samples: those of this instance, with
     the masks of the target weights, whatever k is; `relu.finite_rate` is their limit for wide,
-    spread problems.
+    spread problems. NaN with a note for noisy labels.
 
     Args:
         problem: a ReLU problem, batch (...).
@@ -43,8 +47,10 @@ def relu_contraction(problem: Problem, *, scale: float = 1.0) -> Contraction:
         raise TypeError(f"these are rates of the ReLU model; got {type(problem).__name__}")
     shift = problem.shift
     size = shift.rank * (problem.d + problem.k)
+    nothing = problem.like.new_full((*problem.batch_shape, 2), math.nan)
+    if problem.noise is not None:
+        return Contraction(nothing, notes=(NOISY,))
     if size > DENSE_SIZE:
-        nothing = problem.like.new_full((*problem.batch_shape, 2), math.nan)
         return Contraction(nothing, notes=(TOO_LARGE.format(size=size),))
     A, B = balanced(shift)
     at = Factors(A / s**0.5, B / s**0.5)
