@@ -14,6 +14,7 @@ from loraone_theory.claims.sensing import (
     one_step,
     online,
     over_rank,
+    spectrum,
     symmetric,
 )
 
@@ -24,6 +25,7 @@ FILES = (
     one_step,
     early_stopping,
     input_laws,
+    spectrum,
     dense_sensing,
     isometry,
     local_rates,

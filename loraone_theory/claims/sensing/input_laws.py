@@ -1,4 +1,4 @@
-"""2.1, 2.3, 2.4, 2.5: whitening, other laws of the inputs, fewer samples than inputs, spikes."""
+"""2.1 to 2.5: whitening, other laws of the inputs, fewer samples than inputs, spikes."""
 
 from __future__ import annotations
 
