@@ -5,6 +5,7 @@ import pkgutil
 import numpy as np
 import pytest
 import scipy.sparse
+import tolerance
 import torch
 from scipy.sparse.linalg import LinearOperator, aslinearoperator
 from tolerance import roots, rounding
@@ -464,3 +465,65 @@ def test_labels_that_do_not_fit() -> None:
         SensingProblem.from_data(operator, draw(6) / 0)
     with pytest.raises(ValueError, match=r"shift must have the shape \(d, k\)"):
         SensingProblem.from_data(operator, draw(6), shift=draw(2, 3))
+
+
+class Duck:
+    """What scipy asks of an operator, and PyLops has: no class of either."""
+
+    dtype = np.dtype(float)
+
+    def __init__(self, rows: np.ndarray) -> None:
+        self.rows, self.shape = rows, rows.shape
+
+    def matvec(self, v: np.ndarray) -> np.ndarray:
+        return self.rows @ v
+
+    def rmatvec(self, y: np.ndarray) -> np.ndarray:
+        return self.rows.T @ y
+
+
+@pytest.mark.parametrize("kind", ["duck", "float32"])
+def test_operators_of_others_run_as_the_matrix_does(kind: str) -> None:
+    """Descent written out over the rows, one by one."""
+    rng = np.random.default_rng(3)
+    dtype = np.float32 if kind == "float32" else np.float64
+    rows = rng.standard_normal((40, 5 * 3)).astype(dtype)
+    made = Duck(rows) if kind == "duck" else aslinearoperator(rows)
+    operator = Given.from_scipy(made, d=5, k=3)
+    assert operator.like.dtype == (torch.float32 if kind == "float32" else torch.float64)
+    labels = rng.standard_normal(40).astype(dtype)
+    A, B = (0.5 * rng.standard_normal(s).astype(dtype) for s in ((5, 2), (2, 3)))
+    run = lt.simulate(
+        lt.SensingProblem.from_data(operator, labels), "lora", rank=2, learning_rate=0.05, steps=10,
+        initial=lt.Factors(torch.from_numpy(A), torch.from_numpy(B)), record=("loss",),
+    )  # fmt: skip
+    A, B = A.astype(float), B.astype(float)
+    for _ in range(10):
+        R = np.zeros((5, 3))
+        for a, y in zip(rows.astype(float), labels.astype(float), strict=True):
+            R += (a @ (A @ B).ravel() - y) * a.reshape(5, 3) / 40
+        A, B = A - 0.05 * R @ B.T, B - 0.05 * A.T @ R
+    # Ten steps, of sums over 40 measurements and 15 entries.
+    wrong = rounding(55, operations=40, condition=10, dtype=dtype)
+    for found, expected in zip(run.final, (A, B), strict=True):
+        found = found.double().reshape(expected.shape)
+        tolerance.close(found, torch.from_numpy(expected), wrong)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_what_is_no_operator_is_named(dtype: type) -> None:
+    a = np.random.default_rng(0).standard_normal((40, 15)).astype(dtype)
+
+    def twice(v: np.ndarray) -> np.ndarray:
+        return 2 * (a.T @ v)
+
+    wrong = scipy.sparse.linalg.LinearOperator(
+        a.shape, matvec=lambda v: a @ v, rmatvec=twice, dtype=dtype
+    )
+    for kind, given, message in (
+        (TypeError, "rows", "must be a scipy.sparse.linalg.LinearOperator.*got str"),
+        (ValueError, a * np.nan, "measure must give finite numbers; got 40"),
+        (ValueError, wrong, "each other's adjoint"),
+    ):
+        with pytest.raises(kind, match=message):
+            Given.from_scipy(given, d=5, k=3)

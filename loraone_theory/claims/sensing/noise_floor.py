@@ -22,6 +22,7 @@ ALLOWANCE = 0.03
 # Few samples and inputs, where tr Σ̂⁻¹/d and its mean off UᵀΣ̂U are far apart. What is of higher
 # order is about (σ(√d + √k)/√N)² and more in the directions that Σ̂ has little of.
 FEW: dict[str, Any] = {"d": 8, "k": 8, "true_rank": 4, "samples": 24, "noise_std": 1e-3}
+MORE = 2
 
 
 def _instances(draws: Draws) -> LinearProblem:
@@ -73,11 +74,11 @@ def _surplus(draws: Draws, *, edge: bool) -> Evidence:
 
 
 def _surplus_given(draws: Draws, *, everywhere: bool) -> Evidence:
-    """What two more ranks cost over the rank r*; the mutant takes Σ̂⁻¹ in the mean of all of R^d."""
+    """What MORE ranks cost over the rank r*; the mutant takes Σ̂⁻¹ in the mean of all of R^d."""
     problem, true = sample_linear_matrix_free(seeds=draws.seeds(), **FEW), FEW["true_rank"]
-    more = least_loss(problem, true + 2) - least_loss(problem, true)
+    more = least_loss(problem, true + MORE) - least_loss(problem, true)
     sigma = FEW["noise_std"]
-    low, high = (predict.noise_floor(problem, noise_std=sigma, rank=true + i) for i in (0, 2))
+    low, high = (predict.noise_floor(problem, noise_std=sigma, rank=true + i) for i in (0, MORE))
     law = high - low
     if everywhere:
         U, _, _ = linalg.truncated_svd(problem.shift, true)
@@ -176,7 +177,7 @@ CLAIMS = (
         ),
         hypotheses=("linear model", "N >= d", _SMALL),
         how=(
-            "C⁻¹ times the best part of Ỹ of rank r* + 2, less that of rank r*; "
+            f"C⁻¹ times the best part of Ỹ of rank r* + {MORE}, less that of rank r*; "
             f"d = {FEW['d']}, k = {FEW['k']}, r* = {FEW['true_rank']}, N = {FEW['samples']}, "
             f"σ = {FEW['noise_std']:g}; within {ALLOWANCE:.0%}."
         ),

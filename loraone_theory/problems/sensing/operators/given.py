@@ -18,7 +18,7 @@ from loraone_theory.problems.sensing.base import Operator
 
 # ⟨𝒜M, y⟩ and ⟨M, 𝒜*y⟩ of a random pair agree to this many machine epsilons, relative to
 # ‖𝒜M‖‖y‖ + ‖M‖‖𝒜*y‖.
-ADJOINT = 1e6
+ADJOINT = 1e4
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -36,7 +36,8 @@ class Given(Operator):
         like: a tensor that carries dtype and device.
 
     Raises:
-        ValueError: results of another shape, or functions that are not each other's adjoint.
+        ValueError: results of another shape or not finite, or functions that are not each other's
+            adjoint.
 
     >>> halves = Given(lambda M: M.sum(0), lambda y: y.expand(2, 3), 2, 3, 3, torch.ones(1))
     >>> halves.forward(Factors(torch.ones(2, 1), torch.tensor([[1.0, 2, 3]])))
@@ -69,6 +70,12 @@ class Given(Operator):
             measure=forward.shape,
             adjoint_of=back.shape,
         )
+        for name, found in (("measure", forward), ("adjoint_of", back)):
+            if not bool(torch.isfinite(found).all()):
+                raise ValueError(
+                    f"{name} must give finite numbers; got {int((~torch.isfinite(found)).sum())} "
+                    f"NaN or infinite ones of {found.numel()} for a Gaussian argument"
+                )
         left, right = float((forward * y).sum()), float((M * back).sum())
         size = float(forward.norm() * y.norm() + M.norm() * back.norm())
         if not abs(left - right) <= ADJOINT * torch.finfo(M.dtype).eps * size:
@@ -88,13 +95,20 @@ class Given(Operator):
     ) -> Given:
         """From an operator of shape (m, d·k) on matrices laid out row by row.
 
-        Anything that scipy makes a LinearOperator of: also a sparse or a dense matrix.
+        Anything that scipy makes a LinearOperator of: one of PyLops, a sparse or a dense matrix.
+        One that computes in float32 measures in float32, where `like` does not say otherwise.
 
         Raises:
             TypeError: something else, or a complex one.
             ValueError: its shape does not fit d and k, or it has no adjoint.
         """
-        operator = scipy.sparse.linalg.aslinearoperator(operator)
+        try:
+            operator = scipy.sparse.linalg.aslinearoperator(operator)
+        except TypeError:
+            raise TypeError(
+                "operator must be a scipy.sparse.linalg.LinearOperator, have its shape, matvec and "
+                f"rmatvec, or be a matrix; got {type(operator).__name__}"
+            ) from None
         if np.dtype(operator.dtype or float).kind == "c":
             raise TypeError(f"operator must be real; got one of dtype {operator.dtype}")
         validate.shapes_match(
@@ -103,7 +117,9 @@ class Given(Operator):
             operator=operator.shape,
             matrices=(d, k),
         )
-        like = torch.empty(0, dtype=torch.float64) if like is None else like
+        if like is None:
+            single = np.dtype(operator.dtype or float) == np.float32
+            like = torch.empty(0, dtype=torch.float32 if single else torch.float64)
 
         def apply(call: Callable[[np.ndarray], np.ndarray], v: Tensor) -> Tensor:
             return torch.from_numpy(np.asarray(call(v.detach().cpu().numpy()))).to(like)
