@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import loraone_theory as lt
-from loraone_theory.cli import COMMANDS, main
+from loraone_theory.cli import COMMANDS, commands, main
 from loraone_theory.cli.registries import REGISTRIES
 
 SMALL = ["--d", "12", "--k", "10", "--rank", "3", "--true-rank", "2", "--samples", "120"]
@@ -171,7 +171,8 @@ def test_the_command_line_loads_nothing_that_it_does_not_need() -> None:
     """What would take the start of `loraone` past half a second."""
     heavy = ("matplotlib", "scipy.stats", "scipy.special", "scipy.integrate", "hypothesis")
     code = (
-        f"import sys, loraone_theory.cli.commands\nprint([m for m in {heavy} if m in sys.modules])"
+        "import sys\nfrom loraone_theory.cli.commands import COMMANDS\n"
+        f"print([m for m in {heavy} if m in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
@@ -333,3 +334,36 @@ def test_experiments_side_by_side_are_the_same(folder, capsys):
         found[workers] = code, rows[1:], files
     assert found["1"] == found["2"]
     assert found["1"][0] == 1
+
+
+def test_stand_ins_say_what_the_commands_say(capsys, monkeypatch):
+    """The help of all commands reads their files; importing them gives the same words."""
+    pages = []
+    for everything in (False, True):
+        if everything:
+            monkeypatch.setattr(commands, "needed", lambda arguments: dict(commands.COMMANDS))
+        with pytest.raises(SystemExit) as ended:
+            commands.run(["--help"])
+        assert ended.value.code == 0
+        pages.append(capsys.readouterr().out)
+    assert pages[0] == pages[1]
+    assert all(name in pages[0] for name in commands.PLACES)
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_a_command_is_itself_among_stand_ins(name):
+    found = commands.needed([name, "--help"])
+    assert found[name] is COMMANDS[name]
+    assert list(found) == list(COMMANDS)
+    for other, kind in found.items():
+        assert (inspect.getdoc(kind) or "") == inspect.getdoc(COMMANDS[other])
+
+
+def test_the_help_imports_no_claims():
+    code = (
+        "import sys\nfrom loraone_theory.cli import main\n"
+        "try:\n    main(['--help'])\nexcept SystemExit:\n    pass\n"
+        "print([m for m in sys.modules if m.startswith('loraone_theory.claims')], file=sys.stderr)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stderr.strip() == "[]"
