@@ -37,6 +37,7 @@ def simulate(
     until: Until | None = None,
     batch_size: int | None = None,
     sampling: Sampling | str | None = None,
+    engine: str = "torch",
     progress: Callable[[int], object] | None = None,
 ) -> Trajectory:
     """Run `steps` steps of a method and record along the way.
@@ -67,6 +68,9 @@ def simulate(
         batch_size: b, rows of each step's gradient; None for the full gradient. The rows depend on
             the trial's seed and the step alone.
         sampling: "with-replacement" (the default), "epochs" or "fresh".
+        engine: "torch", or "numba" (the extra "fast"): compiled loops for plain descent of A and B
+            on a reduced LinearProblem without noise, and for the gradients of a ReLUProblem, with
+            the same values to rounding; anything else is refused.
         progress: called with the number of steps done, now and then.
 
     Returns:
@@ -104,6 +108,7 @@ def simulate(
         until=until,
         batch_size=batch_size,
         sampling=sampling,
+        engine=engine,
     )
     plan = prepare(problem, chosen, checked)
     return Trajectory.of(carry_out(plan, None, checked.steps, progress))

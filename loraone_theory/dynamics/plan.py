@@ -14,7 +14,7 @@ from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors, Params, Scalar, concatenate
 from loraone_theory.core.names import MethodName
 from loraone_theory.dynamics import batch as batches
-from loraone_theory.dynamics import size
+from loraone_theory.dynamics import engine, size
 from loraone_theory.dynamics.batch import Batch
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.settings import Settings
@@ -157,6 +157,9 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
             f"{chosen.name!r} is not rotation-equivariant, and this problem is known up to a "
             "rotation only; draw it with sample_linear instead of sample_linear_matrix_free"
         )
+    reduced = settings.reduce == "auto" and turns
+    whole_rows = settings.batches is None
+    engine.check(settings.engine, problem, chosen, reduced=reduced, all_rows=whole_rows)
     method = chosen
     if settings.initial is not None:
         method = chosen.started_at(settings.initial)
@@ -167,7 +170,7 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
         validate.expands_to("initial factors", tensor.shape[:-2], batch.shape)
     whole = problem if original.offset is None else problem.with_offset(original.offset)
     reduction, start = None, original
-    if settings.reduce == "auto" and type(whole) is LinearProblem and turns:
+    if reduced and type(whole) is LinearProblem:
         rows = settings.batches is not None
         reduction, start = _reduced(whole, method, original, minibatches=rows)
     low = whole if reduction is None else reduction.problem

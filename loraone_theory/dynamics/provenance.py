@@ -51,11 +51,12 @@ def config(plan: Plan) -> dict[str, Any]:
         "keep_factors": used.keep_factors,
         "batch_size": None if used.batches is None else used.batches.size,
         "sampling": None if used.batches is None else used.batches.sampling,
+        "engine": used.engine,
         "until": None if used.until is None else dataclasses.asdict(used.until),
         "dtype": str(like.dtype).removeprefix("torch."),
         "device": like.device.type,
         "threads": torch.get_num_threads(),
-        "versions": versions(),
+        "versions": versions(used.engine),
     }
 
 
@@ -90,11 +91,11 @@ def _record(row: Record) -> Any:
     return {"name": row.name, "fingerprint": fingerprint(row.measure)}
 
 
-@functools.lru_cache(maxsize=1)
-def versions() -> dict[str, str]:
+@functools.lru_cache
+def versions(engine: str = "torch") -> dict[str, str]:
     """Of the packages that numbers come from."""
     found = {}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *(() if engine in PACKAGES else (engine,))):
         try:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
@@ -147,6 +148,7 @@ def plan_of(
         keep_factors=config["keep_factors"],
         batch_size=config.get("batch_size"),
         sampling=config.get("sampling"),
+        engine=config.get("engine", "torch"),
         until=None if until is None else Until(**until),
     )
     return prepare(problem, method, checked)

@@ -62,7 +62,13 @@ class Run:
         if begin.step > 0:
             self.at = self.at[self.at > begin.step]
         records, self.reasons = plan.split_records()
-        self.recorder = Recorder(plan, records, self.at, threads, pool)
+        self.stepper = steppers.make(plan)
+        if begin.step > 0:
+            self.stepper.load(begin.params, begin.state)
+        direct = self.stepper.watch(records, self.at, threads, pool)
+        others = {name: row for name, row in records.items() if name not in direct}
+        self.recorder = Recorder(plan, others, self.at, threads, pool)
+        self.recorder.store |= direct
         self._ends = None
         loss = {"loss": RECORDS["loss"]}
         self._scatters = plan.settings.batches is not None
@@ -71,9 +77,6 @@ class Run:
         if not (mine and self.recorder.wanted.issuperset(ends.tolist())):
             self._ends = Recorder(plan, loss, ends, threads, pool)
         self.kept = KeptFactors(plan, begin.step, last)
-        self.stepper = steppers.make(plan)
-        if begin.step > 0:
-            self.stepper.load(begin.params, begin.state)
         takers = (self.recorder, self.kept, *(() if self._ends is None else (self._ends,)))
         self._takers = [taker for taker in takers if taker.wanted]
         self._wanted = set().union(*(taker.wanted for taker in takers))
@@ -90,10 +93,7 @@ class Run:
         while self.done < self.last and not bool((self.diverged_at != NEVER).all()):
             first, stop = self.done, min(self.done + CHECK_STEPS, self.last)
             before = stepper.saved()
-            for t in range(first, stop):
-                stepper.step(t)
-                if t + 1 in self._wanted:
-                    self._keep(t + 1)
+            self._walk(first, stop)
             self._find_divergence(before, first, stop)
             self.done = stop
             if progress is not None:
@@ -103,6 +103,15 @@ class Run:
         self.recorder.measure()
         if self._ends is not None:
             self._ends.measure()
+
+    def _walk(self, first: int, stop: int) -> None:
+        """The steps, with a halt wherever something is to be kept."""
+        at = first
+        for t in range(first + 1, stop + 1):
+            if t in self._wanted or t == stop:
+                self.stepper.steps(at, t)
+                self._keep(t)
+                at = t
 
     def _keep(self, t: int) -> None:
         for taker in self._takers:
@@ -176,7 +185,8 @@ class Run:
         until = self.plan.settings.until
         assert until is not None
         self.recorder.measure()
-        values = self.recorder.store[until.record][: self.recorder.measured]
+        done = int(np.searchsorted(self.at, self.done, "right"))
+        values = self.recorder.store[until.record][:done]
         index = until.first(values)
         gone = self.diverged_at.to(index.device) != NEVER
         steps = torch.from_numpy(self.at).to(index.device)[index.clamp_min(0)]

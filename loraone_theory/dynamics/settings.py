@@ -12,6 +12,7 @@ from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.names import MethodName, RecordName, Sampling
 from loraone_theory.dynamics import invariance, rates
 from loraone_theory.dynamics.batches import Minibatches, minibatches
+from loraone_theory.dynamics.engine import ENGINES
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
@@ -36,6 +37,7 @@ class Settings:
     keep_factors: int | None
     until: Until | None
     batches: Minibatches | None = None
+    engine: str = "torch"
 
 
 def check(
@@ -56,6 +58,7 @@ def check(
     until: Until | None = None,
     batch_size: Any = None,
     sampling: Sampling | str | None = None,
+    engine: str = "torch",
 ) -> Settings:
     """The arguments of `simulate`, each refused with one error where it breaks a rule."""
     rank = validate.rank(rank, d=check_problem(problem).d, k=problem.k)
@@ -65,6 +68,7 @@ def check(
     drawn = trial_seeds(problem, seeds)
     wanted = _records(record, chosen, rank)
     validate.choice("reduce", reduce, REDUCE)
+    validate.choice("engine", engine, ENGINES)
     drawing = minibatches(problem, batch_size, sampling, drawn)
     hyper = _hyper(chosen, learning_rate, init_std, damping, initial)
     if initial is not None:
@@ -74,8 +78,9 @@ def check(
     if until is not None:
         _until(until, problem, wanted)
     return Settings(
-        rank, steps, every, drawn, hyper, initial, wanted, reduce, keep_factors, until, drawing
-    )
+        rank, steps, every, drawn, hyper, initial, wanted, reduce, keep_factors, until, drawing,
+        engine,
+    )  # fmt: skip
 
 
 def _records(

@@ -6,15 +6,20 @@ the next step.
 
 from __future__ import annotations
 
+import importlib
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from typing import NamedTuple, Protocol
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core import tall
-from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.dynamics import capture, own_rules
 from loraone_theory.dynamics.plan import Plan
+from loraone_theory.dynamics.records import Record
 from loraone_theory.methods.rules.base import Descent, State
 from loraone_theory.problems.base import fact
 from loraone_theory.problems.linear.covariance import Covariance
@@ -27,8 +32,23 @@ class Stepper(Protocol):
     params: Params
     state: State
 
+    def watch(
+        self,
+        records: Mapping[str, Record],
+        at: np.ndarray,
+        threads: int,
+        pool: ThreadPoolExecutor,
+    ) -> dict[str, Tensor]:
+        """What of the records at these steps `steps` itself fills from now on, by name."""
+        return {}
+
     def step(self, t: int) -> None:
-        """Advance from t to t + 1."""
+        """Advance from t to t + 1, measuring nothing."""
+
+    def steps(self, first: int, stop: int) -> None:
+        """Advance from first to stop, measuring what was asked for."""
+        for t in range(first, stop):
+            self.step(t)
 
     def saved(self) -> tuple[Params, State]:
         """The present state, to come back to."""
@@ -39,6 +59,10 @@ class Stepper(Protocol):
 
 def make(plan: Plan) -> Stepper:
     """The stepper of a plan: in place where rule, parametrisation and problem allow it."""
+    if plan.settings.engine == "numba":
+        # Loaded on demand: numba takes half a second, and may be absent.
+        found: Stepper = importlib.import_module("loraone_theory.dynamics.compiled").make(plan)
+        return found
     descent = plan.rule.descent
     pair = plan.method.parametrisation.is_pair
     whole = plan.settings.batches is None
@@ -47,10 +71,16 @@ def make(plan: Plan) -> Stepper:
     return ByRule(plan)
 
 
-class ByRule:
-    """Any method on any problem: gradient, pullback, rule, from time-t values to new tensors."""
+class ByRule(Stepper):
+    """Any method on any problem: gradient, pullback, rule, from time-t values to new tensors.
 
-    def __init__(self, plan: Plan) -> None:
+    Args:
+        plan: of the runs.
+        gradients: another way to the problem's own.
+    """
+
+    def __init__(self, plan: Plan, gradients: Callable[[Factors], Factors] | None = None) -> None:
+        self._other = gradients
         self._plan = plan
         self._rule = plan.rule
         self._scheduled = plan.batch.rates.scheduled
@@ -96,7 +126,8 @@ class ByRule:
 
     def _gradients(self, params: Params) -> Params:
         method, frozen = self._plan.method.parametrisation, self._plan.start.frozen
-        gradients = self._problem.gradients(method.shift(params, frozen))
+        asked = self._problem.gradients if self._other is None else self._other
+        gradients = asked(method.shift(params, frozen))
         return method.pullback(params, frozen, gradients)
 
     def saved(self) -> tuple[Params, State]:
@@ -129,7 +160,7 @@ class _Piece(NamedTuple):
     noise: Tensor | None  # CᵀZ̃, (n, m, w)
 
 
-class InPlace:
+class InPlace(Stepper):
     """A `Descent` of a pair on the linear problem, without temporaries.
 
     With F = T − sAB and M = ηs(Σ̂F + CᵀZ̃), all from time-t values: A ← A + M(RB)ᵀ, B ← B + ρL AᵀM.

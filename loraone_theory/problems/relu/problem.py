@@ -199,7 +199,7 @@ class ReLUProblem(Described):
         """L = 1/(2N) ‖relu(Z) − Y‖_F², shape (...); E is not needed."""
         batch = broadcast(shift.shape[:-2], self.batch_shape)
         out = self.like.new_zeros(batch)
-        views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
+        views = [M.expand(*batch, *M.shape[-2:]) for M in (*shift, *self.parts())]
         for index, part in self._blocks(batch):
             A, B, X, frozen, labels = (M[index] for M in views)
             miss = tall.product(X[..., part, :], A) @ B
@@ -212,7 +212,7 @@ class ReLUProblem(Described):
         batch = broadcast(shift.shape[:-2], self.batch_shape)
         grad_A = self.like.new_zeros(*batch, *shift.A.shape[-2:])
         grad_B = self.like.new_zeros(*batch, *shift.B.shape[-2:])
-        views = [M.expand(*batch, *M.shape[-2:]) for M in self._parts(shift)]
+        views = [M.expand(*batch, *M.shape[-2:]) for M in (*shift, *self.parts())]
         Z = miss = self.like.new_empty(0)
         for index, part in self._blocks(batch):
             A, B, X, frozen, labels = (M[index] for M in views)
@@ -283,8 +283,9 @@ class ReLUProblem(Described):
         scaled = self.population.with_shift_norm(norm)
         return replace(self, population=scaled, held_out=test, recipe=None)
 
-    def _parts(self, shift: Factors) -> tuple[Tensor, ...]:
-        return (*shift, self.inputs, self._frozen, self.labels)
+    def parts(self) -> tuple[Tensor, ...]:
+        """X, XW_f and Y: what a pass over the samples goes through."""
+        return self.inputs, self._frozen, self.labels
 
     def _blocks(self, batch: torch.Size) -> list[tuple[tuple[int | slice, ...], slice]]:
         """Pieces of the batch and, where one instance is too large for the cache, of its rows."""
