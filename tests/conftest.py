@@ -1,5 +1,6 @@
 """Shared fixtures: devices, hypothesis settings."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,10 @@ from site_pages import BUILT, build
 HERE = Path(__file__).resolve().parent
 # Collecting doctests imports every file; this one takes the network from who imports it.
 collect_ignore = ["no_network.py"]
+
+# A shell that starts the tests with & has them ignore Ctrl-C, and so would what they start.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 settings.register_profile(
     "suite",
