@@ -160,7 +160,7 @@ CLAIMS = (
         mutant_statement=f"‖AB‖ ≥ {TIMES:g}‖Δ‖",
         mutant=lambda draws: _large(draws, times=TIMES),
         trials=400,
-        smoke_trials=200,
+        smoke_trials=400,
         expected=Finding.VIOLATED,
         explanation=(
             "Some are smaller than Δ, so that the size of AB does not tell a failure. The "

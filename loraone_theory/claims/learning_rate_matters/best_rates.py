@@ -86,6 +86,6 @@ CLAIMS = (
         mutant_statement="1/λ_max²",
         mutant=lambda draws: _agree(draws, power=SQUARE),
         trials=16,
-        smoke_trials=12,
+        smoke_trials=20,
     ),
 )

@@ -92,7 +92,7 @@ CLAIMS = (
         mutant_statement=f"exponent {MORE:g}",
         mutant=lambda draws: _inner(draws, -0.5, -0.5, MORE),
         trials=80,
-        smoke_trials=60,
+        smoke_trials=120,
         derivation="neighbours 12",
     ),
 )
