@@ -31,7 +31,7 @@ $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release,sweep,explore,fast,bench]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release,sweep,explore,fast]"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -74,7 +74,7 @@ verify-seeds: $(VENV)/.installed
 perturbations: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/perturbations.py $(ARGS)
 
-bench: $(VENV)/.installed-test
+bench: $(VENV)/.installed
 	$(BIN)/loraone bench --json benchmarks/results.json --page docs/performance.md $(ARGS)
 
 docs: $(VENV)/.installed-docs
