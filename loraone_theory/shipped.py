@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+# Entry points of this group are packs of claims that come with other distributions.
+PACKS = "loraone_theory.claims"
 # The folder that holds the package.
 _BESIDE = Path(__file__).resolve().parent.parent
 _INSIDE = Path(__file__).resolve().parent / "_shipped"

@@ -14,11 +14,9 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loraone_theory import storage
+from loraone_theory import shipped, storage
 from loraone_theory.claims import CLAIMS, PAPERS, Claim, Paper
 from loraone_theory.claims.registry import Registry
-
-GROUP = "loraone_theory.claims"
 
 
 class Library(NamedTuple):
@@ -70,7 +68,7 @@ def _claims(papers: Iterable[Paper]) -> tuple[Claim, ...]:
 def _installed() -> tuple[tuple[Paper, str, str], ...]:
     """The packs of installed distributions, each with its name and version."""
     found = []
-    for point in sorted(metadata.entry_points(group=GROUP), key=lambda point: point.value):
+    for point in sorted(metadata.entry_points(group=shipped.PACKS), key=lambda point: point.value):
         version = "" if point.dist is None else point.dist.version
         try:
             pack = point.load()

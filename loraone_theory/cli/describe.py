@@ -14,7 +14,7 @@ from loraone_theory.cli.registries import Entry, entries
 
 @dataclass(frozen=True)
 class Describe:
-    """Say what a method, rule, record, problem, schedule, ... is: formula, defaults, source."""
+    """Say what a method, rule, problem, claim, experiment ... is: formula, defaults, source."""
 
     name: tyro.conf.Positional[str]
     """A name that `loraone list` shows; a claim's id may need quotes."""

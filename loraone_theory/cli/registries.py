@@ -1,4 +1,4 @@
-"""Everything that has a name: `REGISTRIES` holds the dicts, and all are described in one way."""
+"""Everything that has a name: `registries` gives the dicts, and all are described in one way."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from loraone_theory.claims import CLAIMS, Claim
-from loraone_theory.claims.packs import library
+from loraone_theory import experiment
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.methods import METHODS
 from loraone_theory.methods.inits import INITS
@@ -29,7 +28,7 @@ class Registry(NamedTuple):
 
     Args:
         kind: what one of them is.
-        table: name -> the factory, the Record or the Claim.
+        table: name -> the factory, the Record, the Claim or the script.
         how: how one is used, with NAME for its name.
     """
 
@@ -38,6 +37,7 @@ class Registry(NamedTuple):
     how: str
 
 
+# All but the claims, which take long to import.
 REGISTRIES: dict[str, Registry] = {
     "methods": Registry("method", METHODS, "lt.METHODS['NAME'](...)"),
     "rules": Registry("rule", {**RULES, **AROUND}, "method.trained_by('NAME', ...)"),
@@ -46,14 +46,16 @@ REGISTRIES: dict[str, Registry] = {
     "problems": Registry("problem", SAMPLERS, "lt.NAME(...)"),
     "ensembles": Registry("ensemble", OPERATORS, "lt.sample_sensing(ensemble='NAME', ...)"),
     "schedules": Registry("schedule", SCHEDULES, "learning_rate=lt.schedules.NAME(...)"),
-    "claims": Registry("claim", CLAIMS, "loraone verify 'NAME'"),
 }
 
 
 def registries() -> dict[str, Registry]:
-    """`REGISTRIES`, with the claims of installed packs among the claims."""
-    claims = REGISTRIES["claims"]._replace(table=library().claims)
-    return REGISTRIES | {"claims": claims}
+    """`REGISTRIES`, the experiments, and the claims with those of installed packs."""
+    from loraone_theory.claims.packs import library  # hundreds of modules
+
+    claims = Registry("claim", library().claims, "loraone verify 'NAME'")
+    scripts = Registry("experiment", experiment.find(), "loraone reproduce NAME")
+    return REGISTRIES | {"experiments": scripts, "claims": claims}
 
 
 class Entry(NamedTuple):
@@ -72,8 +74,10 @@ class Entry(NamedTuple):
     @property
     def text(self) -> str:
         """Its docstring without the examples: what it does, with the formula."""
-        if isinstance(self.thing, Claim):
+        if self.registry.kind == "claim":
             return f"{self.thing.title}\n\n{self.thing.statement}"
+        if self.registry.kind == "experiment":
+            return experiment.about(self.thing)
         own = self.thing.doc if isinstance(self.thing, Record) else self.thing.__doc__
         return inspect.cleandoc(own or "").partition("\n>>>")[0].rstrip()
 
@@ -85,7 +89,7 @@ class Entry(NamedTuple):
     @property
     def parameters(self) -> dict[str, str]:
         """Hyper-parameter -> its default as it is written, "required" where there is none."""
-        if isinstance(self.thing, (Claim, Record)):
+        if self.registry.kind in ("claim", "record", "experiment"):
             return {}
         found = {}
         for name, parameter in inspect.signature(self.thing).parameters.items():
@@ -106,7 +110,7 @@ class Entry(NamedTuple):
                 "values": "one a run" if thing.axis is None else f"a vector, axis {thing.axis!r}",
                 "unit": "none" if thing.unit == "1" else thing.unit,
             }
-        if isinstance(thing, Claim):
+        if self.registry.kind == "claim":
             return {
                 "reference": thing.reference,
                 "kind": thing.kind,
@@ -121,7 +125,9 @@ class Entry(NamedTuple):
     def source(self) -> str:
         """The file that defines it, from the folder of the package on where it is in there."""
         code = self.thing
-        if isinstance(code, (Claim, Record)):
+        if self.registry.kind == "experiment":
+            return Path("experiments", code.name).as_posix()
+        if self.registry.kind in ("claim", "record"):
             code = code.measure
         path = Path(inspect.getsourcefile(inspect.unwrap(code)) or "").resolve()
         return (path.relative_to(ROOT) if path.is_relative_to(ROOT) else path).as_posix()
@@ -160,7 +166,8 @@ def entries(name: str) -> list[Entry]:
         for registry in known.values()
         for key, thing in registry.table.items()
     ]
-    found = [entry for entry in everything if entry.name == library().claims.current(name)]
+    current = known["claims"].table.current(name)  # type: ignore[attr-defined]
+    found = [entry for entry in everything if entry.name == current]
     if found:
         return found
     names = {entry.name.casefold(): entry for entry in everything}
