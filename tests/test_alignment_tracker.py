@@ -1,6 +1,7 @@
 """Alignment of a real model's factors with its one-step gradient, while it trains."""
 
 import math
+import sys
 from pathlib import Path
 
 import pytest
@@ -154,7 +155,11 @@ def test_training_is_not_disturbed() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
-def test_the_trainers_callback_records_its_steps(tmp_path: Path) -> None:
+def test_the_trainers_callback_records_its_steps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # With marimo imported, transformers takes this for a notebook and asks for IPython.
+    monkeypatch.delitem(sys.modules, "marimo", raising=False)
     model, gradients, X, Y = setting()
 
     class Regression(nn.Module):

@@ -6,7 +6,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 which=${1:?oldest or newest}
 shift
-extras=".[test,peft,experiments,tables,certify,sweep,explore]"
+extras=".[test,peft,experiments,tables,certify,sweep,explore,fast]"
 venv=.venv-$which
 "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet packaging
