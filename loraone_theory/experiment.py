@@ -122,15 +122,11 @@ def find(folder: str | Path | None = None) -> dict[str, Path]:
 
 def summary(path: Path) -> str:
     """First line of a script's docstring, without running the script."""
-    return about(path).partition("\n")[0]
-
-
-def about(path: Path) -> str:
-    """A script's docstring, without running the script."""
     try:
-        return ast.get_docstring(ast.parse(storage.as_path(path).read_text(encoding="utf-8"))) or ""
+        text = ast.get_docstring(ast.parse(storage.as_path(path).read_text(encoding="utf-8"))) or ""
     except (OSError, SyntaxError, ValueError) as error:
         return f"(cannot be read: {' '.join(str(error).split())})"
+    return text.partition("\n")[0]
 
 
 def load(path: str | Path) -> Experiment:

@@ -77,7 +77,7 @@ class Entry(NamedTuple):
         if self.registry.kind == "claim":
             return f"{self.thing.title}\n\n{self.thing.statement}"
         if self.registry.kind == "experiment":
-            return experiment.about(self.thing)
+            return experiment.summary(self.thing)
         own = self.thing.doc if isinstance(self.thing, Record) else self.thing.__doc__
         return inspect.cleandoc(own or "").partition("\n>>>")[0].rstrip()
 
