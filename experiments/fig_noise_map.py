@@ -120,16 +120,15 @@ def sweep_of(config: Config, folder: str | Path) -> lt.Sweep:
 
 def run(config: Config, progress: Progress) -> Data:
     """Risks at the end and at the best step, (method, r, σ, seed)."""
-    found = maps(
+    return maps(
         lambda folder: sweep_of(config, folder),
         config.folder,
         ("end", "best"),
         axes=("point", "noise_std", "seed"),
+        shape=(len(METHODS), len(config.ranks)),
         workers=config.workers,
         progress=progress,
     )
-    shape = (len(METHODS), len(config.ranks))
-    return {name: x.reshape(*shape, *x.shape[1:]) for name, x in found.items()}
 
 
 def edge(config: Config, sigma: np.ndarray) -> np.ndarray:

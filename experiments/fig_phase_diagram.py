@@ -126,16 +126,15 @@ def sweep_of(config: Config, folder: str | Path) -> lt.Sweep:
 
 def run(config: Config, progress: Progress) -> Data:
     """Whether Δ was found, and ‖AB − Δ‖_F at the end, (method, r*, ratio, seed)."""
-    found = maps(
+    return maps(
         lambda folder: sweep_of(config, folder),
         config.folder,
         ("found", "error"),
         axes=("point", "sample_ratio", "seed"),
+        shape=(len(PANELS), len(config.true_ranks)),
         workers=config.workers,
         progress=progress,
     )
-    shape = (len(PANELS), len(config.true_ranks))
-    return {name: x.reshape(*shape, *x.shape[1:]) for name, x in found.items()}
 
 
 def comparable(data: Data) -> Data:

@@ -17,6 +17,7 @@ def maps(
     names: Sequence[str],
     *,
     axes: Sequence[str],
+    shape: Sequence[int],
     workers: int = 1,
     progress: Callable[[float], object] = lambda share: None,
 ) -> dict[str, np.ndarray]:
@@ -27,6 +28,7 @@ def maps(
         folder: where it is kept, so that an interrupted one goes on; "" for nowhere.
         names: of the variables.
         axes: all axes of the sweep, in the order of the dimensions.
+        shape: the dimensions that the first of them stands for.
         workers: processes.
         progress: told the share of the cells that are done.
 
@@ -39,4 +41,5 @@ def maps(
         if done.failed or done.lost:
             raise RuntimeError(f"{done.failed} cells failed, {len(done.lost)} were lost: {done}")
         order = [list(sweep.spec.sizes).index(axis) for axis in axes]
-        return {name: sweep.array(name).transpose(order) for name in names}
+        found = {name: sweep.array(name).transpose(order) for name in names}
+        return {name: x.reshape(*shape, *x.shape[1:]) for name, x in found.items()}
