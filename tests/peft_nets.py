@@ -12,6 +12,9 @@ import torch
 from tolerance import rounding
 from torch import Tensor, nn
 
+from loraone_theory.integrations.peft import lora_pairs
+from loraone_theory.integrations.sharded import is_sharded
+
 peft = pytest.importorskip("peft", reason="needs the extra peft")
 transformers = pytest.importorskip("transformers", reason="needs the extra peft")
 
@@ -58,3 +61,27 @@ def close(found: Tensor, expected: Tensor, tolerance: float = FLOAT32) -> bool:
 def best(G: Tensor, rank: int) -> Tensor:
     U, S, Vh = torch.linalg.svd(G.double(), full_matrices=False)
     return (U[:, :rank] * S[:rank]) @ Vh[:rank]
+
+
+def right_step(
+    wrapped: nn.Module, gradients: dict[str, Tensor], adapter: str, gamma: float
+) -> None:
+    """The factors, read from the parameters, make −γ times the best part of each gradient.
+
+    Where no process holds a part only, so does what PEFT would merge.
+    """
+    pairs = lora_pairs(wrapped, adapter)
+    assert {pair.source for pair in pairs} == set(gradients)
+    for pair in pairs:
+        G = gradients[pair.source].double()
+        G = G if pair.expert is None else G[pair.expert]
+        A, B = (M.double() for M in pair.factors)
+        tolerance = 30 * torch.finfo(pair.down.dtype).eps
+        step = -gamma * best(pair.as_ours(G), pair.rank)
+        assert close(pair.scale * A @ B, step, tolerance), pair.name
+        if not is_sharded(pair.down):
+            delta = pair.layer.get_delta_weight(adapter)
+            delta = delta if pair.expert is None else delta[pair.expert]
+            # PEFT rounds the product to the base's dtype in experts.
+            tolerance = 30 * torch.finfo(delta.dtype).eps
+            assert close(pair.as_ours(delta.double()), step, tolerance), pair.name

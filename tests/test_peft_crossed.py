@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import torch
-from peft_nets import QUIET, best, close, peft, transformers
+from peft_nets import QUIET, close, peft, right_step, transformers
 from processes import on_two_processes
 from torch import Tensor, nn
 from torch.distributed.device_mesh import init_device_mesh
@@ -21,9 +21,7 @@ from loraone_theory.integrations.peft import (
     LoRAOneConfig,
     get_lora_one_gradients,
     initialize_lora_one_weights,
-    lora_pairs,
 )
-from loraone_theory.integrations.sharded import is_sharded
 
 pytestmark = [
     QUIET,
@@ -157,28 +155,6 @@ def nearly(found: dict[str, Tensor], exact: dict[str, Tensor], dtype: torch.dtyp
         assert close(G.double(), right, OPERATIONS * torch.finfo(dtype).eps), name
 
 
-def right_step(wrapped: nn.Module, gradients: dict[str, Tensor], adapter: str) -> None:
-    """The factors, read from the parameters, make −γ times the best part of each gradient.
-
-    Where no process holds a part only, so does what PEFT would merge.
-    """
-    pairs = lora_pairs(wrapped, adapter)
-    assert {pair.source for pair in pairs} == set(gradients)
-    for pair in pairs:
-        G = gradients[pair.source].double()
-        G = G if pair.expert is None else G[pair.expert]
-        A, B = (M.double() for M in pair.factors)
-        tolerance = 30 * torch.finfo(pair.down.dtype).eps
-        step = -GAMMA * best(pair.as_ours(G), pair.rank)
-        assert close(pair.scale * A @ B, step, tolerance), pair.name
-        if not is_sharded(pair.down):
-            delta = pair.layer.get_delta_weight(adapter)
-            delta = delta if pair.expert is None else delta[pair.expert]
-            # PEFT rounds the product to the base's dtype in experts.
-            tolerance = 30 * torch.finfo(delta.dtype).eps
-            assert close(pair.as_ours(delta.double()), step, tolerance), pair.name
-
-
 def adapted(model: nn.Module, kind: str, variant: str) -> tuple[nn.Module, str]:
     """With the adapter that is to be initialised, and its name."""
     wrapped = peft.get_peft_model(model, lora(kind, variant))
@@ -227,7 +203,7 @@ def test_every_combination(kind: str, form: str, dtype: torch.dtype) -> None:
         wrapped, adapter = adapted(model, kind, variant)
         held = {n: p.detach().clone() for n, p in wrapped.named_parameters()}
         initialize_lora_one_weights(wrapped, gradients, LoRAOneConfig("spectral", GAMMA), adapter)
-        right_step(wrapped, gradients, adapter)
+        right_step(wrapped, gradients, adapter, GAMMA)
         for n, p in wrapped.named_parameters():
             assert torch.equal(p, held[n]) or f".{adapter}." in n, n
 
@@ -252,7 +228,7 @@ def on_a_process(rank: int, folder: str) -> Any:
                 if kind != "experts":
                     fully_shard(wrapped, mesh=mesh)
                 initialize_lora_one_weights(wrapped, gradients, options, adapter)
-                right_step(wrapped, gradients, adapter)
+                right_step(wrapped, gradients, adapter, GAMMA)
                 found[f"{kind}, {variant}, {dtype}"] = gradients
     return found
 

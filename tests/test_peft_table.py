@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from peft_nets import QUIET, best, close, peft
+from peft_nets import QUIET, peft, right_step
 from peft_zoo import KINDS, Kind, loss_of, made
 from processes import on_two_processes
 from torch import Tensor, nn
@@ -75,19 +75,6 @@ def nearly(found: dict[str, Tensor], exact: dict[str, Tensor], dtype: torch.dtyp
         assert error <= tolerance * (float(of_weight[name].norm()) + 0.1 * largest), name
 
 
-def right_step(wrapped: nn.Module, gradients: dict[str, Tensor], adapter: str) -> None:
-    """PEFT's own product of the factors is −γ times the best part of each gradient."""
-    assert lora_pairs(wrapped, adapter)
-    for pair in lora_pairs(wrapped, adapter):
-        G = gradients[pair.source].double()
-        delta = pair.layer.get_delta_weight(adapter).double()
-        if pair.expert is not None:
-            G, delta = G[pair.expert], delta[pair.expert]
-        # Adapters are float32 whatever the base is; the product is rounded to the base's dtype.
-        coarse = pair.down.dtype if pair.expert is None else wrapped.dtype
-        assert close(delta, -GAMMA * best(G, pair.rank), 30 * torch.finfo(coarse).eps), pair.name
-
-
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("variant", VARIANTS)
 @pytest.mark.parametrize("name", KINDS)
@@ -111,7 +98,7 @@ def test_every_configuration(name: str, variant: str, dtype: torch.dtype) -> Non
         first = {n: p.detach().clone() for n, p in wrapped.named_parameters() if ".default" in n}
     options = LoRAOneConfig("spectral", GAMMA)
     initialize_lora_one_weights(wrapped, gradients, options, adapter)
-    right_step(wrapped, gradients, adapter)
+    right_step(wrapped, gradients, adapter, GAMMA)
     if adapter == "second":
         after = dict(wrapped.named_parameters())
         assert all(torch.equal(after[n], p) for n, p in first.items())
