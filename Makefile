@@ -27,11 +27,11 @@ $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.installed: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peft,experiments,certify,sweep,explore,fast]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[peft,experiments,certify,sweep,explore,fast,bench]"
 	touch $@
 
 $(VENV)/.installed-test: pyproject.toml constraints.txt | $(VENV)/bin/python
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release,sweep,explore,fast]"
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e ".[test,docs,peft,experiments,tables,certify,release,sweep,explore,fast,bench]"
 	touch $@ $(VENV)/.installed
 
 $(VENV)/.installed-docs: pyproject.toml constraints.txt | $(VENV)/bin/python
@@ -49,13 +49,13 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --dist worksteal $(ARGS)
 
 test-all:
 	$(MAKE) test ARGS="-m 'slow or not slow' $(ARGS)"
 
 test-paths: $(VENV)/.installed-test
-	PYTHON=$(BIN)/python tests/arithmetic_paths.sh -n auto $(ARGS)
+	PYTHON=$(BIN)/python tests/arithmetic_paths.sh -n auto --dist worksteal $(ARGS)
 
 mutants: $(VENV)/.installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python tests/mutants.py $(ARGS)

@@ -22,7 +22,15 @@ from typing import Any
 
 from playwright.sync_api import sync_playwright
 
-SLIDERS = ("η / best η", "condition number κ", "samples N / d", "label noise σ", "rank r")
+# Slider -> the key that leads away from the nearer of its ends.
+SLIDERS = {
+    "η / best η": "ArrowRight",
+    "condition number κ": "ArrowRight",
+    "samples N / d": "ArrowLeft",
+    "label noise σ": "ArrowRight",
+    "rank r": "ArrowRight",
+}
+BACK = {"ArrowLeft": "ArrowRight", "ArrowRight": "ArrowLeft"}
 ADDRESS = re.compile(r"http://[\w.]+:(\d+)\S*access_token=(\S+)")
 # From the key to the frame in which the figure is another.
 WATCH = """() => {
@@ -88,10 +96,11 @@ def main() -> None:
     try:
         with sync_playwright() as play:
             page = opened(play, process, 100)
-            for slider in SLIDERS:
+            for slider, key in SLIDERS.items():
                 # Every value is a new one, of which nothing is known from before.
-                times = [press(page, slider, "ArrowRight") for _ in range(repeats)]
-                page.get_by_role("slider", name=slider, exact=True).press("Home")
+                times = [press(page, slider, key) for _ in range(repeats)]
+                for _ in range(repeats):
+                    press(page, slider, BACK[key])
                 print(
                     f"{slider:20} median {statistics.median(times):6.0f} ms, "
                     f"largest {max(times):6.0f} ms, load {os.getloadavg()[0]:.1f} "

@@ -32,10 +32,9 @@ extensions = [
     "reference",
     "gallery",
     "claimlinks",
-    "keyboard",
 ]
-exclude_patterns = ["_build", "_ext"]
-templates_path: list[str] = []
+exclude_patterns = ["_build", "_ext", "_templates"]
+templates_path = ["_templates"]
 
 # Markdown as GitHub reads it, so that the same files are readable in both places.
 myst_enable_extensions = ["dollarmath", "colon_fence", "attrs_inline"]

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory import METHODS, agreement, experiment, plotting
+from loraone_theory.core import validate
 from loraone_theory.experiment import Data, Progress
 from loraone_theory.methods import Method
 from loraone_theory.nets import digits, networks
@@ -53,6 +54,12 @@ class Config(experiment.Config):
     """LoRA's α, tuned in the same way."""
     gammas: tuple[float, ...] = (0.1, 0.3, 1.0, 3.0)
     """LoRA-One's γ, the learning rate of its one-step initialisation, tuned in the same way."""
+    methods: tuple[str, ...] = NAMES
+    """Which methods; any of `loraone list` but the flows."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate.choices("methods", self.methods, METHODS)
 
 
 # Sums over 64 units; steps near the stability edge magnify rounding 1e1 times, and the axes that
@@ -94,7 +101,7 @@ def run(config: Config, progress: Progress) -> Data:
     rates = torch.tensor(config.learning_rates, **where).reshape(-1, 1, 1, 1)
     data: Data = {"steps": np.arange(config.steps + 1), "start": start.cpu().numpy()}
     paths = []
-    for m, name in enumerate(NAMES):
+    for m, name in enumerate(config.methods):
         best, chosen = np.inf, None
         tried = candidates(config, name)
         for i, (setting, method) in enumerate(tried):
@@ -102,7 +109,7 @@ def run(config: Config, progress: Progress) -> Data:
                 method, weights, gradient, LAYERS, rank=config.rank, learning_rate=rates
             )
             curves = training.run(X, labels, config.steps).losses.cpu().numpy()
-            progress((m + (i + 1) / len(tried)) / len(NAMES))
+            progress((m + (i + 1) / len(tried)) / len(config.methods))
             final = np.nan_to_num(curves[-1].mean(-1), nan=np.inf)
             data[f"{name}.final.{i}"] = final
             if final.min() < best:
@@ -156,7 +163,7 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     """Loss against steps; trajectories in the plane."""
     figure, axes = plotting.figure(1, 2, height=3.1)
     left, right = axes[0]
-    for name, points in zip(NAMES, data["points"], strict=True):
+    for name, points in zip(config.methods, data["points"], strict=True):
         line = plotting.method_style(name)
         setting, rate = data[f"{name}.chosen"]
         tuned = {"lora": rf", $\alpha = {setting:g}$", "lora-one": rf", $\gamma = {setting:g}$"}

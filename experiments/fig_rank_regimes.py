@@ -16,6 +16,7 @@ import numpy as np
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
+from loraone_theory.core import validate
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
 
@@ -59,6 +60,10 @@ class Config(experiment.Config):
     """γ of the panel of floors."""
     records: int = 150
     """About how many points of each curve to store, evenly spaced in ln t."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate.choices("methods", self.methods, lt.METHODS)
 
 
 # Sums over d; a run grows from init_std = 1e-2, which magnifies rounding 1e2 times.

@@ -11,12 +11,14 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
+import torch
 
 import loraone_theory as lt
 from loraone_theory import agreement, experiment, plotting, predict
+from loraone_theory.core import validate
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
 
@@ -25,6 +27,7 @@ from loraone_theory.methods import Method
 PLAIN = ("full", "lora", "lora+", "milora", "lora-ga", "lora-sb", "lora-one")
 FROM_WEIGHT = {"pissa": 1, "olora": 2, "lora-xs": 2}
 SCALED = ("p-lora", "lora-pro", "lora-one-preconditioned")
+KNOWN = (*PLAIN, *FROM_WEIGHT, *SCALED)
 
 
 # Expect: every curve ends on its dashed floor. For r < r* that of the methods without an offset is
@@ -55,10 +58,18 @@ class Config(experiment.Config):
     """η of preconditioned and projected steps, undamped."""
     init_std: float = 1e-2
     """α of LoRA-init."""
+    methods: tuple[str, ...] = KNOWN
+    """Which methods; the default is all that have a step size here."""
+    quantity: Literal["error", "risk"] = "error"
+    """What is drawn, relative to its size where nothing is learned; floors are of the error."""
     steps: int = 1000
     """How many steps."""
     records: int = 120
     """About how many points of each curve to store, evenly spaced in ln t."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate.choices("methods", self.methods, KNOWN)
 
 
 # Sums over d; a run grows from init_std = 1e-2, which magnifies rounding 1e2 times.
@@ -89,11 +100,11 @@ def contestants(config: Config, weight: float = 1.0) -> dict[str, tuple[Method, 
     rates = dict.fromkeys(PLAIN, config.learning_rate)
     rates |= {n: config.weight_learning_rate / weight**p for n, p in FROM_WEIGHT.items()}
     rates |= dict.fromkeys(SCALED, config.scaled_learning_rate)
-    return {name: (make(name), rate) for name, rate in rates.items()}
+    return {name: (make(name), rates[name]) for name in config.methods}
 
 
 def run(config: Config, progress: Progress) -> Data:
-    """‖E_t‖_F/‖Δ‖_F (ranks, methods, t, seeds) and the floors of it."""
+    """‖E_t‖_F/‖Δ‖_F, or relative risks (ranks, methods, t, seeds), and the floors of the error."""
     seeds = range(config.trials)
     problem = lt.sample_relu_population(
         d=config.d,
@@ -105,10 +116,12 @@ def run(config: Config, progress: Progress) -> Data:
         **config.where,
     ).with_shift_norm()
     size = np.linalg.norm(problem.shift.dense().cpu().numpy(), axis=(-2, -1))
+    nothing = lt.Factors(torch.zeros_like(problem.shift.A), problem.shift.B)
+    units = {"error": size, "risk": problem.risk(nothing).cpu().numpy()}
     steps = plotting.thinned(config.steps + 1, config.records)
     weight = float(np.linalg.norm(problem.pretrained.cpu().numpy(), 2, axis=(-2, -1)).max())
     methods = contestants(config, weight)
-    errors, floors = [], []
+    curves, floors = [], []
     for i, rank in enumerate(config.ranks):
         for j, (method, learning_rate) in enumerate(methods.values()):
             run = lt.simulate(
@@ -118,17 +131,17 @@ def run(config: Config, progress: Progress) -> Data:
                 learning_rate=learning_rate,
                 steps=config.steps,
                 seeds=seeds,
-                record=("error",),
+                record=(config.quantity,),
                 progress=part(
                     progress, i * len(methods) + j, len(config.ranks) * len(methods), config.steps
                 ),
             )
-            errors.append(run["error"].cpu().numpy()[steps] / size)
+            curves.append(run[config.quantity].cpu().numpy()[steps] / units[config.quantity])
             floors.append(floor(problem, method, rank, seeds) / size)
     by_rank = (len(config.ranks), len(methods))
     return {
         "steps": steps,
-        "error": np.stack(errors).reshape(*by_rank, len(steps), config.trials),
+        config.quantity: np.stack(curves).reshape(*by_rank, len(steps), config.trials),
         "floor": np.stack(floors).reshape(*by_rank, config.trials),
     }
 
@@ -147,6 +160,10 @@ def floor(problem: lt.ReLUPopulation, method: Method, rank: int, seeds: range) -
 
 
 LEAST = 1e-12  # nothing below this is drawn
+LABELS = {
+    "error": r"$\Vert E_t\Vert_F\,/\,\Vert\Delta\Vert_F$",
+    "risk": "risk, relative to that of nothing learned",
+}
 
 
 def _style(name: str) -> dict[str, Any]:
@@ -162,21 +179,23 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     for i, ax in enumerate(panels):
         for j, name in enumerate(names):
             style = _style(name)
-            curve = np.clip(data["error"][i, j], LEAST / 100, None)
+            curve = np.clip(data[config.quantity][i, j], LEAST / 100, None)
             plotting.band(ax, data["steps"], curve, **{**style, "label": None})
             level = data["floor"][i, j].mean()
-            if level > LEAST:
+            if level > LEAST and config.quantity == "error":
                 ax.axhline(level, color=style["color"], linestyle="--", linewidth=0.8)
         short = config.ranks[i] < config.true_rank
-        ax.set(yscale="log", ylim=(0.2, 1.3) if short else (LEAST, 10))
-        ax.set_ylabel(r"$\Vert E_t\Vert_F\,/\,\Vert\Delta\Vert_F$")
+        low = 0.2 if config.quantity == "error" else 0.2**2
+        ax.set(yscale="log", ylim=(low, 1.3) if short else (LEAST, 10))
+        ax.set_ylabel(LABELS[config.quantity])
         plotting.log_time(ax)
     true_rank = config.true_rank
     relation = ["<" if r < true_rank else "=" if r == true_rank else ">" for r in config.ranks]
     titles = [f"$r={r}{s}r^*$" for r, s in zip(config.ranks, relation, strict=True)]
     plotting.label_panels(panels, titles)
     handles = [plotting.key(**_style(name)) for name in names]
-    handles.append(plotting.key("floor", color=plotting.THEORY, linestyle="--", linewidth=0.8))
+    if config.quantity == "error":
+        handles.append(plotting.key("floor", color=plotting.THEORY, linestyle="--", linewidth=0.8))
     axes[1, 1].axis("off")
     axes[1, 1].legend(handles=handles, loc="center")
     return {"fig_relu_rank_regimes": figure}

@@ -27,12 +27,12 @@ COLOURS = {
 }
 
 
-# Expect: (a, b) for dense measurements both sides of δ_r are 5 to 20 % below Gordon's bounds, since
-# the search finds lower bounds, and meet for large m, the upper one near 2√2·√(r(d+k)/m), the value
-# of 2w/√m at d = k → ∞. (c) At rank 1 other ensembles
-# need far more: a rank-one measurement is itself a matrix of rank 1 and norm √(dk), so δ₁ is small
-# only for m well beyond dk (dotted); rows measured at every output have δ_r = ‖Σ̂ − I‖; completion
-# has δ₁ >= 1 until every entry is seen, and no isometry without.
+# Expect: (a, b) for dense measurements both sides of δ_r are 5 to 20 % below Gordon's bounds, which
+# are not attained below full rank, for large m either: there both sides come to one share, some
+# .85, of 2w/√m, which is 2√2·√(r(d+k)/m) for wide d = k. (c) At rank 1 other ensembles need far
+# more: a rank-one measurement is itself a matrix of rank 1 and norm √(dk), so δ₁ is small only for
+# m well beyond dk (dotted); rows measured at every output have δ_r = ‖Σ̂ − I‖; completion has
+# δ₁ >= 1 until every entry is seen, and no isometry without.
 @dataclass(frozen=True, kw_only=True)
 class Config(experiment.Config):
     """Lower bounds on δ_r by alternation."""

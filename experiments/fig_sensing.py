@@ -10,6 +10,7 @@ if __name__ == "__main__":  # before the imports that take long, so that they ca
     sys.exit(script(__file__))
 
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -26,6 +27,10 @@ LABELS = {
     "rank-one": "rank-one",
     "single-response": "single-response",
     "completion": "completion",
+}
+AXES = {
+    "risk": r"risk $/\,\frac{1}{2}\Vert\Delta\Vert_F^2$",
+    "loss": r"loss, relative to that of $AB=0$",
 }
 COLOURS = (plotting.BLUE, plotting.VERMILLION, plotting.GREEN, plotting.PURPLE)
 # Risks, relative to ½‖Δ‖², between which a slope is measured; the prediction starts at the upper.
@@ -51,6 +56,8 @@ class Config(experiment.Config):
     """κ; the singular values are geometric from 1 to 1/κ."""
     ensembles: tuple[str, ...] = ("dense", "rank-one", "single-response", "completion")
     """Completion is without replacement."""
+    quantity: Literal["risk", "loss"] = "risk"
+    """What is drawn over the steps, relative to its size where nothing is learned."""
     per_freedom: float = 7.0
     """m over the r(d + k − r) degrees of freedom."""
     learning_rate: float = 0.3
@@ -96,7 +103,7 @@ def balanced(problem: lt.SensingProblem, rank: int) -> lt.Factors:
 
 
 def run(config: Config, progress: Progress) -> Data:
-    """Risks (ensemble, t, seed) relative to ½‖Δ‖², and rates (rule, ensemble, seed)."""
+    """Risks (ensemble, t, seed) relative to ½‖Δ‖², or losses, and rates (rule, ensemble, seed)."""
     data: Data = {}
     stages = len(config.ensembles) * len(RULES)
     predicted, measured = [], []
@@ -110,18 +117,21 @@ def run(config: Config, progress: Progress) -> Data:
                 rank=config.rank,
                 learning_rate=config.learning_rate,
                 steps=config.steps[j],
-                record=("risk",),
+                record=(config.quantity,),
                 progress=part(progress, j * len(config.ensembles) + i, stages, config.steps[j]),
             )
             near = predict.rates(problem, balanced(problem, config.rank), rule=rule)
             predicted.append(near.rate(config.learning_rate).cpu().numpy())
-            size = 0.5 * (problem.shift.dense() ** 2).sum((-2, -1)).cpu().numpy()
-            curve = made["risk"].cpu().numpy() / size
+            nothing = lt.Factors(0 * problem.shift.A, problem.shift.B)
+            size = 0.5 * (problem.shift.dense() ** 2).sum((-2, -1))
+            if config.quantity == "loss":
+                size = problem.loss(nothing)
+            curve = made[config.quantity].cpu().numpy() / size.cpu().numpy()
             measured.append(slope(curve))
             curves.append(curve)
         kept = even(config, j)
         data[f"{rule}.steps"] = kept
-        data[f"{rule}.risk"] = np.stack(curves)[:, kept]
+        data[f"{rule}.{config.quantity}"] = np.stack(curves)[:, kept]
     shape = (len(RULES), len(config.ensembles), config.trials)
     data["predicted"] = np.stack(predicted).reshape(shape)
     data["measured"] = np.stack(measured).reshape(shape)
@@ -150,7 +160,7 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
     """Curves of each rule with the predicted slopes, and measured against predicted rates."""
     figure, axes = plotting.figure(1, 3, height=3.1)
     for j, (ax, rule) in enumerate(zip(axes[0], RULES, strict=False)):
-        t, risk = data[f"{rule}.steps"], data[f"{rule}.risk"]
+        t, risk = data[f"{rule}.steps"], data[f"{rule}.{config.quantity}"]
         for i, colour in enumerate(COLOURS[: len(config.ensembles)]):
             curve = np.clip(risk[i], 1e-40, None)
             ax.plot(t, np.median(curve, axis=-1), color=colour)
@@ -159,7 +169,7 @@ def plot(data: Data, config: Config) -> dict[str, plotting.Figure]:
             line = continued(t, risk[i], data["predicted"][j, i])
             ax.plot(t, line, color="black", linestyle=(0, (3, 2.2)), linewidth=0.9)
         ax.set(yscale="log", ylim=(1e-26, 3), xlim=(0, t[-1]), xlabel="step $t$")
-    axes[0, 0].set_ylabel(r"risk $/\,\frac{1}{2}\Vert\Delta\Vert_F^2$")
+    axes[0, 0].set_ylabel(AXES[config.quantity])
     ax = axes[0, 2]
     ends = [np.nanmin(data["predicted"]) - 0.01, np.nanmax(data["predicted"]) + 0.01]
     ax.plot(ends, ends, color=plotting.THEORY, linewidth=0.8, linestyle="--")

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory import METHODS, agreement, experiment, plotting
-from loraone_theory.core import linalg
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.randomness import generator
 from loraone_theory.experiment import Data, Progress, part
 from loraone_theory.methods import Method
@@ -76,6 +76,12 @@ class Config(experiment.Config):
     """λ of P-LoRA."""
     ratio: float = 16.0
     """λ of LoRA+, how much larger B's rate is."""
+    methods: tuple[str, ...] = tuple(LABELS)
+    """Which methods are trained; the default is all that the table has."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        validate.choices("methods", self.methods, LABELS)
 
 
 # Sums over batches of 64; AdamW divides small gradients by their size: growth 1e1.
@@ -98,7 +104,7 @@ def comparable(data: Data) -> Data:
 def methods(config: Config, gamma: float) -> dict[str, Method]:
     """The trained methods; γ of LoRA-One is the tuned rate of the rank-r step."""
     start: dict[str, Any] = {"scale": SCALE, "init_std": "kaiming"}
-    return {
+    made = {
         "lora": METHODS["lora-adamw"](**start),
         "lora+": METHODS["lora+-adamw"](ratio=config.ratio, **start),
         "p-lora": METHODS["p-lora-adamw"](**start),
@@ -107,6 +113,7 @@ def methods(config: Config, gamma: float) -> dict[str, Method]:
         "lora-pro": METHODS["lora-pro-adamw"](**start),
         "lora-one": METHODS["lora-one-adamw"](gamma=gamma, scale=SCALE),
     }
+    return {name: made[name] for name in config.methods}
 
 
 def run(config: Config, progress: Progress) -> Data:
@@ -162,7 +169,7 @@ def run(config: Config, progress: Progress) -> Data:
         once.append(size if name in FROM_GRADIENT else 0)
         done(1)
     return {
-        "rows": np.array([*STEP_ROWS, *LABELS.values()]),
+        "rows": np.array([*STEP_ROWS, *(LABELS[name] for name in tried)]),
         "accuracy": np.stack(accuracy),
         "rate": np.array(rates),
         "seconds": np.array(seconds),

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import itertools
 import logging
+import os
 import signal
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import CancelledError
@@ -24,6 +25,15 @@ Work = Callable[..., Any]
 # Jobs that are handed out for each worker, so that none waits for the next one.
 AHEAD = 3
 CONNECT_SECONDS = 10
+# What Dask's defaults cost in processes of this machine: memory that goes back to the system after
+# every tensor comes again page by page, and a thread that looks at the stack or at the clock a
+# hundred times a second takes the interpreter's lock from the one that computes.
+SETTINGS = {
+    "distributed.nanny.pre-spawn-environ.MALLOC_TRIM_THRESHOLD_": None,
+    "distributed.worker.profile.enabled": False,
+    "distributed.admin.tick.interval": "1s",
+    "distributed.admin.system-monitor.interval": "5s",
+}
 
 
 class Lost(ConnectionError):
@@ -96,6 +106,7 @@ def opened(where: Place) -> Iterator[Any]:
     with contextlib.ExitStack() as stack:
         address: Any = where.scheduler
         if address is None:
+            stack.enter_context(_environment_kept())
             address = stack.enter_context(_local(library, where.workers))
         try:
             client = library.Client(address, timeout=CONNECT_SECONDS, set_as_default=False)
@@ -109,7 +120,10 @@ def opened(where: Place) -> Iterator[Any]:
 
 def _local(library: Any, workers: int) -> Any:
     """Processes of this machine. An interruption is this one's to handle: they do not see it."""
-    with _interruptions_held():  # threads and processes started meanwhile hold them for ever
+    with (
+        _interruptions_held(),  # threads and processes started meanwhile hold them for ever
+        importlib.import_module("dask").config.set(SETTINGS),
+    ):
         return library.LocalCluster(
             n_workers=workers,
             threads_per_worker=1,
@@ -119,6 +133,20 @@ def _local(library: Any, workers: int) -> Any:
             memory_limit=0,
             silence_logs=logging.CRITICAL,
         )
+
+
+@contextlib.contextmanager
+def _environment_kept() -> Iterator[None]:
+    """What distributed sets for its workers in this process's environment goes with them."""
+    given = importlib.import_module("dask").config.get("distributed.nanny.pre-spawn-environ")
+    before = {name: os.environ.get(name) for name in (*given, "PYTHONHASHSEED")}
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            os.environ.pop(name, None)
+            if value is not None:
+                os.environ[name] = value
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from packaging.requirements import Requirement
 
 DISTRIBUTION = "loraone-theory"
 # Who works on the package needs these; its users do not.
-DEVELOPMENT = ("test", "release")
+DEVELOPMENT = ("test", "release", "docs")
 
 
 class Extra(NamedTuple):

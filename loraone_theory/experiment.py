@@ -10,7 +10,6 @@ knob that stored data do not know is at its default.
 
 from __future__ import annotations
 
-import ast
 import dataclasses
 import importlib.util
 import math
@@ -25,6 +24,7 @@ import numpy as np
 
 from loraone_theory import agreement, plotting, shipped, storage
 from loraone_theory.core import knobs, validate
+from loraone_theory.core.files import docstring
 from loraone_theory.core.knobs import knob as knob
 from loraone_theory.core.plain import plain
 
@@ -123,7 +123,7 @@ def find(folder: str | Path | None = None) -> dict[str, Path]:
 def summary(path: Path) -> str:
     """First line of a script's docstring, without running the script."""
     try:
-        text = ast.get_docstring(ast.parse(storage.as_path(path).read_text(encoding="utf-8"))) or ""
+        text = docstring(storage.as_path(path).read_text(encoding="utf-8"))
     except (OSError, SyntaxError, ValueError) as error:
         return f"(cannot be read: {' '.join(str(error).split())})"
     return text.partition("\n")[0]

@@ -2,16 +2,17 @@
 
     python tests/mutants.py                       every mutant, going on where a run was stopped
     python tests/mutants.py --sample 40 --seed 1  as many, drawn at random
+    python tests/mutants.py --each 3              as many of each file of which fewer were tried
     python tests/mutants.py --only core/linalg    of the files whose path holds this
     python tests/mutants.py --again --tests FILE  those that survived, on the tests of this file
     python tests/mutants.py --named               the hand-written ones of NAMED alone
-    python tests/mutants.py --record              what was tried so far, into records/mutants.json
+    python tests/mutants.py --record              count what was tried, in records/mutants.*
 
 A mutant is the source with one node of its syntax tree replaced: signs, sums cut to one term,
 comparisons moved or made always true, constants off by one or times 0.9, 1.1 and 1e6, any for all,
 min for max. The tests of its file (TARGETS) run in a forked process on a copy of the repository
-that holds the mutant, first those that call the changed function, quick ones before slow ones; it
-is killed when one fails. Survivors must stand in tests/mutants.json, each with the reason why no
+that holds the mutant, those that call the changed function, quick ones before slow ones; it is
+killed when one fails. Survivors must stand in tests/mutants.json, each with the reason why no
 test can tell it from the original; otherwise the exit code is 1.
 """
 
@@ -20,106 +21,25 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import math
 import random
 import sys
 import tempfile
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+import mutant_record
 import mutant_runs
+from mutant_record import NOTHING
 from mutant_runs import PACKAGE, ROOT
+from mutant_targets import TARGETS
 
 ARGUED = Path(__file__).with_suffix(".json")
-RESULTS = ROOT / ".mutants.jsonl"  # ignored by git: what has been tried already, one by one
-RECORD = ROOT / "records" / "mutants.json"  # the same, counted
-
-RULE_TESTS = ("test_rules.py", "test_methods_longhand.py", "test_contracts.py")
-PREDICT_TESTS = ("test_predict.py", "test_predict_methods.py", "test_predict_shapes.py")
-SENSING_TESTS = (
-    "test_sensing_operators.py", "test_predict_sensing.py", "test_noise.py", "test_exact_laws.py",
-)  # fmt: skip
-# Files of the core -> their tests, the quick and telling ones first.
-GROUPS: dict[tuple[str, ...], tuple[str, ...]] = {
-    ("core/linalg.py",): ("test_linalg.py", "test_metrics.py", "test_laws.py", "test_inits.py"),
-    ("core/tall.py", "core/elementwise.py", "core/implicit.py"): (
-        "test_linalg.py",
-        "test_elementwise.py",
-        "test_steppers.py",
-    ),
-    ("dynamics/loop.py",): ("test_simulate.py", "test_steppers.py", "test_linear_oracle.py"),
-    ("dynamics/steppers.py",): ("test_steppers.py", "test_linear_oracle.py"),
-    ("dynamics/capture.py", "core/eigen.py"): ("test_capture.py",),
-    ("dynamics/endings.py",): ("test_endings.py", "test_simulate.py"),
-    ("dynamics/batches.py",): ("test_minibatches.py",),
-    ("dynamics/continuation.py", "dynamics/until.py"): ("test_continuation.py", "test_simulate.py"),
-    tuple(
-        f"methods/rules/{name}.py"
-        for name in (
-            "adalora", "adamw", "alternating", "flow", "gauss_newton", "gd", "lora_muon",
-            "lora_plus", "lora_pro", "lora_rite", "momentum", "muon", "preconditioned",
-            "scaled_adamw", "spectral_scaled",
-        )
-    ): RULE_TESTS,
-    ("methods/rules/base.py",): (
-        "test_relative_damping.py",
-        *RULE_TESTS,
-        "test_predict_methods.py",
-    ),
-    ("methods/schedules.py",): ("test_schedules.py",),
-    tuple(
-        f"predict/{name}.py"
-        for name in ("contraction", "floors", "modes", "rates", "tangent", "tangent_map")
-    ): (*PREDICT_TESTS, "test_predict_sensing.py"),
-    ("predict/linearised.py",): ("test_predict.py",),
-    ("predict/relu.py", "predict/relu_modes.py", "predict/relu_contraction.py"): (
-        "test_predict_sensing.py",
-        "test_theorems_relu.py",
-        "test_relu_dynamics.py",
-    ),
-    ("predict/flow.py",): ("test_flow.py", "test_predict_flow.py"),
-    ("predict/noise.py", "predict/one_step.py"): (
-        "test_predict_noise.py",
-        "test_predict_sensing.py",
-    ),
-    ("predict/stochastic.py",): ("test_stochastic.py",),
-    ("predict/tuning.py", "predict/curves.py", "predict/compare.py"): (
-        "test_compare.py",
-        "test_predict_methods.py",
-    ),
-    ("problems/linear/blocks.py", "problems/linear/problem.py"): (
-        "test_linear_oracle.py",
-        "test_reduction.py",
-        "test_input_laws.py",
-    ),
-    ("problems/linear/covariance.py",): ("test_sampling.py", "test_reduction.py"),
-    ("problems/linear/reduction.py",): ("test_reduction.py",),
-    ("problems/linear/noise.py", "problems/linear/laws.py"): (
-        "test_noise.py",
-        "test_input_laws.py",
-        "test_exact_laws.py",
-    ),
-    ("problems/relu/closed_forms.py", "problems/relu/population.py", "problems/relu/problem.py"): (
-        "test_relu_math.py",
-        "test_relu_problems.py",
-        "test_relu_dynamics.py",
-    ),
-    ("problems/sensing/problem.py", "problems/sensing/lazy.py", "problems/sensing/indices.py"): (
-        SENSING_TESTS
-    ),
-    tuple(
-        f"problems/sensing/operators/{name}.py"
-        for name in (
-            "completion", "dense", "multi_response", "rank_one", "single_response", "symmetric",
-        )
-    ): SENSING_TESTS,
-    ("problems/sensing/rip.py", "problems/sensing/search.py"): ("test_rip.py",),
-    ("claims/base.py",): ("test_stats.py", "test_verify.py"),
-    ("claims/judge.py", "claims/stats.py"): ("test_stats.py",),
-}  # fmt: skip
-# Corners that the tests of whole methods let through; of every file.
-CORNERS = "test_core_values.py"
-TARGETS = {file: (CORNERS, *tests) for files, tests in GROUPS.items() for file in files}
+RESULTS = ROOT / "records" / "mutants.jsonl"  # what has been tried, one by one
+RECORD = ROOT / "records" / "mutants.json"  # the same, counted file by file
+PAGE = ROOT / "records" / "mutants.md"  # and as a table
 
 
 class Mutant(NamedTuple):
@@ -258,14 +178,35 @@ def mutants_of(file: str, source: str, tests: tuple[str, ...]) -> list[Mutant]:
     return found
 
 
-def every(only: str = "") -> list[Mutant]:
-    """The mutants of every file of TARGETS whose path holds `only`."""
-    found = []
-    for file, tests in TARGETS.items():
-        if only in file:
-            source = (ROOT / PACKAGE / file).read_text(encoding="utf-8")
-            found += mutants_of(file, source, (*tests, f"../{PACKAGE}/{file}"))  # and its doctests
-    return found
+def mutants_in(file: str) -> list[Mutant]:
+    """The mutants of one of TARGETS, to be tried on its doctests first."""
+    source = (ROOT / PACKAGE / file).read_text(encoding="utf-8")
+    return mutants_of(file, source, (f"../{PACKAGE}/{file}", *TARGETS[file]))
+
+
+def every(only: tuple[str, ...] = ("",)) -> list[Mutant]:
+    """The mutants of every file of TARGETS whose path holds one of `only`."""
+    files = [file for file in TARGETS if any(part in file for part in only)]
+    return [mutant for file in files for mutant in mutants_in(file)]
+
+
+def spread(mutants: list[Mutant], count: int, seed: str) -> list[Mutant]:
+    """So many at random, from as many functions as there are: a second of one after all others."""
+    met: Counter[str] = Counter()
+    turns = []
+    for mutant in random.Random(seed).sample(mutants, len(mutants)):
+        turns.append((met[mutant.where], mutant))
+        met[mutant.where] += 1
+    return [mutant for _, mutant in sorted(turns, key=lambda turn: turn[0])[:count]]
+
+
+def of_each(count: int, only: tuple[str, ...], seed: int) -> list[Mutant]:
+    """So many mutants of every file of which fewer have been tried."""
+    rows, drawn = recorded(), []
+    for file in TARGETS:
+        if any(part in file for part in only) and rows.get(file, NOTHING)["tried"] < count:
+            drawn += spread(mutants_in(file), count, f"{seed} {file}")
+    return drawn
 
 
 def argued() -> dict[str, str]:
@@ -281,15 +222,21 @@ def tried() -> dict[str, bool]:
     return {row["name"]: row["killed"] for row in rows}
 
 
-def survivors(mutants: list[Mutant], known: dict[str, bool], keep: bool) -> list[str]:
+def line(name: str, killed: bool) -> str:
+    """One row of RESULTS."""
+    return json.dumps({"name": name, "killed": killed}, ensure_ascii=False) + "\n"
+
+
+def survivors(
+    mutants: list[Mutant], known: dict[str, bool], keep: bool, seconds: float, quick: bool
+) -> list[str]:
     """Try them, those that are not yet known, and name the ones that no test notices."""
     new = [mutant for mutant in mutants if mutant.name not in known]
     found = dict(known)
     with tempfile.TemporaryDirectory() as folder:
         if new:
             mutant_runs.import_before()
-            tests = {test for mutant in new for test in mutant.tests}
-            suite = mutant_runs.Suite(mutant_runs.Shadow(Path(folder)), tests)
+            suite = mutant_runs.Suite(mutant_runs.Shadow(Path(folder)), seconds, quick=quick)
         for i, mutant in enumerate(new):
             killed, taken = suite.kills(mutant)
             found[mutant.name] = killed
@@ -297,38 +244,40 @@ def survivors(mutants: list[Mutant], known: dict[str, bool], keep: bool) -> list
             print(f"{i + 1}/{len(new)} {outcome} {taken:.1f} s  {mutant.name}", flush=True)
             if keep:
                 with RESULTS.open("a", encoding="utf-8") as file:
-                    row = {"name": mutant.name, "killed": killed}
-                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    file.write(line(mutant.name, killed))
     return [mutant.name for mutant in mutants if not found[mutant.name]]
 
 
+def recorded() -> dict[str, mutant_record.Row]:
+    """The rows of RECORD."""
+    return json.loads(RECORD.read_text(encoding="utf-8")) if RECORD.is_file() else {}
+
+
 def record() -> None:
-    """What was tried so far of today's mutants, file by file, into records/mutants.json."""
-    known, reasons = tried(), tuple(argued())
-    rows = {}
+    """What was tried so far of today's mutants: RESULTS without the others, RECORD and PAGE."""
+    known, reasons, before = tried(), tuple(argued()), recorded()
+    rows, lines = {}, []
     for file in TARGETS:
-        names = [mutant.name for mutant in every() if mutant.file == file]
-        alive = [name for name in names if not known.get(name, True)]
-        rows[file] = {
-            "mutants": len(names),
-            "tried": sum(name in known for name in names),
-            "killed": sum(known.get(name, False) for name in names),
-            "argued": sum(name.startswith(reasons) for name in alive),
-            "open": [name for name in alive if not name.startswith(reasons)],
-        }
-    text = json.dumps(rows, indent=1, ensure_ascii=False)
-    RECORD.write_text(f"{text}\n", encoding="utf-8")
+        names = [mutant.name for mutant in mutants_in(file)]
+        lines += [line(name, known[name]) for name in names if name in known]
+        rows[file] = mutant_record.row(names, known, reasons, before.get(file, NOTHING))
+    RESULTS.write_text("".join(lines), encoding="utf-8")
+    RECORD.write_text(json.dumps(rows, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    PAGE.write_text(mutant_record.page(rows), encoding="utf-8")
 
 
 def main(arguments: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--sample", type=int, help="try this many, drawn at random")
-    parser.add_argument("--seed", type=int, default=0, help="of the draw")
-    parser.add_argument("--only", default="", help="files whose path holds this")
+    parser.add_argument("--each", type=int, help="try this many of files with fewer in the record")
+    parser.add_argument("--seed", type=int, default=0, help="of the draws")
+    parser.add_argument("--only", nargs="+", default=[""], help="files whose path holds one")
     parser.add_argument("--named", action="store_true", help="the hand-written mutants alone")
     parser.add_argument("--again", action="store_true", help="those that survived, once more")
     parser.add_argument("--fresh", action="store_true", help="forget what was tried before")
     parser.add_argument("--tests", nargs="+", help="run these test files in place of TARGETS'")
+    parser.add_argument("--seconds", type=float, default=math.inf, help="of tests for one mutant")
+    parser.add_argument("--quick", action="store_true", help="the first tests of a file alone")
     parser.add_argument("--record", action="store_true", help="write what was tried, try nothing")
     given = parser.parse_args(arguments)
     if given.record:
@@ -336,7 +285,13 @@ def main(arguments: list[str] | None = None) -> int:
         return 0
     if given.fresh:
         RESULTS.unlink(missing_ok=True)
-    mutants, known = (named(), {}) if given.named else (every(given.only), tried())
+    known = {} if given.named else tried()
+    if given.named:
+        mutants = named()
+    elif given.each is not None:
+        mutants = of_each(given.each, tuple(given.only), given.seed)
+    else:
+        mutants = every(tuple(given.only))
     if given.again:
         alive = {name for name, killed in known.items() if not killed}
         mutants = [m for m in mutants if m.name in alive and not m.name.startswith(tuple(argued()))]
@@ -345,7 +300,7 @@ def main(arguments: list[str] | None = None) -> int:
         mutants = [mutant._replace(tests=tuple(given.tests)) for mutant in mutants]
     if given.sample is not None:
         mutants = random.Random(given.seed).sample(mutants, min(given.sample, len(mutants)))
-    found = survivors(mutants, known, keep=not given.named)
+    found = survivors(mutants, known, not given.named, given.seconds, given.quick)
     new = [name for name in found if not name.startswith(tuple(argued()))]
     killed = len(mutants) - len(found)
     print(f"{killed} of {len(mutants)} killed; {len(found) - len(new)} argued equivalent")

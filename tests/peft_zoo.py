@@ -19,6 +19,7 @@ class Kind(NamedTuple):
         targets: for target_modules.
         pattern: a module's name in rank_pattern and alpha_pattern.
         save: for modules_to_save.
+        experts: some targets are the fused weights of several experts.
     """
 
     make: Callable[[], nn.Module]
@@ -26,6 +27,7 @@ class Kind(NamedTuple):
     targets: list[str] | str
     pattern: str
     save: list[str]
+    experts: bool = False
 
 
 def words(n: int, length: int = 6) -> Tensor:
@@ -148,6 +150,34 @@ def mixtral() -> nn.Module:
     return transformers.MixtralForCausalLM(hf)
 
 
+QWEN = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "moe_intermediate_size": 12,
+    "num_hidden_layers": 2,
+    "mlp_only_layers": [0],
+    "num_attention_heads": 2,
+    "num_key_value_heads": 1,
+    "vocab_size": WORDS,
+    "num_experts": 2,
+    "num_experts_per_tok": 2,
+}
+
+
+def qwen2_moe() -> nn.Module:
+    """A shared expert beside the others, and its gate; PEFT adapts these and no fused weights."""
+    hf = transformers.Qwen2MoeConfig(shared_expert_intermediate_size=12, **QWEN)
+    hf._experts_implementation = "eager"
+    return transformers.Qwen2MoeForCausalLM(hf)
+
+
+def qwen3_moe() -> nn.Module:
+    """PEFT adapts the router and the fused weights of the experts."""
+    hf = transformers.Qwen3MoeConfig(head_dim=8, **QWEN)
+    hf._experts_implementation = "eager"
+    return transformers.Qwen3MoeForCausalLM(hf)
+
+
 def classes(n: int) -> Tensor:
     return torch.randint(0, 3, (n,), generator=torch.Generator().manual_seed(2))
 
@@ -181,7 +211,9 @@ KINDS = {
         "fc1",
         ["layer_norm"],
     ),
-    "mixtral": Kind(mixtral, language, "all-linear", "q_proj", ["norm"]),
+    "mixtral": Kind(mixtral, language, "all-linear", "q_proj", ["norm"], experts=True),
+    "qwen2-moe": Kind(qwen2_moe, language, "all-linear", "q_proj", ["norm"]),
+    "qwen3-moe": Kind(qwen3_moe, language, "all-linear", "q_proj", ["norm"], experts=True),
 }
 
 

@@ -38,19 +38,22 @@ class Row(NamedTuple):
         what: in words.
         old: what stands there, once in the file.
         new: what stands there instead.
+        first: what the ids begin with of claims that are judged before the quick ones, where those
+            that can notice are slow.
     """
 
     file: str
     what: str
     old: str
     new: str
+    first: str = ""
 
 
 LINEAR = "problems/linear/problem.py"
 TABLE = (
-    Row("methods/rules/base.py", "a step uphill", "M.add(step, alpha=-learning_rate)",
+    Row("core/moments.py", "a step uphill", "M.add(step, alpha=-learning_rate)",
         "M.add(step, alpha=learning_rate)"),
-    Row("methods/rules/base.py", "0.95 of a step", "M.add(step, alpha=-learning_rate)",
+    Row("core/moments.py", "0.95 of a step", "M.add(step, alpha=-learning_rate)",
         "M.add(step, alpha=-0.95 * learning_rate)"),
     Row(LINEAR, "0.95 of the gradient of A", "Factors(tall.product(M, B.mT), tall.inner(A, M))",
         "Factors(0.95 * tall.product(M, B.mT), tall.inner(A, M))"),
@@ -65,10 +68,9 @@ TABLE = (
         "G = Factors(self.covariance.apply(self.shift.A), self.shift.B)",
         "G = Factors(-self.covariance.apply(self.shift.A), self.shift.B)"),
     Row("methods/inits/spectral.py", "0.95 of Spectral-init's product",
-        "root = (_factor(problem, gamma) / scale * S).sqrt()",
-        "root = (0.95 * _factor(problem, gamma) / scale * S).sqrt()"),
+        "(gamma / scale * svd.S).sqrt()", "(0.95 * gamma / scale * svd.S).sqrt()"),
     Row("methods/inits/released.py", "the released start over its last singular value",
-        "(S / S[..., :1] / gamma)", "(S / S[..., -1:] / gamma)"),
+        "(svd.S / svd.S[..., :1] / gamma)", "(svd.S / svd.S[..., -1:] / gamma)"),
     Row("methods/inits/lora_ga.py", "k^{1/2} for k^{1/4}", "problem.k**0.25", "problem.k**0.5"),
     Row("problems/relu/closed_forms.py", "the sign of the angle in J",
         "(of.across / safe - of.angle)", "(of.across / safe + of.angle)"),
@@ -77,8 +79,8 @@ TABLE = (
     Row("problems/relu/closed_forms.py", "a sign in g", "angle.sin() - angle * angle.cos()",
         "angle.sin() + angle * angle.cos()"),
     Row("problems/relu/closed_forms.py", "0.95 of the ReLU error",
-        "return 0.5 * (E * E).sum((-2, -1)) - masked.sum(-1)",
-        "return 0.95 * (0.5 * (E * E).sum((-2, -1)) - masked.sum(-1))"),
+        "return 0.5 * square - masked.sum(-1)",
+        "return 0.95 * (0.5 * square - masked.sum(-1))"),
     Row("predict/linearised.py", "a step too many", "up, down = (1 + rate) ** t, (1 - rate) ** t",
         "up, down = (1 + rate) ** (t + 1), (1 - rate) ** (t + 1)"),
     Row("predict/linearised.py", "the sign of the shrinking part",
@@ -89,11 +91,12 @@ TABLE = (
     Row("predict/relu.py", "0.95 of the rate's exponent", "max(1 - eta / 2, abs(1 - eta))",
         "max(1 - 0.95 * eta / 2, abs(1 - eta))"),
     Row("predict/relu.py", "the sign at the edge of the spectrum",
-        "(1 - math.sqrt(least / N)) ** 2", "(1 + math.sqrt(least / N)) ** 2"),
+        "(1 - math.sqrt(least / N)) ** 2", "(1 + math.sqrt(least / N)) ** 2",
+        "lora-one/relu/rates"),
     Row("predict/relu.py", "an excess rank too many", "math.sqrt(rank - true_rank)",
-        "math.sqrt(rank - true_rank + 1)"),
+        "math.sqrt(rank - true_rank + 1)", "lora-one/relu/excess-rank"),
     Row("predict/relu.py", "0.95 of the step over κ", "1 - eta / (2 * kappa)",
-        "1 - 0.95 * eta / (2 * kappa)"),
+        "1 - 0.95 * eta / (2 * kappa)", "lora-one/relu/rates"),
     Row("problems/linear/sampling.py", "0.95 of the diagonal of the exact law",
         "np.sqrt(rng.chisquare(on))", "0.95 * np.sqrt(rng.chisquare(on))"),
     Row("core/linalg.py", "0.95 of the largest sine",
@@ -102,6 +105,33 @@ TABLE = (
     Row("core/linalg.py", "0.95 of inverses",
         "matrix = (vectors * weights[..., None, :]) @ vectors.mT",
         "matrix = 0.95 * (vectors * weights[..., None, :]) @ vectors.mT"),
+    Row("methods/rules/base.py", "the sign of the regulariser that grows with the factors",
+        "return damping + relative * torch.where", "return damping - relative * torch.where",
+        "riemannian/regulariser"),
+    Row("methods/rules/preconditioned.py", "0.95 of the adaptive damping",
+        "lam = damping + adaptive * ", "lam = damping + 0.95 * adaptive * ",
+        "lora-one/relu/excess-rank"),
+    Row("problems/sensing/operators/dense.py", "0.95 of the adjoint of dense measurements",
+        "summed)[..., 0].unflatten", "0.95 * summed)[..., 0].unflatten", "sensing/"),
+    Row("problems/sensing/operators/single_response.py", "0.95 of a row of outputs",
+        "return self.k**0.5 * add_rows", "return 0.95 * self.k**0.5 * add_rows",
+        "sensing/"),
+    Row("problems/sensing/operators/completion.py", "0.95 of the adjoint of entries",
+        "torch.stack(found).mul_(self.scale)", "torch.stack(found).mul_(0.95 * self.scale)",
+        "sensing/"),
+    Row("problems/sensing/bilinear.py", "the sign of the labels in a residual",
+        "miss = fold.scalars(XA * ZB, F.rank) - y", "miss = fold.scalars(XA * ZB, F.rank) + y",
+        "sensing/"),
+    Row("predict/one_step.py", "d for d + 1 in the error of a step",
+        "return ((d - 2 + moment) * size", "return ((d - 3 + moment) * size",
+        "sensing/one-step"),
+    Row("predict/one_step.py", "a sign in the error of a step under a covariance",
+        "return through + whole + (moment - 3)", "return through - whole + (moment - 3)",
+        "sensing/covariance/one-step"),
+    Row("predict/one_step.py", "a sign in what noise adds to it",
+        "sigma**2 * (seen + bent)", "sigma**2 * (seen - bent)",
+        "sensing/covariance/one-step"),
+    # Not of predict/pair_inverse.py: a wrong inverse is found out where it is used, and not taken.
 )  # fmt: skip
 
 
@@ -127,7 +157,7 @@ def perturbed(row: Row, folder: Path) -> None:
     path.write_text(text.replace(row.old, row.new), encoding="utf-8")
 
 
-def judged(folder: Path, answer: Path) -> None:
+def judged(folder: Path, answer: Path, first: str) -> None:
     """In a process of its own: judge until a verdict is not as expected, and say which."""
     sys.path.insert(0, str(folder))
     sys.dont_write_bytecode = True
@@ -142,7 +172,8 @@ def judged(folder: Path, answer: Path) -> None:
     }
     claims = [claim for claim in lt.claims.CLAIMS.values() if not (claim.long or claim.missing)]
     count = 0
-    for claim in sorted(claims, key=lambda claim: seconds.get(claim.id, 1e9)):
+    later = {claim.id: not (first and claim.id.startswith(first)) for claim in claims}
+    for claim in sorted(claims, key=lambda c: (later[c.id], seconds.get(c.id, 1e9))):
         count += 1
         try:
             found = lt.verify(claim, smoke=True)
@@ -165,7 +196,7 @@ def run(row: Row) -> Outcome:
         child = os.fork()
         if child == 0:
             try:
-                judged(folder, answer)
+                judged(folder, answer, row.first)
             finally:
                 os._exit(0)
         os.waitpid(child, 0)
@@ -190,6 +221,9 @@ def page(outcomes: list[Outcome]) -> str:
         f"| {o.row.file} | {o.row.what} | {o.claim or '**none**'} | {o.verdict} | {o.judged} |"
         for o in outcomes
     ]
+    judged_rows = {o.row for o in outcomes}
+    left = [f"- {row.file}: {row.what}" for row in TABLE if row not in judged_rows]
+    lines += ["", "Not judged:", "", *left] if left else []
     return "\n".join(lines) + "\n"
 
 

@@ -261,8 +261,31 @@ def test_layers_of_ones_own_and_all_angles(dtype: torch.dtype) -> None:
 def test_small_sines_are_plotted_on_a_logarithmic_axis() -> None:
     model, gradients, _, _ = setting()
     tracker = AlignmentTracker(model, gradients)
+    with pytest.raises(ValueError, match="must be a record to plot; got none yet; call step"):
+        tracker.plot("left")
     tracker.record(0)
     assert tracker.plot("left").axes[0].get_yscale() == "linear"
     initialize_lora_one_weights(model, gradients, LoRAOneConfig("spectral"))
     tracker.record(1)
     assert tracker.plot("left").axes[0].get_yscale() == "log"
+
+
+def test_parameters_that_were_exchanged_are_read_anew() -> None:
+    """PEFT puts new ones in their place where it loads an adapter with low_cpu_mem_usage."""
+    model, gradients, _, _ = setting()
+    tracker = AlignmentTracker(model, gradients)
+    rng = torch.Generator().manual_seed(3)
+    state = peft.get_peft_model_state_dict(model)
+    state = {name: torch.randn(M.shape, generator=rng) for name, M in state.items()}
+    peft.set_peft_model_state_dict(model, state, low_cpu_mem_usage=True)
+    tracker.record(0)
+    found = {record["module"]: record for record in tracker.records}
+    for pair in lora_pairs(model):
+        record, G = found.pop(pair.name), gradients[pair.name].mT
+        expected = metrics.subspace_sine(G, pair.factors.A.detach().contiguous(), rank=3)
+        assert record["left"] == pytest.approx(float(expected), abs=FLOAT32)
+    model.add_adapter("other", peft.LoraConfig(r=3, target_modules=["head"]))
+    model.set_adapter("other")
+    model.delete_adapter("default")
+    with pytest.raises(ValueError, match=r"lost its adapter 'default'; call lora_pairs again"):
+        tracker.record(1)

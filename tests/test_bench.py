@@ -1,14 +1,17 @@
 """Every benchmark at its tiny size: what its rows hold, and how they are kept. No times."""
 
+import importlib
 import json
-import subprocess
-import sys
+from collections.abc import Iterator
 from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from loraone_theory import bench
+from loraone_theory.bench import base as bench_base
+from loraone_theory.bench import peer_forms, peers
+from loraone_theory.core.extras import MissingExtra, extra
 
 TINY = bench.Setting(tiny=True, pairs=1)
 
@@ -17,6 +20,8 @@ TINY = bench.Setting(tiny=True, pairs=1)
 @pytest.mark.filterwarnings("ignore:q must satisfy")  # at tiny sizes
 @pytest.mark.parametrize("name", bench.BENCHMARKS)
 def test_rows_of_every_benchmark(name: str, tmp_path: Path) -> None:
+    if name == "peers" and set(peer_forms.PEERS) <= {*peers.absent(), peers.COMPILES}:
+        pytest.skip("none of the peers is installed")
     path = tmp_path / "bench.json"
     seen: list[bench.Row] = []
     rows = bench.run([name], setting=TINY, json=path, report=seen.append)
@@ -59,12 +64,34 @@ def test_unknown_benchmarks_are_refused() -> None:
         bench.run(["nonsense"])
 
 
-def test_commands_start_without_what_only_some_of_them_use() -> None:
-    """Compilers' helpers, ball arithmetic and statistics wait until they are asked for."""
-    late = ("torch.utils.benchmark", "setuptools", "flint", "scipy.stats", "pandas")
-    code = (
-        "import sys, loraone_theory.cli.commands, loraone_theory.cli.listing;"
-        f"print([name for name in {late!r} if name in sys.modules])"
+def test_long_benchmarks_run_only_where_they_are_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those marked long are no part of all of them; everything that is long is a benchmark."""
+    assert set(bench.BENCHMARKS) > bench_base.LONG
+    rows = {name: bench.Row(name, "", None, 1.0) for name in ("short", "endless")}
+    monkeypatch.setattr(bench_base, "BENCHMARKS", {})
+    monkeypatch.setattr(bench_base, "LONG", set())
+    for name in rows:
+        bench_base.benchmark(name, long=name == "endless")(lambda _, row=rows[name]: iter([row]))
+    assert bench.run() == [rows["short"]]
+    assert bench.run(["endless"]) == [rows["endless"]]
+
+
+def test_what_lacks_an_extra_is_left_out_or_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Asked for everything it is left out with the reason; asked for by name it is an error."""
+
+    def lacking(setting: bench.Setting) -> Iterator[bench.Row]:
+        with extra("peft"):
+            return importlib.import_module("no_such_package.at_all").rows(setting)
+
+    row = bench.Row("here", "", None, 1.0, None, None)
+    monkeypatch.setattr(
+        bench_base, "BENCHMARKS", {"absent": lacking, "here": lambda setting: iter([row])}
     )
-    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert found.stdout.strip() == "[]"
+    with pytest.warns(UserWarning, match=r"'absent' is left out: .*loraone-theory\[peft\]"):
+        assert bench.run() == [row]
+    with pytest.raises(MissingExtra, match=r"loraone-theory\[peft\]"):
+        bench.run(["absent"])
+    monkeypatch.undo()
+    monkeypatch.setattr(peers, "absent", lambda: dict.fromkeys(peers.PEERS, "is not here"))
+    with pytest.raises(MissingExtra, match=r"no peer is here: .*loraone-theory\[bench\]"):
+        bench.run(["peers"])

@@ -14,9 +14,10 @@ from graph_double import GraphDouble
 import loraone_theory as lt
 from loraone_theory.core import eigen
 from loraone_theory.dynamics import capture, plan, settings, steppers
+from loraone_theory.dynamics.by_rule import ByRule
 from loraone_theory.dynamics.execution import prepare
 from loraone_theory.methods.rules import Rule, gd
-from loraone_theory.problems.base import Problem, fact
+from loraone_theory.problems.base import Problem, fact, facts
 from loraone_theory.problems.sensing.operators import OPERATORS
 
 D, K, RANK, STEPS, ETA = 9, 8, 2, 4, 0.02
@@ -136,6 +137,77 @@ def test_steps_in_place_are_replayed(
     stepper, _ = compared(monkeypatch, made)
     assert isinstance(stepper, steppers.InPlace)
     assert recorders[-1].replays == STEPS
+
+
+RATES: dict[str, Any] = {
+    "schedule": lt.schedules.cosine(ETA, steps=STEPS),
+    "schedules": [ETA, lt.schedules.linear(ETA, steps=STEPS)],
+}
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("name", lt.METHODS)
+def test_rates_of_every_step_are_read_where_they_lie(
+    monkeypatch: pytest.MonkeyPatch, recorders: list[GraphDouble], name: str, rate: str
+) -> None:
+    """By gradient and rule: each step's η is written where the recorded one reads it."""
+    made = prepared(PROBLEMS["relu"](), method(name), learning_rate=RATES[rate])
+    stepper, _ = compared(monkeypatch, made)
+    assert (stepper._recorded is not None) == made.rule.replays
+
+
+BY_ROWS = {
+    "linear": lambda: lt.sample_linear(**SIZES, samples=60, noise_std=0.1, keep_inputs=True),
+    "relu": PROBLEMS["relu"],
+    "sensing, rank-one": PROBLEMS["sensing, rank-one"],
+    "sensing, multi-response": PROBLEMS["sensing, multi-response"],
+}
+
+
+@pytest.mark.parametrize("sampling", ["with-replacement", "epochs"])
+@pytest.mark.parametrize("problem", BY_ROWS)
+def test_minibatches_are_replayed(
+    monkeypatch: pytest.MonkeyPatch, recorders: list[GraphDouble], problem: str, sampling: str
+) -> None:
+    """The rows of each step are written where the recorded one reads them; with a schedule too."""
+    given = BY_ROWS[problem]()
+    size = facts(given).samples // 2
+    options = {"batch_size": size, "sampling": sampling, "learning_rate": RATES["schedule"]}
+    stepper, _ = compared(monkeypatch, prepared(given, method("lora-one-adamw"), **options))
+    assert stepper._recorded is not None
+    assert recorders[-1].replays == STEPS
+
+
+def test_minibatches_that_are_no_fixed_work_are_not_recorded(
+    monkeypatch: pytest.MonkeyPatch, recorders: list[GraphDouble]
+) -> None:
+    """Pieces of an epoch of two lengths; rows drawn afresh."""
+    cases: list[tuple[str, dict[str, Any]]] = [
+        ("linear", {"batch_size": 7, "sampling": "epochs"}),
+        ("linear", {"batch_size": 5, "sampling": "fresh"}),
+    ]
+    for problem, options in cases:
+        given = BY_ROWS[problem]()
+        stepper, _ = compared(monkeypatch, prepared(given, method("lora"), **options))
+        assert stepper._recorded is None
+    assert recorders == []
+
+
+def test_a_run_on_minibatches_with_recorded_steps_is_the_run(
+    monkeypatch: pytest.MonkeyPatch, recorders: list[GraphDouble]
+) -> None:
+    """Going on from a point takes the rows and the rates of the steps that follow."""
+    given, chosen = BY_ROWS["relu"](), method("lora")
+    options: dict[str, Any] = {"rank": RANK, "batch_size": 8, "seeds": (0, 1), "steps": 5}
+    options["learning_rate"] = lt.schedules.cosine(ETA, steps=9)
+    found = lt.simulate(given, chosen, **options).extend(4)
+    assert sum(graph.replays for graph in recorders) >= 9
+    monkeypatch.delitem(capture.RECORDERS, "cpu")
+    expected = lt.simulate(given, chosen, **options).extend(4)
+    allowed = tolerance.rounding(304, operations=8 * 9, condition=1e3)
+    tolerance.roots(found["loss"], expected["loss"], allowed)
+    for ours, theirs in zip(found.final, expected.final, strict=True):
+        tolerance.close(ours, theirs, allowed)
 
 
 def test_pieces_of_a_large_problem_are_replayed(
@@ -291,6 +363,24 @@ def test_reallocated_space_in_place_is_found_out(
     monkeypatch.setattr(steppers.InPlace, "_advance", anew)
     with pytest.raises(AssertionError, match="apart"):
         compared(monkeypatch, prepared(PROBLEMS["linear"](), method("lora")))
+
+
+@pytest.mark.parametrize("held", ["_rate", "_rows"])
+def test_a_rate_or_rows_of_another_step_are_found_out(
+    monkeypatch: pytest.MonkeyPatch, recorders: list[GraphDouble], held: str
+) -> None:
+    """What the recorded step reads is not written: it stays that of the first step."""
+    turn = ByRule._turn_to
+
+    def stale(stepper: Any, t: int) -> None:
+        kept = getattr(stepper, held).clone()
+        turn(stepper, t)
+        getattr(stepper, held).copy_(kept)
+
+    monkeypatch.setattr(ByRule, "_turn_to", stale)
+    options = {"batch_size": 8, "learning_rate": RATES["schedule"]}
+    with pytest.raises(AssertionError, match="apart"):
+        compared(monkeypatch, prepared(PROBLEMS["relu"](), method("lora"), **options))
 
 
 def test_leaves_that_change_their_shape_are_refused(recorders: list[GraphDouble]) -> None:

@@ -13,7 +13,7 @@ from test_steppers import terms
 import loraone_theory as lt
 from loraone_theory.core import linalg
 from loraone_theory.core.status import Outcome
-from loraone_theory.dynamics import engine
+from loraone_theory.dynamics import engine, execution, settings
 
 pytest.importorskip("numba", reason="the compiled loops need the extra fast")
 
@@ -129,11 +129,42 @@ def test_the_fused_pass_is_the_gradient_written_out() -> None:
     X, W, shift = rng.standard_normal((n, d)), rng.standard_normal((d, k)), np.ones((d, k)) / 10
     A, B = rng.standard_normal((d, r)), rng.standard_normal((r, k))
     given = lt.ReLUProblem.from_data(X, pretrained=W, shift=shift)
-    found = Fused(given).gradients(lt.Factors(torch.from_numpy(A), torch.from_numpy(B)))
-    Z = X @ (W + A @ B)
-    M = np.where(Z > 0, Z - np.maximum(X @ (W + shift), 0), 0)
+    loss, found = Fused(given).loss_and_gradients(lt.Factors(*map(torch.from_numpy, (A, B))))
+    Z, Y = X @ (W + A @ B), np.maximum(X @ (W + shift), 0)
+    M = np.where(Z > 0, Z - Y, 0)
+    expected = ((np.maximum(Z, 0) - Y) ** 2).sum() / (2 * n)
+    # Squares of the entries of Z, each a sum of d + r terms, and a sum of n·k squares.
+    allowed = tolerance.rounding(n * k) + tolerance.rounding(d + r, operations=8)
+    assert abs(float(loss) - expected) <= allowed * ((Z**2).sum() + (Y**2).sum()) / n
     for ours, theirs in zip(found, (X.T @ M @ B.T / n, A.T @ X.T @ M / n), strict=True):
         tolerance.close(ours, torch.from_numpy(theirs), tolerance.rounding(n, operations=4))
+
+
+def test_the_fused_pass_tells_the_losses_that_the_status_needs(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only the last one is asked for, and runs end as they are said to elsewhere."""
+    given = lt.sample_relu(d=7, k=5, true_rank=2, samples=60, relative_shift=0.5, seeds=(0, 1))
+    asked, loss = [], lt.ReLUProblem.loss
+
+    def counting(self: lt.ReLUProblem, *arguments: Any) -> torch.Tensor:
+        asked.append(1)
+        return loss(self, *arguments)
+
+    monkeypatch.setattr(lt.ReLUProblem, "loss", counting)
+    known: dict[str, Any] = {"rank": 2, "steps": 30, "record": ()}
+    run = lt.simulate(given, "lora-one", learning_rate=0.1, **known, engine="numba")
+    assert run.ok.all()
+    assert len(asked) == 1
+    rates = [0.1, 1.0, 2.0, 4.0, 8.0, 12.0, 16.0, 1e3]
+    found, expected = (
+        lt.simulate(given, "lora-one", learning_rate=rates, **known, engine=name).status
+        for name in ("numba", "torch")
+    )
+    outcomes = {status.outcome for status in expected.flat}
+    assert {Outcome.COMPLETED, Outcome.OSCILLATING} < outcomes
+    for ours, theirs in zip(found.flat, expected.flat, strict=True):
+        assert (ours.outcome, ours.step) == (theirs.outcome, theirs.step)
 
 
 def sines_of(A: np.ndarray, P: np.ndarray) -> np.ndarray:
@@ -376,3 +407,26 @@ def test_other_engines_are_refused() -> None:
     with pytest.raises(ValueError, match="engine must be one of torch, numba; got 'jax'"):
         lt.simulate(problem(), "lora", rank=2, learning_rate=ETA, steps=2, engine="jax")
     assert engine.ENGINES == ("torch", "numba")
+
+
+@pytest.mark.parametrize("place", ["A", "B", "large"])
+@pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan])
+def test_factors_are_looked_at_through_the_residual(place: str, value: float) -> None:
+    """Wherever one entry is not finite, where the other factor is zero too; large ones are."""
+    given = problem()
+    plan = execution.prepare(
+        given,
+        "lora",
+        settings.check(
+            given, "lora", rank=RANK, learning_rate=ETA, steps=2, engine="numba", init_std=0.1
+        ),
+    )
+    stepper = compiled.make(plan)
+    assert stepper.finite()
+    (A, B), state = stepper.saved()
+    if place == "large":  # the sum over F overflows, no entry of the factors does
+        A, B = A.new_full(A.shape, 1e160), B.new_full(B.shape, 1e160)
+    else:
+        {"A": A, "B": B}[place][1, -1, -1] = value
+    stepper.load((A, B), state)
+    assert stepper.finite() == (place == "large")

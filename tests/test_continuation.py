@@ -228,6 +228,37 @@ def test_until_stops_at_the_last_run_to_arrive():
         lt.simulate(linear(), "lora", steps=5, until=lt.Until("risk", 1.0), **given)
 
 
+@pytest.mark.parametrize("every", [1, 7])
+@pytest.mark.parametrize("relative", [True, False])
+def test_until_ends_what_goes_on_as_well(every, relative, tmp_path) -> None:
+    """Some runs were there before, others were not: as one longer run, also from a file."""
+    level = 1e-4
+    given = {"rank": 2, "learning_rate": [0.05, 0.2], "record": ("loss",), "every": every}
+    whole = lt.simulate(linear(), "lora-one", steps=500, **given)
+    bound = level * whole["loss"][0] if relative else torch.full_like(whole["loss"][0], level)
+    there = (whole["loss"] <= bound).int().argmax(0)
+    expected = torch.from_numpy(whole.steps)[there]
+    begin = int(expected.min()) + 3
+    assert int(expected.min()) <= begin < int(expected.max()) < 500
+    until = lt.Until("loss", level, relative=relative)
+    begun = lt.simulate(linear(), "lora-one", steps=begin, until=until, **given)
+    begun.save(tmp_path / "begun.npz")
+    for run in (begun, lt.Trajectory.load(tmp_path / "begun.npz")):
+        assert bool((run.reached == -1).any())
+        twice = run.extend(2).extend(498 - begin)
+        for rest in (run.extend(500 - begin), twice):
+            assert torch.equal(rest.reached, expected)
+            assert np.array_equal(rest.steps, whole.steps[: int(there.max()) + 1])
+            assert torch.equal(rest["loss"], whole["loss"][: len(rest.steps)])
+            again = lt.rerun(rest.config)
+            assert torch.equal(again["loss"], rest["loss"])
+            assert torch.equal(again.reached, expected)
+        # All of them are there: what goes on then was asked for.
+        further = rest.extend(14)
+        assert int(further.steps[-1]) == int(rest.steps[-1]) + 14
+        assert torch.equal(further.reached, expected)
+
+
 @pytest.mark.parametrize("name", lt.RECORDS)
 def test_until_takes_every_record_that_is_a_number_and_is_known(name) -> None:
     """A vector has no level, and what the problem does not know never comes to one."""

@@ -1,5 +1,6 @@
 """What a row in METHODS, RULES or INITS promises, checked for every row."""
 
+import importlib.util
 import inspect
 import json
 import pkgutil
@@ -71,6 +72,23 @@ def assert_close(found: torch.Tensor, expected: torch.Tensor, relative: float) -
     assert (torch.linalg.matrix_norm(found - expected) <= relative * size).all()
 
 
+def loops() -> list[Any]:
+    """(method, engine): every method by torch, and by numba those of plain descent of a pair."""
+    absent = importlib.util.find_spec("numba") is None
+    skip = pytest.mark.skipif(absent, reason="the compiled loops need the extra fast")
+    found = [pytest.param(name, "torch", id=name) for name in lt.METHODS]
+    for name in lt.METHODS:
+        descent = method(name).at(RANK).facts.descent
+        if method(name).is_pair and descent is not None and descent.inverses is None:
+            found.append(pytest.param(name, "numba", id=f"{name} by numba", marks=skip))
+    return found
+
+
+by_every_loop = pytest.mark.parametrize(("name", "engine"), loops())
+# Where only the exact reduction leaves a problem that numba has a loop for.
+UNREDUCED = {"torch": "never", "numba": "auto"}
+
+
 # --- the tables ------------------------------------------------------------------------------
 
 
@@ -115,9 +133,11 @@ def test_method_row(name: str) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize("name", lt.METHODS)
-def test_shapes_dtypes_and_devices(name: str, dtype: str, device: str) -> None:
-    run = simulate(name, problem(dtype=dtype, device=device), steps=3)
+@by_every_loop
+def test_shapes_dtypes_and_devices(name: str, engine: str, dtype: str, device: str) -> None:
+    if engine == "numba" and device != "cpu":
+        pytest.skip("the compiled loops are the CPU's")
+    run = simulate(name, problem(dtype=dtype, device=device), steps=3, engine=engine)
     wanted = getattr(torch, dtype)
     for factors in (run.initial, run.final):
         assert factors.shape == (len(SEEDS), D, K)
@@ -140,10 +160,11 @@ def test_devices_agree(name: str, device: str) -> None:
     assert_close(shift, expected.learned_shift().dense(), slack(name))
 
 
-@pytest.mark.parametrize("name", lt.METHODS)
-def test_float32_follows_float64(name: str) -> None:
-    single = simulate(name, problem(dtype="float32"), reduce="never")
-    double = simulate(name, problem(), reduce="never")
+@by_every_loop
+def test_float32_follows_float64(name: str, engine: str) -> None:
+    options = {"reduce": UNREDUCED[engine], "engine": engine}
+    single = simulate(name, problem(dtype="float32"), **options)
+    double = simulate(name, problem(), **options)
     found, expected = (run.learned_shift().dense().double() for run in (single, double))
     # Adam divides by the size of each entry: where a gradient entry passes zero its float32
     # rounding becomes one wrong step of size η; all entries doing so would add up to this.
@@ -153,32 +174,32 @@ def test_float32_follows_float64(name: str) -> None:
     assert (gap <= TOLERANCE[torch.float32] * torch.linalg.matrix_norm(expected) + allowed).all()
 
 
-@pytest.mark.parametrize("name", lt.METHODS)
-def test_same_seed_same_bits_and_inputs_untouched(name: str) -> None:
-    given = problem()
+@by_every_loop
+def test_same_seed_same_bits_and_inputs_untouched(name: str, engine: str) -> None:
+    given, options = problem(), {"reduce": UNREDUCED[engine], "engine": engine}
     tensors = [given.covariance.matrix, *given.shift, given.pretrained]
     before = [t.clone() for t in tensors]
-    first, second = (simulate(name, given, reduce="never") for _ in range(2))
+    first, second = (simulate(name, given, **options) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(tensors, before, strict=True))
     assert torch.equal(first["risk"], second["risk"])
     assert all(torch.equal(a, b) for a, b in zip(first.final, second.final, strict=True))
 
 
-@pytest.mark.parametrize("name", lt.METHODS)
-def test_batch_equals_stacked_singles(name: str) -> None:
-    together = simulate(name, problem())
+@by_every_loop
+def test_batch_equals_stacked_singles(name: str, engine: str) -> None:
+    together = simulate(name, problem(), engine=engine)
     for i, seed in enumerate(SEEDS):
-        alone = simulate(name, problem((seed,)), seeds=[seed])
+        alone = simulate(name, problem((seed,)), seeds=[seed], engine=engine)
         found = together.learned_shift().dense()[i]
         assert_close(found, alone.learned_shift().dense()[0], slack(name))
 
 
-@pytest.mark.parametrize("name", lt.METHODS)
-def test_sweeps_equal_single_runs(name: str) -> None:
+@by_every_loop
+def test_sweeps_equal_single_runs(name: str, engine: str) -> None:
     rates = [ETA / 2, ETA]
-    swept = simulate(name, problem(), learning_rate=rates)
+    swept = simulate(name, problem(), learning_rate=rates, engine=engine)
     for i, eta in enumerate(rates):
-        alone = simulate(name, problem(), learning_rate=eta)
+        alone = simulate(name, problem(), learning_rate=eta, engine=engine)
         found, expected = swept.learned_shift().dense(), alone.learned_shift().dense()
         # Factors of the offset carry no sweep axis, so the sum broadcasts to (rates, seeds).
         assert_close(found[i], expected, slack(name))
@@ -190,13 +211,15 @@ def test_sweeps_equal_single_runs(name: str) -> None:
             assert_close(swept.final.dense()[i], alone.final.dense(), slack(name))
 
 
-@pytest.mark.parametrize("name", lt.METHODS)
+@by_every_loop
 @pytest.mark.parametrize("population", [False, True], ids=["sampled", "population"])
-def test_reduction_is_exact(name: str, population: bool) -> None:
+def test_reduction_is_exact(name: str, engine: str, population: bool) -> None:
+    """The reduced run by each loop against the unreduced one, which is torch's."""
     given = problem()
     if population:
         given = lt.LinearProblem.population(shift=given.shift, pretrained=given.pretrained)
-    auto, never = (simulate(name, given, reduce=how) for how in ("auto", "never"))
+    auto = simulate(name, given, reduce="auto", engine=engine)
+    never = simulate(name, given, reduce="never")
     found, expected = (run.learned_shift().dense() for run in (auto, never))
     assert_close(found, expected, slack(name))
     tolerance.roots(auto["risk"], never["risk"], slack(name))

@@ -9,6 +9,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from longhand import close, normal
 from tolerance import rounding
 
 import loraone_theory as lt
@@ -24,7 +25,7 @@ from loraone_theory.dynamics.continuation import _both
 from loraone_theory.methods.rules.adalora import adalora
 from loraone_theory.methods.rules.base import Drops, Local
 from loraone_theory.methods.rules.gd import gd
-from loraone_theory.predict import modes, noise, one_step, relu
+from loraone_theory.predict import floors, modes, noise, one_step, relu
 from loraone_theory.predict.contraction import NO_GAP, imbalance
 from loraone_theory.predict.relu_contraction import relu_contraction
 from loraone_theory.predict.tangent_map import TangentMap, tangent_map
@@ -33,15 +34,6 @@ from loraone_theory.problems.linear.laws import population_covariance
 from loraone_theory.problems.linear.reduction import reduce
 from loraone_theory.problems.sensing.operators.rank_one import RankOne
 from loraone_theory.problems.sensing.rip import gordon_bounds
-
-
-def normal(*shape: int, seed: int = 0) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
-
-
-def close(found: torch.Tensor, expected: torch.Tensor, allowed: float) -> None:
-    torch.testing.assert_close(found, expected, rtol=allowed, atol=allowed)
-
 
 # --- linalg
 
@@ -99,6 +91,50 @@ def test_appended_directions_make_a_basis(p: int, q: int) -> None:
     close(found.mT @ found, torch.eye(width).double(), rounding(4, operations=8))
     for part in (basis, M):
         close(found @ (found.mT @ part), part, rounding(4, operations=16))
+
+
+def test_directions_are_appended_where_one_matrix_of_a_batch_needs_them() -> None:
+    basis = torch.linalg.qr(normal(6, 2)).Q
+    M = torch.stack([basis @ normal(2, 2, seed=1), normal(6, 2, seed=2)])
+    found = linalg.append_directions(basis.expand(2, 6, 2), M)
+    close(found @ (found.mT @ M), M, rounding(6, operations=16))
+
+
+def test_an_inverse_is_one_at_every_scale() -> None:
+    for scale in (1e-20, 1e20):
+        found = linalg.inverse_psd(scale * torch.eye(2).double())
+        assert int(found.kept) == 2
+        close(scale * found.matrix, torch.eye(2).double(), rounding(2, operations=4))
+
+
+def test_no_frame_of_what_is_not_finite() -> None:
+    M = normal(5, 3)
+    M[1, 2] = math.nan
+    for rank in (2, 3):
+        assert not bool(linalg.left_frame(M, rank)[1])
+        assert bool(linalg.left_frame(normal(5, 3), rank)[1])
+
+
+def test_a_frame_that_is_unclear_beside_one_that_is_clear() -> None:
+    """Singular values 1, 2e-9 and 1e-9: their squares do not tell the second from the third."""
+    U, V = (torch.linalg.qr(normal(n, 3, seed=n)).Q for n in (9, 3))
+    sizes = torch.tensor([[3.0, 2.0, 1.0], [1.0, 2e-9, 1e-9]]).double()
+    frame, defined = linalg.left_frame(U * sizes[:, None, :] @ V.mT, 2)
+    assert defined.tolist() == [True, True]
+    allowed = rounding(9, operations=8, condition=1e9)
+    close(frame @ frame.mT, (U[:, :2] @ U[:, :2].mT).expand(2, 9, 9), allowed)
+
+
+def test_which_singular_values_a_polar_factor_takes() -> None:
+    """Those above eps^{2/3} = 3.7e-11 of the largest."""
+    for small, kept in ((1e-9, 1.0), (1e-13, 0.0)):
+        found = linalg.polar(torch.tensor([1.0, small]).double().diag())
+        close(found, torch.tensor([1.0, kept]).double().diag(), rounding(2))
+
+
+def test_nothing_beside_nothing_is_small() -> None:
+    zero = torch.zeros(3, 2).double()
+    assert linalg.relative_norm(zero, zero).tolist() == 0.0
 
 
 def test_triplets_that_thin_factors_lack_are_zero() -> None:
@@ -327,6 +363,12 @@ def test_a_tangent_map_is_undamped_by_default() -> None:
     close(found.A.mT @ found.A, torch.eye(2).double(), rounding(4, operations=16, condition=10))
 
 
+@pytest.mark.parametrize(("d", "k"), [(40, 30), (256, 256)])
+def test_steps_that_may_look_at_what_they_lose_are_not_replayed(d: int, k: int) -> None:
+    problem = lt.ReLUPopulation(pretrained=normal(d, k), shift=normal(d, k, seed=1))
+    assert problem.replays == (d * k < 2**16)
+
+
 @pytest.mark.parametrize("samples", [None, 60])
 def test_relu_rates_at_another_scale(samples: int | None) -> None:
     """sAB = Δ with balanced √s A, √s B: the preconditioned step on AB is s times that on sAB."""
@@ -379,6 +421,19 @@ def test_the_floor_of_a_pair_with_noise_in_the_labels() -> None:
     close(found, expected.expand(found.shape), rounding(30, operations=16))
 
 
+def test_a_column_of_rounding_spans_nothing() -> None:
+    """min over R of ½‖ARB − Δ‖² with a third column of A of size 8 eps: as with two columns."""
+    problem = lt.LinearProblem.population(shift=normal(30, 4))
+    eps = torch.finfo(torch.float64).eps
+    frame = torch.linalg.qr(normal(30, 3, seed=1)).Q
+    A, B = frame * torch.tensor([1.0, 1.0, 8 * eps]).double(), normal(3, 4, seed=2)
+    rows, columns = torch.linalg.qr(B.mT).Q, frame[:, :2]
+    shift = problem.shift.dense()
+    fitted = columns @ columns.mT @ shift @ rows @ rows.mT
+    expected = 0.5 * (shift - fitted).square().sum()
+    close(floors._core_floor(problem, A, B), expected, rounding(30, operations=16))
+
+
 # --- statuses of runs
 
 
@@ -404,6 +459,15 @@ def test_how_many_last_steps_are_looked_at() -> None:
     assert endings.window(0, 100).tolist() == list(range(94, 101))
     assert endings.window(0, 100, minibatches=True).tolist() == list(range(69, 101))
     assert endings.window(98, 100).tolist() == [98, 99, 100]
+
+
+def test_a_record_at_its_level_at_the_only_time() -> None:
+    with pytest.raises(ValueError, match="level of until must be"):
+        lt.Until("loss", 0.0)
+    values = torch.tensor([[0.2, 0.9]])
+    assert lt.Until("loss", 0.5).first(values).tolist() == [0, -1]
+    assert lt.Until("loss", 0.5, relative=True).first(values).tolist() == [-1, -1]
+    assert lt.Until("loss", 1.0, relative=True).first(values).tolist() == [0, 0]
 
 
 def test_factors_kept_by_one_part_of_a_run_alone() -> None:

@@ -1,5 +1,6 @@
 """The experiments on real data: files, parts, networks against autograd, and the smallest sizes."""
 
+import dataclasses
 import gzip
 import json
 import struct
@@ -298,6 +299,26 @@ def test_smallest_size_of_the_experiments(name: str, tmp_path: Path) -> None:
             data["start"].mean(), rel=single["rtol"]
         )
         assert data["full.loss"][0] == begun
+
+
+def test_some_of_the_methods_give_the_rows_and_curves_that_they_give_among_all() -> None:
+    pytest.importorskip("sklearn", reason="needs the extra experiments")
+    table = experiment.load(FOLDER / "table_one_step.py")
+    few = dataclasses.replace(table.smoke, methods=("lora-one", "lora"))
+    whole, found = (table.run(c, lambda share: None) for c in (table.smoke, few))
+    rows = whole["rows"].tolist()
+    assert found["rows"].tolist() == [*rows[:3], "LoRA-One", "LoRA"]
+    places = [rows.index(row) for row in found["rows"]]
+    np.testing.assert_array_equal(found["accuracy"], whole["accuracy"][places])
+    figure = experiment.load(FOLDER / "fig_digits_trajectories.py")
+    few = dataclasses.replace(figure.smoke, methods=("lora-one", "p-lora"))
+    whole, found = (figure.run(c, lambda share: None) for c in (figure.smoke, few))
+    np.testing.assert_array_equal(found["lora-one.loss"], whole["lora-one.loss"])
+    assert found["points"].shape == (2, few.steps + 1, 2)
+    assert figure.plot(found, few)
+    for script in (table, figure):
+        with pytest.raises(ValueError, match=r"each of methods must be one of .*; got 'lora-two'"):
+            dataclasses.replace(script.smoke, methods=("lora-two",))
 
 
 def test_experiments_take_mnist(tmp_path: Path) -> None:

@@ -26,9 +26,16 @@ def work(name: str) -> str:
     return name.upper()
 
 
+def kept_environment() -> dict[str, str]:
+    """Without what the import of distributed leaves there, under its newer or its older name."""
+    left = ("__DASK_PARENT_PID", "DASK_PARENT")
+    return {name: value for name, value in os.environ.items() if name not in left}
+
+
 def test_processes_hand_back_what_they_make() -> None:
-    """Jobs are taken a few at a time, and what a job raises comes through."""
+    """Jobs are taken a few at a time, what a job raises comes through, and nothing is left."""
     taken: list[str] = []
+    environment = kept_environment()
 
     def jobs() -> Iterator[str]:
         for i in range(100):
@@ -47,6 +54,7 @@ def test_processes_hand_back_what_they_make() -> None:
         with pytest.raises(ArithmeticError, match="no such thing"):
             list(engines.spread(work, ["a", "raises"], client))
         assert dict(engines.spread(work, ["a"], client)) == {"a": "A"}
+    assert kept_environment() == environment
 
 
 @pytest.mark.slow
@@ -58,6 +66,21 @@ def test_a_job_that_ends_its_worker_is_given_up() -> None:
     assert (found["a"], found["b"]) == ("A", "B")
     assert isinstance(found["dies"], engines.Lost)
     assert "the worker that had dies was ended again and again" in str(found["dies"])
+
+
+def surroundings(_: object) -> tuple[str | None, str | None, bool]:
+    profiled = bool(dask.config.get("distributed.worker.profile.enabled"))
+    return os.environ.get("MALLOC_TRIM_THRESHOLD_"), os.environ.get("OMP_NUM_THREADS"), profiled
+
+
+@pytest.mark.slow
+def test_workers_keep_their_memory_and_their_processor(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing that slows a computation, one thread each; settings of the caller's are his again."""
+    monkeypatch.delenv("MALLOC_TRIM_THRESHOLD_", raising=False)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    ((_, found),) = engines.all_of(surroundings, [0], engines.place(2))
+    assert found == (None, "1", False)
+    assert dask.config.get("distributed.worker.profile.enabled")
 
 
 def test_an_address_without_a_scheduler(monkeypatch: pytest.MonkeyPatch) -> None:

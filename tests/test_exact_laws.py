@@ -147,9 +147,9 @@ def test_online_descent_has_the_law_of_the_direct_one(sigma: float, b: int) -> N
     rate = 0.05 if b == 4 else 0.15
     run = lt.simulate_online(
         d=20, k=15, rank=3, true_rank=2, batch=b, learning_rate=rate, steps=40, init_std=0.3,
-        noise_std=sigma, seeds=range(500), every=40,
+        noise_std=sigma, seeds=range(300), every=40,
     )  # fmt: skip
-    expected = direct(20, 15, 3, 2, b, rate, 40, 0.3, sigma, 500)
+    expected = direct(20, 15, 3, 2, b, rate, 40, 0.3, sigma, 300)
     same_law([run.risk[-1], run.size[-1], run.aligned[-1]], expected)
 
 
@@ -173,6 +173,23 @@ def test_online_widths_without_a_matrix() -> None:
     assert run.risk[0, 0] == pytest.approx(1.0, rel=rounding(2))  # ½‖Δ‖², of two columns
     with pytest.raises(ValueError, match=r"rank \+ true_rank must be at most d"):
         lt.simulate_online(d=4, k=4, rank=3, true_rank=2, batch=8, learning_rate=0.1, steps=3)
+
+
+@pytest.mark.slow
+def test_online_descent_learns_in_units_of_d_over_b() -> None:
+    """λ = 1, ½: risk .625 to .025 in 60 d/b steps, 6000 of them at d = k = 10⁵, b = 1000."""
+    found = []
+    for d, b in ((10**5, 1000), (10**7, 100_000)):
+        run = lt.simulate_online(
+            d=d, k=d, rank=4, true_rank=2, batch=b, learning_rate=0.5 * b / d, steps=60 * d // b,
+            spectrum=(1.0, 0.5), init_std=3e-7, every=d // b, seeds=(0, 1),
+        )  # fmt: skip
+        found.append(run.risk)
+    assert (found[0][0] == 0.625).all()  # B₀ = 0
+    # The widths differ by α√d, which is small at both; runs of one seed share their draws.
+    np.testing.assert_allclose(found[0], found[1], rtol=0.1)
+    # A figure of one run, whose α is not told and whose time is random in the limit too.
+    assert 0.025 / 3 < found[0][-1].mean() < 3 * 0.025
 
 
 # --- label noise, revealed along the directions that a run visits ------------------------------

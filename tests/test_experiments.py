@@ -16,7 +16,7 @@ from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory import experiment, plotting, storage
-from loraone_theory.cli import script
+from loraone_theory.cli import reproduce, script
 
 FOLDER = Path(__file__).resolve().parent.parent / "experiments"
 SCRIPTS = sorted(FOLDER.glob("fig_*.py"))
@@ -96,6 +96,39 @@ def test_a_script_shows_its_knobs(capsys: pytest.CaptureFixture[str]) -> None:
     for field in dataclasses.fields(experiment.load(path).config):
         assert f"--{field.name.replace('_', '-')} " in shown
     assert "η of gradient descent. (default: 0.25)" in shown
+
+
+@pytest.mark.parametrize(("name", "has"), [("condition_number", False), ("rank_regimes", True)])
+def test_only_scripts_with_presets_have_that_option(
+    name: str, has: bool, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = FOLDER / f"fig_{name}.py"
+    with pytest.raises(SystemExit):
+        script(path, ["--help"])
+    assert ("--preset" in capsys.readouterr().out) is has
+    with pytest.raises(SystemExit if not has else ValueError) as refused:
+        reproduce.script(path, ["--preset", "notebok"])
+    assert not has or "notebook" in str(refused.value)
+
+
+@pytest.mark.parametrize("words", [["--preset", "notebook"], ["--preset=notebook"]])
+@pytest.mark.parametrize("name", ["fig_alignment", "fig_rank_regimes"])
+def test_a_preset_goes_on_top_of_the_smallest_size(
+    name: str, words: list[str], tmp_path: Path
+) -> None:
+    path, steps = FOLDER / f"{name}.py", 20
+    given = ["--smoke", "--trials", "1", "--steps", str(steps), *words, "--out", str(tmp_path)]
+    assert script(path, given) == 0
+    found = experiment.load(path)
+    preset, usual = found.presets["notebook"], found.config()
+    expected = json.loads(json.dumps(dataclasses.asdict(found.smoke)))
+    for knob in dataclasses.fields(preset):
+        value = getattr(preset, knob.name)
+        if value != getattr(usual, knob.name):
+            expected[knob.name] = list(value) if isinstance(value, tuple) else value
+    about = json.loads((tmp_path / f"{name}.json").read_text())
+    assert about["config"] == expected | {"trials": 1, "steps": steps}
+    assert about["config"] != expected
 
 
 def test_a_script_runs_alone(tmp_path: Path) -> None:

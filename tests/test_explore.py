@@ -38,6 +38,10 @@ SPREAD: dict[str, Settings] = {
     "relu, noise": replace(RELU, noise_std=0.1),
     "sensing": replace(SENSING, methods=("lora-one", "lora", "pissa")),
     "sensing, noise": replace(SENSING, noise_std=0.1),
+    "linear, noise, deficient": replace(SMALL, rank=1, noise_std=0.1),
+    "linear, noise, over-ranked": replace(SMALL, rank=4, noise_std=0.1),
+    "sensing, noise, deficient": replace(SENSING, rank=1, noise_std=0.1, condition_number=4.0),
+    "sensing, noise, over-ranked": replace(SENSING, d=6, k=6, rank=3, noise_std=0.1),
     **{f"sensing, {name}": replace(SENSING, ensemble=name) for name in ENSEMBLES["sensing"]},
 }
 
@@ -166,6 +170,49 @@ class TestLinesOfTheory:
         )
         expected = lt.predict.noise_floor(problem, noise_std=0.1).numpy()
         assert (line(of(result, "lora-one"), "noise floor") == expected).all()
+
+    def test_noise_floors_of_other_ranks(self) -> None:
+        problem = lt.sample_linear(
+            d=12, k=10, true_rank=2, samples=96, condition_number=4.0, noise_std=0.1
+        )
+        over = of(model.run(SPREAD["linear, noise, over-ranked"]), "lora-one")
+        expected = lt.predict.noise_floor(problem, noise_std=0.1, rank=4).numpy()
+        assert (line(over, "noise floor") == expected).all()
+        C = problem.covariance.half(torch.eye(12, dtype=torch.float64)[None])
+        U, S, Vh = torch.linalg.svd(problem.answer)
+        fit = torch.linalg.lstsq(C, U[..., :1] * S[:, None, :1] @ Vh[:, :1]).solution
+        risk = float(0.5 * (fit - problem.shift.dense()).square().sum())
+        short = of(model.run(SPREAD["linear, noise, deficient"]), "lora-one")
+        # A factor of Σ̂ of condition number below ten at N = 8d.
+        wanted = pytest.approx(risk, rel=rounding(96, operations=4, condition=10))
+        assert line(short, "best fit")[-1, 0] == wanted
+
+    @pytest.mark.parametrize("name", ["deficient", "over-ranked"])
+    def test_best_fits_of_measurements(self, name: str) -> None:
+        """Where a long run of the same settings ends."""
+        settings = replace(
+            SPREAD[f"sensing, noise, {name}"],
+            d=12,
+            k=12,
+            steps=2000,
+            methods=("lora-one-preconditioned",),
+        )
+        curves = of(model.run(settings), "lora-one-preconditioned")
+        end, level = curves.records["risk"][-1, 0], line(curves, "best fit")[-1, 0]
+        # What the run's last change of the loss leaves of its distance, of a risk that is linear
+        # in the noise there.
+        assert end == pytest.approx(level, rel=1e3 * rounding(12 * 12) ** 0.5)
+        assert any(note.startswith("risk of the best fit") for note in curves.notes)
+
+    def test_no_best_fit_where_directions_are_not_measured(self) -> None:
+        """An empty row of completion."""
+        noisy = replace(SENSING, ensemble="completion", rank=1, ratio=0.6, noise_std=0.1)
+        each = (replace(noisy, seeds=(seed,)) for seed in range(20))
+        few = next(s for s in each if bool((s.problem().operator.counts.sum(-1) == 0).any()))
+        assert few.samples >= 12 + 12 - 1  # as many as a matrix of rank one has
+        curves = of(model.run(replace(few, steps=5)), "lora-one")
+        assert not any(each.label == "best fit" for each in curves.lines)
+        assert any("not measured" in note for note in curves.notes)
 
     def test_singular_values_of_the_flow(self) -> None:
         """Early, where AB = sinh(λt)·(UᵀA₀A₀ᵀU) on each pair for a small A₀."""

@@ -1,5 +1,6 @@
 """Problems made from a loss: the linear model again, and losses that the library does not know."""
 
+import itertools
 import math
 
 import numpy as np
@@ -166,6 +167,12 @@ def test_what_is_not_known_is_named():
         lt.simulate(problem, "pissa", rank=2, learning_rate=0.1, steps=2, record=("loss",))
 
 
+def counting():
+    """A loss that remembers how often it was called."""
+    count = itertools.count(1)
+    return lambda W: next(count) * W.exp().mean()
+
+
 CASES = {
     "not a function": (lambda X: lt.from_loss(3, d=D, k=K), TypeError, "loss must be callable"),
     "a vector": (
@@ -212,6 +219,27 @@ CASES = {
         lambda X: lt.from_loss(lambda W: W.detach().sum(), d=D, k=K),
         ValueError,
         "loss must depend on W",
+    ),
+    "changed rows": (
+        lambda X: lt.from_loss(lambda W, X: (X.mul_(0.9) @ W).square().mean(), d=D, k=K, data=X),
+        ValueError,
+        r"leave its arguments as they are; it changed data\[0\]; work on a copy",
+    ),
+    "a changed weight": (
+        lambda X: lt.from_loss(lambda W: W.add_(0.1).square().sum(), d=D, k=K),
+        ValueError,
+        "leave its arguments as they are; it changed W",
+    ),
+    "a draw": (
+        lambda X: lt.from_loss(lambda W, X: (functional.dropout(X) @ W).exp().mean(), d=D, k=K,
+                               data=X, pretrained=torch.ones(D, K, dtype=F64)),
+        ValueError,
+        "a function of W and the data alone; got .* at the same W",
+    ),
+    "a count": (
+        lambda X: lt.from_loss(counting(), d=D, k=K),
+        ValueError,
+        r"a function of W and the data alone; got 1\.0 and then 2\.0",
     ),
     "instances": (
         lambda X: lt.from_loss(
@@ -262,3 +290,42 @@ def test_held_out_rows_are_the_others():
     torch.testing.assert_close(whole, loss(W, X, Y), rtol=ONCE, atol=0)
     rows = torch.cat([problem.data[0], problem.held_out[0]])
     torch.testing.assert_close(rows.sort(0).values, X.sort(0).values, rtol=0, atol=0)
+
+
+def test_a_slope_of_minus_one_everywhere_is_a_slope() -> None:
+    """loss(W) = c·Σ W_ij has the gradient c everywhere, of which only c = 0 is refused."""
+    for c in (-1.0, 1.0):
+        problem = lt.from_loss(lambda W, c=c: c * W.sum(), d=3, k=2)
+        assert torch.equal(problem.one_step_gradient(), torch.full((3, 2), -c).double())
+    with pytest.raises(ValueError, match="loss must depend on W"):
+        lt.from_loss(lambda W: 0.0 * W.sum(), d=3, k=2)
+
+
+def test_sizes_of_one_are_sizes_and_zero_is_none() -> None:
+    for name in ("d", "k"):
+        sizes = {"d": 3, "k": 2} | {name: 1}
+        problem = lt.from_loss(lambda W: W.square().sum(), **sizes)
+        assert (problem.d, problem.k) == (sizes["d"], sizes["k"])
+        with pytest.raises(ValueError, match=f"{name} must be"):
+            lt.from_loss(lambda W: W.square().sum(), **sizes | {name: 0})
+
+
+def test_instances_are_counted_by_the_data_alone_where_no_weight_has_any() -> None:
+    """Three data sets of one zero weight: three losses, each of its own rows."""
+    rng = np.random.default_rng(5)
+    X, Y = (torch.from_numpy(rng.standard_normal((3, 10, n))) for n in (4, 2))
+    shared = torch.from_numpy(rng.standard_normal((4, 2)))
+    for pretrained in (None, shared):
+        problem = lt.from_loss(
+            lambda W, X, Y: (X @ W - Y).square().mean(),
+            d=4,
+            k=2,
+            data=(X, Y),
+            batched=1,
+            pretrained=pretrained,
+        )
+        assert problem.batch_shape == (3,)
+        W = np.zeros((4, 2)) if pretrained is None else shared.numpy()
+        for i, G in enumerate(problem.one_step_gradient()):
+            expected = -2 / 20 * X[i].numpy().T @ (X[i].numpy() @ W - Y[i].numpy())
+            close(G, torch.from_numpy(expected), ONCE)

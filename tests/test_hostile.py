@@ -62,8 +62,8 @@ NOTHING = {"storage.code_version", "storage.provenance", "experiment.in_reposito
 # What the files of benchmarks and the scripts of experiments are written with; a fault in them is
 # a fault of the file.
 WITHIN = {
-    "bench.benchmark", "bench.seconds", "bench.in_pairs", "bench.alone", "experiment.part",
-    "experiment.markdown", "experiment.compare", "Method.init", "Method.rule",
+    "bench.benchmark", "bench.seconds", "bench.in_pairs", "bench.of_pairs", "bench.alone",
+    "experiment.part", "experiment.markdown", "experiment.compare", "Method.init", "Method.rule",
 }  # fmt: skip
 
 SWEEP: dict[str, Any] = {
@@ -117,6 +117,7 @@ GOOD: dict[str, Any] = {
     "kind": "bound", "evidence": Evidence(np.zeros(3), 1.0),
     "base": rules.gd(0.1), "smoke": True, "method.name": "lora",
     "stats.mean_interval.values": np.arange(5.0),
+    "stats.median.values": np.arange(5.0),
     "stats.decay_rate.values": np.geomspace(1, 0.05, 12)[:, None],
     "storage.save_arrays.path": "out.npz", "storage.save_pair.path": "out.npz",
     "storage.load_arrays.path": "in.npz", "storage.load_pair.path": "in.npz",
@@ -186,6 +187,9 @@ if PEFT:
         "PairOptimizer.load_state_dict.state_dict": Fresh(
             lambda: hostile_peft.optimizer().state_dict()
         ),
+        "PairOptimizer.add_param_group.param_group": Fresh(
+            lambda: {"params": [torch.nn.Parameter(torch.ones(2, 2))]}
+        ),
         "PairOptimizer.step.closure": lambda: 1.0, "step": 3,
         "alignment.layer_class.name": "net.0", "side": "left",
         "peft.get_lora_one_gradients.data": "batch",
@@ -213,6 +217,8 @@ RIGHT: dict[str, tuple[str, ...]] = {
     "lt.methods.rebuild.name": ("str unknown", "str empty"),
     # A series that was not measured everywhere has a rate all the same, or NaN.
     "stats.decay_rate.values": ("array nan", "array infinite"),
+    # Of the values that are numbers, infinite ones among them.
+    "stats.median.values": ("array nan", "array infinite"),
     # Any text names data or a module, a rule of one's own or a start.
     "peft.get_lora_one_gradients.data": ("str unknown", "str empty"),
     "alignment.layer_class.name": ("str unknown", "str empty"),

@@ -5,11 +5,13 @@ added. An option accepts a word on the list RIGHT only.
 """
 
 import dataclasses
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from scripts import UNDRAWN
 
 from loraone_theory import bench
 from loraone_theory.claims import CLAIMS
@@ -98,8 +100,6 @@ RIGHT: dict[str, set[str]] = {
     "compare save": {"damaged.npz"},
     "verify draws": {w for w in PATHS if not w.startswith(("note", "damaged", "empty", "list"))},
     "sweep csv": {"damaged.csv", "empty.csv"},
-    # Nothing is deleted, and the sweep is run.
-    "sweep delete": {"(none)"},
     "sweep folder": {
         w
         for w in PATHS
@@ -115,6 +115,7 @@ GOOD_WORDS: dict[str, str] = {
     "learning_rate": "0.2", "schedule": "constant rate=0.1", "method": "lora", "methods": "lora",
     "set": "scale=2", "model": "relu", "batch_size": "4", "sampling": "epochs", "init_std": "0.1",
     "damping": "0.1", "record": "loss", "every": "2", "reduce": "never", "device": "cpu",
+    "engine": "torch",
     "dtype": "float32", "noise_std": "0.1", "data": "X.npy", "labels": "X.npy",
     "weights": "W.npy", "save": "a.npz", "plot": "a.png", "tune": "", "tiny": "", "smoke": "",
     "names": "nothing", "reproduce names": "fig_good", "json": "rows.json", "page": "a.md",
@@ -122,7 +123,7 @@ GOOD_WORDS: dict[str, str] = {
     "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "T3.3",
     "list claims": "", "paper": "quick", "verify-seeds seeds": "2", "full": "",
     "verify-seeds json": "new.json", "long": "", "source": "own.py",
-    "workers": "2", "draws": "made", "file": "sweep.toml", "folder": "made", "csv": "a.csv",
+    "workers": "1", "draws": "made", "file": "sweep.toml", "folder": "made", "csv": "a.csv",
     "shard": "2/3", "dry_run": "", "status": "",
     "delete": "rank=1 seed=0",
     "port": "8790", "no_browser": "", "script": "lab.py",
@@ -130,11 +131,20 @@ GOOD_WORDS: dict[str, str] = {
 }  # fmt: skip
 
 
+# Types that commands share, as they would be written in place.
+SHARED = {"Name": "tyro.conf.Positional[str]", "Names": "tyro.conf.Positional[tuple[str, ...]]"}
+
+
+def type_of(field: dataclasses.Field) -> str:
+    """The type of a command's field, as it is written."""
+    return SHARED.get(str(field.type), str(field.type))
+
+
 def flag_of(field: dataclasses.Field) -> list[str]:
     """The option's name on the command line; positional arguments have none."""
-    if "Positional" in str(field.type):
+    if "Positional" in type_of(field):
         return []
-    name = "from" if "name='from'" in str(field.type) else field.name
+    name = "from" if "name='from'" in type_of(field) else field.name
     return [f"--{name.replace('_', '-')}"]
 
 
@@ -149,35 +159,6 @@ def rows() -> Iterator[tuple[str, str]]:
     for name, command in commands.COMMANDS.items():
         for field in dataclasses.fields(command):  # type: ignore[arg-type]
             yield name, field.name
-
-
-GOOD = '''
-"""A parabola."""
-from dataclasses import dataclass
-
-import numpy as np
-
-from loraone_theory import experiment, plotting
-
-
-@dataclass(frozen=True, kw_only=True)
-class Config(experiment.Config):
-    """Points."""
-
-    points: tuple[int, ...] = (1, 2, 3)
-    """Where."""
-
-
-SMOKE = Config(points=(1, 2))
-
-
-def run(config, progress):
-    return {"y": np.array(config.points) ** 2}
-
-
-def plot(data, config):
-    return {}
-'''
 
 
 SWEEP = """
@@ -211,8 +192,17 @@ def verdicts(tmp_path_factory: pytest.TempPathFactory) -> bytes:
     return path.read_bytes()
 
 
+@pytest.fixture(scope="module")
+def swept(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of a sweep that is done."""
+    folder = tmp_path_factory.mktemp("sweep")
+    (folder / "sweep.toml").write_text(SWEEP)
+    main(["sweep", str(folder / "sweep.toml"), "--folder", str(folder / "swept")])
+    return folder / "swept"
+
+
 @pytest.fixture
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> Path:
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes, swept: Path) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(bench.BENCHMARKS, "nothing", lambda setting: iter(()))
     step = CLAIMS["lora-one/linear/one-step"]
@@ -222,10 +212,10 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes) -> 
     monkeypatch.setitem(CLAIMS, slow.id, slow)
     (tmp_path / "folder").mkdir()
     (tmp_path / "experiments").mkdir()
-    (tmp_path / "experiments" / "fig_good.py").write_text(GOOD)
+    (tmp_path / "experiments" / "fig_good.py").write_text(UNDRAWN)
     (tmp_path / "note.txt").write_text("a note")
     (tmp_path / "sweep.toml").write_text(SWEEP)
-    main(["sweep", "sweep.toml", "--folder", "swept"])
+    shutil.copytree(swept, tmp_path / "swept")
     (tmp_path / "own.py").write_text(OWN_CLAIM)
     for suffix in ("npz", "json", "npy", "csv"):
         (tmp_path / f"damaged.{suffix}").write_bytes(b"PK\x03\x04\xff\x00{")
@@ -308,7 +298,7 @@ def test_hostile_words(
     base = WITH.get(full, BASE[command])
     flag = flag_of(field)
     before, found = files(folder), {}
-    for words in words_for(str(field.type)):
+    for words in words_for(type_of(field)):
         text = " ".join(words) if words else "(none)"
         if text not in RIGHT.get(full, ()) and (said := answer([*base, *flag, *words], capsys)):
             found[text[:40]] = said

@@ -89,7 +89,7 @@ def test_the_state_of_another_optimiser_is_not_written_over() -> None:
 
 
 @pytest.mark.parametrize("rows", [True, False])
-@pytest.mark.parametrize("shape", [(90, 60), (60, 90), (2, 60, 90)])
+@pytest.mark.parametrize("shape", [(90, 60), (60, 90), (60, 60), (2, 60, 90)])
 def test_the_randomised_decomposition_is_torchs(shape: tuple[int, ...], rows: bool) -> None:
     rng = torch.Generator().manual_seed(0)
     M = torch.randn(shape, generator=rng, dtype=torch.float64)
@@ -106,3 +106,17 @@ def test_the_randomised_decomposition_is_torchs(shape: tuple[int, ...], rows: bo
     torch.testing.assert_close(found.S, S[..., :4], **allowed)
     product = (U[..., :4] * S[..., None, :4]) @ V[..., :4].mT
     torch.testing.assert_close((found.U * found.S[..., None, :]) @ found.V.mT, product, **allowed)
+
+
+@pytest.mark.parametrize("scale", [0.0, 1e-200, 1e200])
+def test_powers_of_a_matrix_neither_overflow_nor_vanish(scale: float) -> None:
+    """Three applications of MMᵀ at any size of M, and none of a zero matrix."""
+    rng = torch.Generator().manual_seed(0)
+    M = torch.randn(30, 20, generator=rng, dtype=torch.float64)
+    M[0] = 0
+    options = SVDOptions("lowrank", 12, 3, 5)
+    usual = linalg.truncated_svd(M, 4, options)
+    found = linalg.truncated_svd(scale * M, 4, options)
+    allowed = near(30, operations=16, condition=1e2, scale=scale * float(usual.S.max()))
+    torch.testing.assert_close(found.S, scale * usual.S, **allowed)
+    assert bool(torch.isfinite(found.U).all() and torch.isfinite(found.V).all())

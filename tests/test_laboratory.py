@@ -229,6 +229,17 @@ def test_another_model(shown: Any) -> None:
     assert shown.get_by_role("slider", name="relative shift c").count() == 1
 
 
+def test_controls_stand_below_each_other(shown: Any) -> None:
+    """Stars of a label are stars, and every slider begins where the others do."""
+    shown.get_by_role("combobox", name="model").select_option("sensing")
+    shown.get_by_role("slider", name="m / r*(d + k − r*)", exact=True).wait_for()
+    panel = shown.locator('[data-cell-name="control_panel"]')
+    tracks = panel.locator("marimo-slider [data-orientation=horizontal]:has([role=slider])")
+    starts = {box["x"] for box in (one.bounding_box() for one in tracks.all()) if box}
+    assert tracks.count() > 9
+    assert max(starts) - min(starts) < 1.0, starts
+
+
 def test_the_keyboard_is_enough(shown: Any) -> None:
     """Tab alone leads from the first control to the button that copies, which Enter presses."""
     shown.get_by_role("combobox", name="model").focus()

@@ -1,13 +1,12 @@
-"""Who may import whom, where imports may stand, and what importing the package costs."""
+"""Who may import whom, where imports may stand, and what the tests say of themselves."""
 
 import ast
 import importlib
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from conftest import NOT_NUMERICAL, NOT_NUMERICAL_TESTS
 
 import loraone_theory as lt
 
@@ -118,13 +117,12 @@ def test_the_package_knows_no_experiments():
         assert not any(name.split(".")[0] == "experiments" for name in imports(path))
 
 
-def test_importing_loads_nothing_heavy():
-    code = (
-        "import sys, loraone_theory; heavy = {'matplotlib', 'peft', 'transformers', 'tyro', "
-        "'rich', 'hypothesis', 'sklearn'}; print(sorted(heavy & set(sys.modules)))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+def test_what_is_not_numerical_is_there():
+    files = sorted(Path(__file__).parent.glob("test_*.py"))
+    texts = {path.stem: path.read_text(encoding="utf-8") for path in files}
+    assert sorted(NOT_NUMERICAL - set(texts)) == []
+    there = set(re.findall(r"^def (test_\w+)", "\n".join(texts.values()), re.M))
+    assert sorted(NOT_NUMERICAL_TESTS - there) == []
 
 
 def test_former_names_lead_to_the_new_ones():

@@ -31,20 +31,22 @@ def draw(ensemble: str, m: int, options: dict, **more: object) -> SensingProblem
 
 def rows_of(problem: SensingProblem) -> np.ndarray:
     """𝒜 as a matrix (m, d·k), from its values on unit matrices."""
-    units = torch.eye(D * K, dtype=torch.float64).reshape(-1, D, K)
-    eye = torch.eye(K, dtype=torch.float64)[None]
+    d, k = problem.d, problem.k
+    units = torch.eye(d * k, dtype=torch.float64).reshape(-1, d, k)
+    eye = torch.eye(k, dtype=torch.float64)[None]
     found = [problem.operator.forward(lt.Factors(E[None], eye))[0] for E in units]
     return torch.stack(found, 1).numpy()
 
 
 def alternating(rows: np.ndarray, y: np.ndarray, B: np.ndarray, sweeps: int = 150) -> float:
     """Least ‖𝒜(AB) − y‖²/2m by least squares in A, then in B, from the given B (r, k)."""
-    a = rows.reshape(len(y), D, K)
+    k = B.shape[1]
+    a = rows.reshape(len(y), -1, k)
     for _ in range(sweeps):
-        A = np.linalg.lstsq((a @ B.T).reshape(len(y), -1), y, rcond=None)[0].reshape(D, -1)
+        A = np.linalg.lstsq((a @ B.T).reshape(len(y), -1), y, rcond=None)[0].reshape(-1, len(B))
         A = np.linalg.qr(A)[0]
         left = np.einsum("dr,mdk->mrk", A, a).reshape(len(y), -1)
-        B = np.linalg.lstsq(left, y, rcond=None)[0].reshape(-1, K)
+        B = np.linalg.lstsq(left, y, rcond=None)[0].reshape(-1, k)
     miss = left @ B.ravel() - y
     return float(miss @ miss) / (2 * len(y))
 
@@ -85,6 +87,52 @@ def test_floors_beyond_the_true_rank(ensemble: str, m: int, options: dict) -> No
     assert along <= (rounding(m, operations=10) * found) ** 0.5 * np.linalg.norm(rows, 2) / m**0.5
     assert S[2] > 0
     assert np.linalg.norm(G) > 0
+
+
+@pytest.mark.parametrize("rank", [RANK, 3])
+def test_the_smallest_noise_has_a_floor_too(rank: int) -> None:
+    """A loss of 1e-13 is known to the rounding of labels of size one times its root."""
+    problem = draw("dense", 150, {}, noise_std=1e-6, seeds=(3,))
+    V = np.linalg.svd(problem.shift.dense()[0].numpy())[2][:rank]
+    y = problem.labels[0].numpy()
+    expected = alternating(rows_of(problem), y, V)
+    found = float(lt.predict.best_fit(problem, rank).loss)
+    size = float(y @ y) / 300
+    wrong = rounding(150, operations=10, condition=(size / expected) ** 0.5)
+    if rank == RANK:
+        assert found == pytest.approx(expected, rel=wrong)
+    else:  # the other may have ended in another minimum
+        assert 0 < found <= expected * (1 + wrong)
+
+
+def test_a_fit_of_fewer_measurements_than_it_has_dimensions() -> None:
+    """14 entries, some of them twice: what a fit of full rank leaves is the spread of those.
+
+    A second step from there is rounding over a curvature of 0, and is not taken.
+    """
+    problem = lt.sample_sensing(
+        ensemble="completion", d=5, k=4, true_rank=1, measurements=14, noise_std=0.1, seeds=(0,)
+    )
+    fit = lt.predict.best_fit(problem, 4)
+    rows, y = rows_of(problem), problem.labels[0].numpy()
+    miss = rows @ np.linalg.lstsq(rows, y, rcond=None)[0] - y
+    least = float(miss @ miss) / 28
+    # A square of what is left of labels of size one.
+    wrong = rounding(14, operations=10, condition=(float(y @ y) / 28 / least) ** 0.5)
+    assert fit.loss.tolist() == pytest.approx([least], rel=wrong)
+    assert problem.loss(fit.at).tolist() == pytest.approx([least], rel=wrong)
+
+
+def test_a_floor_below_the_true_rank_where_singular_values_are_equal() -> None:
+    """From the best part of T, which is arbitrary, steps end 11 % above the least there."""
+    problem = lt.sample_sensing(
+        ensemble="dense", d=5, k=4, true_rank=2, measurements=60, noise_std=1e-6, seeds=(0,)
+    )
+    rows, y, rng = rows_of(problem), problem.labels[0].numpy(), np.random.default_rng(0)
+    starts = [np.linalg.qr(rng.standard_normal((4, 1)))[0].T for _ in range(4)]
+    least = min(alternating(rows, y, B) for B in starts)
+    found = float(lt.predict.best_fit(problem, 1).loss)
+    assert found == pytest.approx(least, rel=rounding(60, operations=10))
 
 
 def test_multi_response_floors_are_those_of_a_singular_value_decomposition() -> None:

@@ -71,6 +71,29 @@ def loop(X, W, shift, A, B, activation, sampling, seed, b):
     return (A @ B).detach()
 
 
+@pytest.mark.parametrize("sampling", ["with-replacement", "epochs"])
+def test_a_sum_over_rows_has_no_minibatches(sampling):
+    """b rows of it are no estimate of all of them; it runs on all rows, and divided by N."""
+    X, W, shift = arrays()
+    data = (X, torch.tanh(X @ (W + shift)))
+
+    def total(W, X, Y):
+        return len(X) * tanh_loss(W, X, Y)
+
+    given = {"d": D, "k": K, "pretrained": W, "data": data}
+    settings = {"rank": RANK, "steps": 3, "record": ("loss",)}
+    small = {"batch_size": 5, "sampling": sampling}
+    summed, mean = lt.from_loss(total, **given), lt.from_loss(tanh_loss, **given)
+    with pytest.raises(ValueError, match="a mean over its rows; got one that doubles"):
+        lt.simulate(summed, "lora-one", learning_rate=ETA / N, **settings, **small)
+    # Full steps of the sum at η/N are those of the mean at η.
+    whole = lt.simulate(summed, "lora", learning_rate=ETA / N, **settings)
+    same = lt.simulate(mean, "lora", learning_rate=ETA, **settings)
+    tolerance = near(N + D, scale=1.0, operations=3 * 10)
+    torch.testing.assert_close(whole["loss"] / N, same["loss"], **tolerance)
+    assert lt.simulate(mean, "lora", learning_rate=ETA, **settings, **small).ok.all()
+
+
 @pytest.mark.parametrize("reduce", ["auto", "never"])
 @pytest.mark.parametrize("b", [1, 5, 23])
 @pytest.mark.parametrize("sampling", ["with-replacement", "epochs"])

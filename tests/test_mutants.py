@@ -3,10 +3,13 @@
 `make mutants` tries every mutant of the numerical core; this is a sample of it.
 """
 
-import json
+import math
 import subprocess
 import sys
+from collections import Counter
+from collections.abc import Sequence
 
+import mutant_record
 import mutant_runs
 import mutants
 import pytest
@@ -55,20 +58,79 @@ def test_the_tests_that_call_what_was_changed_run_alone_and_the_quick_ones_first
     suite = object.__new__(mutant_runs.Suite)
     suite.known = {
         "tests/test_f.py::slow": mutant_runs.Test(2.0, frozenset({"core/f.py::f.g"})),
-        "tests/test_f.py::quick": mutant_runs.Test(1.0, frozenset({"core/f.py::f"})),
+        "tests/test_f.py::quick[1]": mutant_runs.Test(1.0, frozenset({"core/f.py::f"})),
         "tests/test_f.py::another": mutant_runs.Test(0.1, frozenset({"core/f.py::fg"})),
         "tests/test_e.py::other_file": mutant_runs.Test(0.1, frozenset({"core/f.py::f"})),
+        "core/f.py::core.f.f": mutant_runs.Test(0.2, frozenset({"core/e.py::f"})),
     }
-    inside = mutants.Mutant("core/f.py", "", "", ("test_f.py",), "f")
-    assert suite.of(inside) == ["tests/test_f.py::quick", "tests/test_f.py::slow"]
-    assert len(suite.of(inside._replace(where="Unseen"))) == 3
-    assert len(suite.of(inside._replace(where=""))) == 3
+    inside, tests = mutants.Mutant("core/f.py", "", "", (), "f"), ("test_f.py", "../core/f.py")
+    quick, slow = "tests/test_f.py::quick[1]", "tests/test_f.py::slow"
+    assert suite.of(inside, tests) == [quick, slow]
+    assert suite.of(inside, ["test_f.py::quick"]) == [quick]
+    assert suite.of(inside._replace(where="Unseen"), tests) == []
+    assert len(suite.of(inside._replace(where=""), tests)) == 3
+    assert len(suite.of(inside, tests, meeting=False)) == 4
+    assert suite._within([quick, slow], 1.5) == ([quick], 0.5)
+
+
+def test_parts_of_the_tests_run_in_turn_until_one_notices() -> None:
+    """Test c alone fails, and nothing is known to call g: then all of them run."""
+
+    class Suite(mutant_runs.Suite):
+        def watch(self, tests: Sequence[str]) -> None:
+            called = frozenset({"core/f.py::f"})
+            self.known |= {f"tests/{test}": mutant_runs.Test(1.0, called) for test in tests}
+
+        def _fails(self, mutant: mutants.Mutant, tests: list[str]) -> tuple[bool, float]:
+            ran.append("".join(test[-4] for test in tests))
+            return "tests/c.py" in tests, 1.0
+
+    mutant = mutants.Mutant("core/f.py", "", "", tuple(f"{name}.py" for name in "abdexcz"), "f")
+    for seconds, where, killed, expected in (
+        (math.inf, "f", True, ["abdex", "c"]),
+        (5.5, "f", False, ["abdex", ""]),
+        (math.inf, "g", True, ["", "", "", "abdexcz"]),
+    ):
+        ran: list[str] = []
+        suite = Suite(shadow=None, seconds=seconds)  # type: ignore[arg-type]
+        assert suite.kills(mutant._replace(where=where))[0] is killed
+        assert [part for part in ran if part] == [part for part in expected if part]
+    quick = Suite(shadow=None, quick=True)  # type: ignore[arg-type]
+    ran = []
+    assert not quick.kills(mutant)[0]
+    assert ran == ["abdex"]
+
+
+def test_a_few_mutants_of_a_file_are_of_as_many_functions() -> None:
+    made = [
+        mutants.Mutant("core/f.py", f"{where}{i}", "", (), where)
+        for where, count in (("f", 50), ("g", 2), ("h", 1))
+        for i in range(count)
+    ]
+    for count, times in ((3, [1, 1, 1]), (5, [1, 2, 2]), (7, [1, 2, 4]), (99, [1, 2, 50])):
+        drawn = mutants.spread(made, count, "0 core/f.py")
+        assert sorted(Counter(mutant.where for mutant in drawn).values()) == times
+        assert drawn == mutants.spread(made, count, "0 core/f.py")
+        assert len(set(drawn)) == len(drawn)
+    assert mutants.spread(made, 9, "0 core/f.py") != mutants.spread(made, 9, "1 core/f.py")
+
+
+def test_rows_count_what_was_tried_and_the_larger_of_two_samples_stands() -> None:
+    names, known = ["a", "b", "c", "d"], {"a": True, "b": False, "c": False, "gone": True}
+    found = mutant_record.row(names, known, ("b",), mutant_record.NOTHING)
+    assert found == {"mutants": 4, "tried": 3, "killed": 1, "argued": 1, "open": ["c"]}
+    assert mutant_record.counts(found) == [4, 3, 1, 1, 1]
+    before = {"mutants": 9, "tried": 4, "killed": 4, "argued": 0, "open": []}
+    assert mutant_record.row(names, known, (), before) == before | {"mutants": 4}
 
 
 def test_every_target_and_its_tests_exist() -> None:
     for file, tests in mutants.TARGETS.items():
         assert (mutants.ROOT / mutants.PACKAGE / file).is_file(), file
-        assert all((mutants.ROOT / "tests" / test).is_file() for test in tests), file
+        for test in tests:
+            name, _, inside = test.partition("::")
+            text = (mutants.ROOT / "tests" / name).read_text(encoding="utf-8")
+            assert not inside or f"def {inside}(" in text, test
 
 
 def test_the_survivors_that_are_argued_are_mutants_of_today_and_have_a_reason() -> None:
@@ -80,13 +142,13 @@ def test_the_survivors_that_are_argued_are_mutants_of_today_and_have_a_reason() 
 
 
 def test_what_was_tried_adds_up() -> None:
-    """For files of TARGETS; numbers of mutants change with the code and are those of then."""
-    rows = json.loads(mutants.RECORD.read_text(encoding="utf-8"))
-    assert set(rows) <= set(mutants.TARGETS)
+    """Numbers of mutants change with the code and are those of then."""
+    rows = mutants.recorded()
+    assert list(rows) == list(mutants.TARGETS)
     for file, row in rows.items():
         assert row["mutants"] >= row["tried"], file
         assert row["tried"] == row["killed"] + row["argued"] + len(row["open"]), file
-    assert sum(row["tried"] for row in rows.values()) >= 200
+    assert mutants.PAGE.read_text(encoding="utf-8") == mutant_record.page(rows)
 
 
 @pytest.mark.slow

@@ -1,22 +1,16 @@
-"""Claims on neighbouring papers: each at its smallest size, and the derivations that they name."""
+"""Claims on neighbouring papers and the derivations that they name."""
 
 import re
 from pathlib import Path
 
 import pytest
 
-import loraone_theory as lt
 from loraone_theory.claims import CLAIMS, PAPERS
 
 TEXT = Path(__file__).resolve().parent.parent / "docs" / "derivations_neighbours.md"
 OURS = {"lora-one", "sensing", "certified"}
 NAMES = [c.id for paper in PAPERS if paper.id not in OURS for c in paper.claims]
 PROVED = {name: CLAIMS[name].derivation for name in NAMES if CLAIMS[name].derivation}
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_claims_keep_the_contract_and_find_their_mutants(name):
-    lt.testing.check_claim(CLAIMS[name])
 
 
 def sections():

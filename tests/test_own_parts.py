@@ -196,6 +196,22 @@ BAD_STEPS = {
         stepping(lambda rate, p, g, s: list(descended(rate, p, g))),
         r"must return \(new tensors, new state\); got list",
     ),
+    "tensors beside the state": (
+        stepping(lambda rate, p, g, s: (*descended(rate, p, g), s)),
+        r"must return \(new tensors, new state\); got tuple",
+    ),
+    "tensors alone": (
+        stepping(lambda rate, p, g, s: (descended(rate, p, g),)),
+        r"must return \(new tensors, new state\); got tuple",
+    ),
+    "a tensor too many": (
+        stepping(lambda rate, p, g, s: ((*descended(rate, p, g), p[0]), s)),
+        "must return a tuple of 2 new tensors, and the state; got 3 in place",
+    ),
+    "a tensor for all": (
+        stepping(lambda rate, p, g, s: (descended(rate, p, g)[0], s)),
+        "must return a tuple of 2 new tensors, and the state; got Tensor in place",
+    ),
     "another dtype": (
         stepping(lambda rate, p, g, s: (tuple(P.float() for P in descended(rate, p, g)), s)),
         "tensor 0 of rule 'mine' must stay torch.float64 .* got torch.float32",

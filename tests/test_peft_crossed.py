@@ -13,7 +13,7 @@ import torch
 from peft_nets import QUIET, close, peft, right_step, transformers
 from processes import on_two_processes
 from torch import Tensor, nn
-from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.device_mesh import DeviceMesh, init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.utils.checkpoint import checkpoint
 
@@ -209,7 +209,10 @@ def test_every_combination(kind: str, form: str, dtype: torch.dtype) -> None:
 
 
 def on_a_process(rank: int, folder: str) -> Any:
-    """One of two: gradients of half a batch each under DDP, the start under FSDP2."""
+    """One of two: gradients of half a batch each under DDP, the start under FSDP2.
+
+    The base has to be whole while gradients are estimated, and experts while they are written to.
+    """
     mesh = init_device_mesh("cpu", (2,))
     found = {}
     for kind, layer in LAYERS.items():
@@ -217,8 +220,11 @@ def on_a_process(rank: int, folder: str) -> Any:
             for dtype in DTYPES:
                 model = Net(kind).to(dtype)
                 parallel = nn.parallel.DistributedDataParallel(model)
+                sharded = fully_shard(Net(kind).to(dtype), mesh=mesh)
+                with pytest.raises(ValueError, match="whole on every process while gradients"):
+                    get_lora_one_gradients(sharded, lora(kind, variant), lambda: None)
                 if layer.refusal:
-                    refused_on_a_process(parallel, kind, variant)
+                    refused_on_a_process(parallel, kind, variant, mesh)
                     continue
                 mine = [M[3 * rank : 3 * rank + 3] for M in batch(dtype)]
                 step = lambda: loss_of(parallel, *mine).backward()  # noqa: B023, E731
@@ -229,13 +235,26 @@ def on_a_process(rank: int, folder: str) -> Any:
                     fully_shard(wrapped, mesh=mesh)
                 initialize_lora_one_weights(wrapped, gradients, options, adapter)
                 right_step(wrapped, gradients, adapter, GAMMA)
+                if kind == "experts":
+                    fully_shard(wrapped, mesh=mesh)
+                    with pytest.raises(ValueError, match="factors of experts must be whole"):
+                        initialize_lora_one_weights(
+                            wrapped, gradients, options, adapter, overwrite=True
+                        )
                 found[f"{kind}, {variant}, {dtype}"] = gradients
     return found
 
 
-def refused_on_a_process(parallel: nn.Module, kind: str, variant: str) -> None:
+def refused_on_a_process(parallel: Any, kind: str, variant: str, mesh: DeviceMesh) -> None:
+    """By the estimation under DDP, and by the start under DDP and FSDP2."""
     with pytest.raises(ValueError, match=LAYERS[kind].refusal):
         get_lora_one_gradients(parallel, lora(kind, variant), lambda: None)
+    wrapped, adapter = adapted(parallel.module, kind, variant)
+    for model in (nn.parallel.DistributedDataParallel(wrapped), wrapped):
+        if model is wrapped:
+            fully_shard(wrapped, mesh=mesh)
+        with pytest.raises(ValueError, match=LAYERS[kind].refusal):
+            initialize_lora_one_weights(model, {}, adapter_name=adapter)
 
 
 @pytest.mark.slow

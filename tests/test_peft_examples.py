@@ -5,7 +5,6 @@ import io
 import json
 import re
 import runpy
-import subprocess
 import sys
 from pathlib import Path
 
@@ -27,28 +26,6 @@ def test_quickstart_runs_and_is_short() -> None:
     assert float(shown[2]) < 1.609  # below log 5, that of a guess among five classes
     lines = [line for line in path.read_text().splitlines() if line.strip()]
     assert len(lines) <= 36
-
-
-WITHOUT = """
-import sys
-for name in ("peft", "transformers", "sklearn"):
-    sys.modules[name] = None
-import loraone_theory
-from loraone_theory.nets import digits
-for load in (lambda: __import__("loraone_theory.integrations.peft"), lambda: digits.load("odd")):
-    try:
-        load()
-    except ModuleNotFoundError as error:
-        print(error)
-"""
-
-
-def test_the_package_needs_neither_extra() -> None:
-    done = subprocess.run([sys.executable, "-c", WITHOUT], capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    first, second = done.stdout.splitlines()
-    assert first == "peft is not installed: pip install 'loraone-theory[peft]'"
-    assert "pip install 'loraone-theory[experiments]'" in second
 
 
 def test_notebook_runs_from_top_to_bottom() -> None:

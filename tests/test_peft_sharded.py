@@ -64,6 +64,48 @@ def complaint(work) -> str:
     return ""
 
 
+class Experts(nn.Module):
+    """The mean of what two experts make of the input."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.weight = nn.Parameter(torch.randn(2, 8, 8) / 8**0.5)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return (x @ self.weight).tanh().mean(0)
+
+
+def experts_on_a_process(rank: int, folder: str) -> Any:
+    """Written to while they are whole, sharded, and trained beside a model that stays whole."""
+    mesh = init_device_mesh("cpu", (2,))
+    found = {}
+    chosen = peft.LoraConfig(r=2, lora_alpha=4, target_modules=[], target_parameters=["0.weight"])
+    for rule, hyper in RULES.items():
+        model = nn.Sequential(Experts(), nn.Linear(8, 6))
+        gradients = get_lora_one_gradients(model, chosen, step_on(model, batch(8, 6)))
+        one = peft.get_peft_model(model, chosen)
+        initialize_lora_one_weights(one, gradients)
+        start = factors(one)
+        whole = copy.deepcopy(one)
+        for each in (fully_shard(one, mesh=mesh), whole):
+            train(each, PairOptimizer(each, rule, lr=1e-2, **hyper), 3)
+        parts = [p.detach().full_tensor() for n, p in one.named_parameters() if "lora_" in n]
+        others = [p.detach() for n, p in whole.named_parameters() if "lora_" in n]
+        moved = any(not torch.equal(a, b) for a, b in zip(start, factors(whole), strict=True))
+        found[rule] = list(zip(parts, others, strict=True)), moved
+    return found
+
+
+def test_sharded_experts_train_as_whole_ones(tmp_path: Path) -> None:
+    for found in on_two_processes(experts_on_a_process, tmp_path):
+        assert list(found) == list(RULES)
+        for pairs, moved in found.values():
+            assert moved
+            for mine, other in pairs:
+                torch.testing.assert_close(mine, other, **HALVES)
+
+
 def on_a_process(rank: int, folder: str) -> Any:
     """One of two processes."""
     mesh = init_device_mesh("cpu", (2,))

@@ -117,6 +117,28 @@ def test_lora_init_flow_against_an_integrator(alpha: float, rank: int) -> None:
         np.testing.assert_allclose(closed, E, rtol=0, atol=100 * (RTOL + ATOL / alpha))
 
 
+def test_a_start_far_below_rounding_goes_as_any_other() -> None:
+    """At α = 1e-9 the part of E outside span(U) is A_pN⁻¹aᵀS, with N and S by longhand."""
+    rng, alpha, lam = np.random.default_rng(6), 1e-9, np.array([1.0, 0.6])
+    U, V, T = target(rng, 7, 5, lam)
+    A = alpha * np.linalg.qr(rng.standard_normal((7, 3)))[0]
+    times = [40.0, 60.0]  # when both parts of E are of one size
+    found = flow.lora_init(torch.from_numpy(T), torch.from_numpy(A), times).dense().numpy()
+    a, outside = U.T @ A, A - U @ (U.T @ A)
+    for t, E in zip(times, found, strict=True):
+        # δ = α² = 1e-18 is nothing beside λ, and so is (e^{δt} − 1)A_pᵀA_p/δ beside I.
+        x = np.exp(-2 * lam * t)
+        g = (1 - x**2) / (4 * lam)
+        middle = np.diag(x / g) + a @ a.T
+        S = np.linalg.solve(middle, np.diag(np.exp(-lam * t) * (1 - x) / (2 * g)))
+        across = outside @ a.T @ S
+        # Of exponentials of −120 at most.
+        kappa = np.linalg.cond(middle)
+        allowed = rounding(7, operations=8, condition=120 * kappa) * np.linalg.norm(E)
+        assert allowed < 0.01 * np.linalg.norm(across)
+        np.testing.assert_allclose((E - U @ (U.T @ E)) @ V, across, rtol=0, atol=allowed)
+
+
 def test_descent_approaches_the_flow_in_proportion_to_its_step() -> None:
     """The distance at t = 20 halves with η, to 10 %."""
     rng = np.random.default_rng(4)

@@ -11,6 +11,7 @@ import torch
 from tolerance import printed, rounding
 
 import loraone_theory as lt
+from loraone_theory.core.factors import Factors
 from loraone_theory.problems.sensing.sampling import sample_sensing
 
 
@@ -263,7 +264,6 @@ def test_what_formulas_do_not_hold_for_is_refused() -> None:
     size = {"d": 6, "k": 5, "true_rank": 2, "samples": 40}
     noisy = lt.sample_linear(noise_std=0.5, **size)
     sensed = sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=60, noise_std=0.5)
-    wide = lt.sample_linear(covariance=np.diag([4.0, 2, 1, 1, 0.5, 0.1]), **size)
     signs, heavy = (lt.sample_linear(inputs=law, **size) for law in ("rademacher", "student"))
     own = lt.sample_linear(inputs=lambda rng, N, d: rng.integers(2, size=(N, d)) * 2.0 - 1, **size)
     labels = lt.LinearProblem.from_data(np.eye(6), labels=np.ones((6, 5)))
@@ -271,7 +271,6 @@ def test_what_formulas_do_not_hold_for_is_refused() -> None:
     for call, message in (
         (lambda: lt.predict.one_step_error(noisy), "noise_std must be given"),
         (lambda: lt.predict.one_step_error(sensed), "noise_std must be given"),
-        (lambda: lt.predict.one_step_error(wide), "one of isotropic inputs"),
         *(
             (lambda law=law: lt.predict.one_step_error(law), "fourth_moment must be given")
             for law in (signs, heavy, own)
@@ -290,3 +289,69 @@ def test_what_formulas_do_not_hold_for_is_refused() -> None:
     assert float(found) == pytest.approx(0.25 * 2 * (6 + 5 - 2) / 40, rel=wrong)
     found = lt.predict.one_step_error(signs, fourth_moment=1)
     assert float(found) == pytest.approx(5 * 2 / 40, rel=wrong)
+
+
+@pytest.mark.parametrize("of", ["risk", "error"])
+def test_the_best_multiple_of_the_one_step_gradient(of: str) -> None:
+    """Noisy labels at Σ ≠ I: the least of a parabola in γ, by a grid around what is predicted."""
+    law = torch.tensor([2.0, 1.5, 1.0, 1.0, 0.6], dtype=torch.float64)
+    problem = lt.sample_linear(
+        d=5, k=4, true_rank=2, samples=30, noise_std=0.3, covariance=law, seeds=(0, 1, 2)
+    )
+    shift, G = problem.shift.dense().numpy(), problem.one_step_gradient().dense().numpy()
+    weight = law.numpy()[:, None] ** (of == "risk")
+    for rank in (1, 2, 4):
+        U, S, Vh = np.linalg.svd(G, full_matrices=False)
+        top = (U[..., :rank] * S[:, None, :rank]) @ Vh[:, :rank]
+        found = lt.predict.best_gamma(problem, rank=rank, of=of).numpy()
+        at = [np.sum(weight * (g[:, None, None] * top - shift) ** 2, (1, 2)) for g in
+              (found - 0.1, found, found + 0.1)]  # fmt: skip
+        # The two sides of a parabola's vertex agree: 0.1 of it moves them by a tenth of their size.
+        assert at[0] == pytest.approx(at[2], rel=rounding(20, operations=40))
+        assert (at[1] < at[0]).all()
+    if of == "risk":
+        one = lt.methods.lora_one(gamma=float(lt.predict.best_gamma(problem)[0]))
+        A, B = one.init(problem, 2, (0, 1, 2)).trainable
+        least = float(problem.risk(Factors(A, B))[0])
+        plain = Factors(*lt.methods.lora_one().init(problem, 2, (0, 1, 2)).trainable)
+        assert least < float(problem.risk(plain)[0])
+
+
+def test_the_best_multiple_is_one_for_white_inputs() -> None:
+    """G = Δ in the population; on dense measurements ⟨G_r, Δ⟩/‖G_r‖²."""
+    shift = lt.sample_linear(d=6, k=5, true_rank=2, samples=20).shift
+    white = lt.LinearProblem.population(shift=shift)
+    assert float(lt.predict.best_gamma(white)) == pytest.approx(1, abs=rounding(6, operations=4))
+    sensed = sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=90)
+    G = sensed.operator.adjoint(sensed.labels)[0].numpy() / 90
+    U, S, Vh = np.linalg.svd(G)
+    top = (U[:, :2] * S[:2]) @ Vh[:2]
+    expected = np.sum(top * sensed.shift.dense()[0].numpy()) / np.sum(top**2)
+    found = float(lt.predict.best_gamma(sensed))
+    assert found == pytest.approx(expected, rel=rounding(90, operations=8))
+
+
+@pytest.mark.parametrize("covariance", [None, (0.5, 1.0, 2.0)])
+@pytest.mark.parametrize(("k", "samples"), [(2, 1), (2, 2), (4, 1)])
+def test_no_floor_where_inputs_leave_directions_of_the_fit_unseen(covariance, k, samples) -> None:
+    """N < r* too, where 0·∞ stood for columns that there are none of; 0 at σ = 0."""
+    problem = lt.sample_linear(
+        d=3, k=k, true_rank=2, samples=samples, seeds=(0,),
+        covariance=None if covariance is None else np.array(covariance),
+    )  # fmt: skip
+    assert lt.predict.noise_floor(problem, noise_std=0.1).tolist() == [math.inf]
+    assert lt.predict.noise_floor(problem, noise_std=0.0).tolist() == [0.0]
+    X = np.array([[1.0, 0.0, 0.0], [2.0, 0.0, 0.0]])  # an input that is always 0
+    unseen = lt.LinearProblem.from_data(X, shift=np.eye(3)[:, 1:])
+    assert float(lt.predict.noise_floor(unseen, noise_std=0.1)) == math.inf
+
+
+def test_one_step_under_an_ill_conditioned_covariance() -> None:
+    """Σ = diag(1, ε), Δ = I₂ beside a column of zeros: P = I, and (ΣΔ)^+ is not met."""
+    small = 1e-9
+    problem = lt.sample_linear(
+        d=2, k=3, true_rank=2, samples=10, covariance=np.array([1.0, small]), seeds=(0,)
+    )
+    noise = lt.predict.one_step_error(problem, noise_std=1.0) - lt.predict.one_step_error(problem)
+    # r tr Σ + (k − r)tr Σ, as I − P = 0; what is left of it is rounding over λ_min(ΣΔ).
+    assert float(noise) == pytest.approx(3 * (1 + small) / 10, rel=rounding(4, condition=1 / small))

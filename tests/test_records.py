@@ -13,7 +13,9 @@ STEPS = 12
 
 
 def linear():
-    return lt.sample_linear(d=7, k=6, true_rank=2, samples=60, condition_number=3.0, seeds=(3, 4))
+    """No two of its sizes are the same, nor the number of instances."""
+    sizes = {"d": 7, "k": 6, "true_rank": 2, "samples": 60}
+    return lt.sample_linear(**sizes, condition_number=3.0, seeds=(3, 4, 5))
 
 
 def sine(U, V):
@@ -82,7 +84,7 @@ def test_every_record_is_its_longhand_value(method, reduce):
         every=4, keep_factors=4,
     )  # fmt: skip
     for t in range(1, 4):
-        for i in range(2):
+        for i in range(3):
             expected = longhand(problem, run, i, t)
             assert set(expected) == set(names)
             for name in names:
@@ -150,7 +152,7 @@ def test_a_record_of_ones_own_is_measured_in_the_original_coordinates():
         once = rounding(7, operations=8)  # lifted and multiplied in one order and in another
         torch.testing.assert_close(run["largest"][-1], expected, rtol=once, atol=0)
         torch.testing.assert_close(run["rows"][-1], run.final.A.norm(dim=-1), rtol=once, atol=0)
-        assert run["rows"].shape == (6, 2, 7)
+        assert run["rows"].shape == (6, 3, 7)
         assert run.record_axes == {"rows": "input"}
 
 
@@ -183,7 +185,7 @@ def test_invariance_is_told_of_what_only_the_offset_shows():
         lt.simulate(linear(), "lora-ga", record=[largest], **given)
     norm = lt.Record("norm", size, invariant=True)
     run = lt.simulate(linear(), "lora-ga", record=[norm], **given)
-    expected = torch.linalg.matrix_norm(run.offset.dense()).expand(3, 2)
+    expected = torch.linalg.matrix_norm(run.offset.dense()).expand(3, 3)
     torch.testing.assert_close(run["norm"], expected, rtol=rounding(7, operations=4), atol=0)
 
 
@@ -202,7 +204,7 @@ def test_what_a_record_must_return():
         record = [lt.Record("odd", measure, **more)]
         return lt.simulate(linear(), "lora", rank=2, learning_rate=0.1, steps=2, record=record)
 
-    with pytest.raises(ValueError, match=r"must have shape \(times, \*batch\) = \(1, 2\)"):
+    with pytest.raises(ValueError, match=r"must have shape \(times, \*batch\) = \(1, 3\)"):
         simulate(lambda view: view.shift.dense())
     with pytest.raises(TypeError, match="must return a tensor; got float"):
         simulate(lambda view: 1.0)

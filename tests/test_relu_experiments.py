@@ -50,6 +50,24 @@ def test_curves_end_on_their_floors() -> None:
     assert np.all(floor[0] == 0)
 
 
+def test_methods_and_what_is_drawn_can_be_chosen() -> None:
+    script = loaded("fig_relu_rank_regimes")
+    whole = script.run(script.smoke, lambda share: None)
+    few = dataclasses.replace(script.smoke, methods=("lora-one", "lora"))
+    error = script.run(few, lambda share: None)["error"]
+    places = [script.smoke.methods.index(name) for name in few.methods]
+    np.testing.assert_array_equal(error, whole["error"][:, places])
+    data = script.run(dataclasses.replace(few, quantity="risk"), lambda share: None)
+    assert script.plot(data, dataclasses.replace(few, quantity="risk"))
+    # Risks are between a quarter and a half of the squared error; where B = 0 nothing is learned.
+    ratio = data["risk"] / error**2
+    slack = 1 + rounding(16 * 16, operations=4)
+    assert ((ratio >= 0.5 / slack) & (ratio <= 2 * slack)).all()
+    np.testing.assert_allclose(data["risk"][:, 1, 0], 1.0, rtol=rounding(16 * 16, operations=2))
+    with pytest.raises(ValueError, match=r"each of methods must be one of .*; got 'lora-two'"):
+        dataclasses.replace(few, methods=("lora-two",))
+
+
 def test_the_adaptive_damping_restores_the_rate() -> None:
     script = loaded("fig_damping")
     config = dataclasses.replace(script.smoke, steps=400, records=400)

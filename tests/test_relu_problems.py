@@ -9,6 +9,7 @@ from tolerance import near, roots, rounding
 
 import loraone_theory as lt
 from loraone_theory.methods.inits import spectral
+from loraone_theory.problems.relu import descent_forms
 from loraone_theory.problems.relu import population as relu_population
 from loraone_theory.problems.relu import problem as relu
 
@@ -129,6 +130,10 @@ def test_empirical_gradients_are_those_of_the_loss(monkeypatch, dtype, batch, bl
     assert relative(got.B, expected[1]) <= EMPIRICAL[dtype]
     value = empirical_loss(problem, W + shift.dense())
     torch.testing.assert_close(problem.loss(shift), value, rtol=EMPIRICAL[dtype], atol=0)
+    told, besides = problem.loss_and_gradients(shift)
+    torch.testing.assert_close(told, value, rtol=EMPIRICAL[dtype], atol=0)
+    assert torch.equal(besides.A, got.A)
+    assert torch.equal(besides.B, got.B)
 
 
 @pytest.mark.parametrize("make", [lambda: lt.sample_relu_population(**SIZES), empirical])
@@ -197,6 +202,16 @@ def test_the_thin_form_is_the_dense_one(dtype, columns, offset, closeness):
     unit = 30 * torch.finfo(dtype).eps * problem.target.dense().norm()
     assert (thin.A - dense.A).norm() <= unit * B.norm()
     assert (thin.B - dense.B).norm() <= unit * A.norm()
+    for form, gradients in ((True, thin), (False, dense)):
+        seen = problem.like.new_empty(*batch, 4, problem.k)
+        besides = problem._by_pieces(shift, batch, thin=form, seen=seen)
+        told = problem.loss_of(seen)
+        assert torch.equal(besides.A, gradients.A)
+        # Between ¼‖E‖²/2 and ½‖E‖²/2, so that its root errs as E does.
+        assert bool(((told.sqrt() - problem.loss(shift).sqrt()).abs() <= unit).all())
+    told, besides = problem.loss_and_gradients(shift)
+    assert torch.equal(besides.B, problem.gradients(shift).B)
+    assert bool(((told.sqrt() - problem.loss(shift).sqrt()).abs() <= unit).all())
 
 
 def test_the_thin_form_gives_way_where_it_would_cancel():
@@ -216,11 +231,11 @@ def test_the_form_is_chosen_by_size(monkeypatch):
     problem = lt.sample_relu_population(d=96, k=80, true_rank=3, relative_shift=0.3)
     shift = factors(96, 80, 4, (1,))
     called = []
-    for name in ("_thin", "_dense"):
-        form = getattr(relu_population, name)
+    for name in ("thin", "dense"):
+        form = getattr(descent_forms, name)
         spy = lambda *a, name=name, form=form: (called.append(name), form(*a))[1]  # noqa: E731
-        monkeypatch.setattr(relu_population, name, spy)
-    for least, rank, expected in ((1, 4, "_thin"), (96 * 80 + 1, 4, "_dense"), (1, 70, "_dense")):
+        monkeypatch.setattr(descent_forms, name, spy)
+    for least, rank, expected in ((1, 4, "thin"), (96 * 80 + 1, 4, "dense"), (1, 70, "dense")):
         monkeypatch.setattr(relu_population, "THIN_ENTRIES", least)
         called.clear()
         problem.gradients(shift if rank == 4 else factors(96, 80, rank, (1,)))

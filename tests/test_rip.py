@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
 from tolerance import rounding
@@ -223,3 +224,53 @@ def test_designed_operators_have_their_constant(extreme: bool) -> None:
 def test_bad_arguments(call, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         call(Dense.sample(3, 3, 10, (0,), LIKE))
+
+
+class Weighed:
+    """Symmetric 2×2 matrices, every entry measured by itself: K multiplies entries by `weights`."""
+
+    measurements = 1
+    like = LIKE
+
+    def __init__(self, weights: list[list[float]]) -> None:
+        self.root = torch.tensor(weights).double().sqrt()
+
+    def forward(self, F: lt.Factors) -> torch.Tensor:
+        return (self.root * F.dense()).flatten(-2)
+
+    def adjoint(self, y: torch.Tensor) -> torch.Tensor:
+        return self.root * y.unflatten(-1, (2, 2))
+
+
+@pytest.mark.parametrize(
+    "weights", [[[1.0, 0.5], [0.5, 0.25]], [[1.0, 0.995], [0.995, 0.985]]], ids=["apart", "close"]
+)
+def test_the_symmetric_search_ends_at_single_entries(weights: list[list[float]]) -> None:
+    """At full rank the extremes of ⟨M, KM⟩/‖M‖² are the largest weight and the smallest.
+
+    The step towards the smallest is one of c − K: with c below ‖K‖ it would lead to the largest
+    where all weights are near it.
+    """
+    operator, stop = Weighed(weights), 1e-9
+    for largest, expected in ((True, weights[0][0]), (False, weights[1][1])):
+        rng = np.random.default_rng(0)
+        found = search.alternate_symmetric(operator, rng, (3, 2, 2, 2), largest, 200, stop)
+        image = operator.adjoint(operator.forward(found))
+        value = (found.dense() * image).sum((-2, -1)) / found.dense().square().sum((-2, -1))
+        # It stops at changes of `stop`/20; later ones shrink by 0.995² at least, twice for slack.
+        allowed = 2 * (stop / 20) / (1 - 0.995**2)
+        torch.testing.assert_close(value, torch.full((3,), expected).double(), rtol=allowed, atol=0)
+
+
+def test_an_exhausted_krylov_space_gets_no_further_directions() -> None:
+    """A form with eigenvalues 1 and 2, six entries each: the space has two dimensions."""
+    weights = torch.tensor([1.0, 2.0]).double().repeat(6).reshape(3, 4)
+    start = torch.from_numpy(np.random.default_rng(0).standard_normal((500, 3, 4)))
+    # A product of twelve entries, orthogonalised twice against two directions.
+    allowed = rounding(12, operations=8, condition=2)
+    for largest, expected in ((True, 2.0), (False, 1.0)):
+        best, value = search._lanczos(lambda M: weights * M, start, largest)
+        wanted = torch.full((500,), expected).double()
+        torch.testing.assert_close(value, wanted, rtol=allowed, atol=0)
+        attained = (best * weights * best).sum((-2, -1))
+        torch.testing.assert_close(attained, value, rtol=allowed, atol=0)

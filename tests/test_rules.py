@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import tolerance
 import torch
+from longhand import normal
 
 import loraone_theory as lt
 from loraone_theory.methods import rules
@@ -15,10 +16,6 @@ from loraone_theory.methods.rules.lora_pro import project, sylvester
 
 D, K, R = 9, 7, 3
 STEPS = 30
-
-
-def normal(*shape: int, seed: int) -> torch.Tensor:
-    return torch.from_numpy(np.random.default_rng(seed).standard_normal(shape))
 
 
 def pair(seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -476,7 +473,7 @@ DECAYED = [
     (name, kind)
     for name in ("gd", "momentum", "lora-plus", "preconditioned")
     for kind in ("weight_decay", "l2")
-]
+] + [("lora-pro", "weight_decay")]
 
 
 @pytest.mark.parametrize(("name", "kind"), DECAYED)

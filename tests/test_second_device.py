@@ -262,6 +262,9 @@ def test_a_value_read_in_the_loop_is_found_out(place: SecondDevice) -> None:
         lambda G: G * (1 + 0 * float(G.cpu().numpy()[0, 0, 0])),
         lambda G: G * (1 + 0 * G.sum().tolist()),
         lambda G: G * (1 + 0 * torch.linalg.svdvals(G).sum()),
+        lambda G: G * (1 + 0 * torch.empty(()).copy_(G.sum())),
+        lambda G: G if torch.equal(G, G) else 0 * G,
+        lambda G: G * len(G.nonzero()),
     ):
         with pytest.raises(Read, match="makes the host wait"):
             second_step(mutant(change), place)

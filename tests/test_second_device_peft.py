@@ -7,7 +7,7 @@ import pytest
 import tolerance
 import torch
 from peft_nets import QUIET, batch, config, net, peft, squared, step_on
-from second_device import Elsewhere, SecondDevice, back
+from second_device import Elsewhere, Mixed, SecondDevice, back
 from torch import Tensor, nn
 
 from loraone_theory.integrations import peft_targets
@@ -85,3 +85,30 @@ def test_steps_of_every_rule_are_those_of_the_cpu(place: SecondDevice, rule: str
     for found, expected in zip(*ends, strict=True):
         assert isinstance(found, Elsewhere)
         tolerance.close(back(found)[0], expected, CLOSE)
+
+
+# --- mutants -----------------------------------------------------------------------------------
+
+
+def test_a_batch_left_on_the_cpu_is_found_out(place: SecondDevice) -> None:
+    model = sent(net(8, 10, 6), place)
+    with pytest.raises(Mixed, match="cuda:0 and on cpu"):
+        get_lora_one_gradients(model, config(), step_on(model, batch(8, 6)))
+
+
+def test_one_more_copy_to_the_host_is_counted(place: SecondDevice) -> None:
+    """A step that looks at a gradient on the way, beside one that does not."""
+    counts = []
+    for looks in (False, True):
+        model, (X, Y) = sent(net(8, 10, 6), place), (place.put(part) for part in batch(8, 6))
+        step = step_on(model, (X, Y))
+
+        def looking(step: Any = step, model: nn.Module = model, looks: bool = looks) -> None:
+            step()
+            if looks:
+                next(model.parameters()).detach().cpu()
+
+        place.reads.clear()
+        get_lora_one_gradients(model, config(), looking)
+        counts.append(place.reads.count("a copy to the CPU"))
+    assert counts[1] == counts[0] + 1

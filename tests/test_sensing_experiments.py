@@ -51,6 +51,22 @@ def test_arrival_of_an_exponential_is_exact() -> None:
     assert np.isnan(found[1])
 
 
+def test_losses_of_sensing_fall_as_risks_do() -> None:
+    """At the same rate to the factor between the two, which is that of the isometry."""
+    risk, config = data_of("fig_sensing", ensembles=("dense",))
+    loss, drawn = data_of("fig_sensing", ensembles=("dense",), quantity="loss")
+    assert loaded("fig_sensing").plot(loss, drawn)
+    np.testing.assert_array_equal(loss["predicted"], risk["predicted"])
+    start = lt.METHODS["lora-one"]()
+    problem = part_of("fig_sensing", "instances")(config, "dense")
+    A, B = start.init(problem, config.rank, problem.seeds).trainable
+    y = problem.operator.forward(problem.shift)
+    miss = problem.operator.forward(lt.Factors(A, B)) - y
+    expected = (miss**2).sum(-1) / (y**2).sum(-1)
+    allowed = rounding(config.measurements * config.d, operations=4)
+    np.testing.assert_allclose(loss["gd.loss"][0, 0], expected.numpy(), rtol=allowed)
+
+
 def test_sensing_slopes_are_the_predicted_ones() -> None:
     data, _ = data_of("fig_sensing")
     measured, predicted = data["measured"], data["predicted"]

@@ -1,5 +1,7 @@
 """Dense sensing by K = 𝒜*𝒜/m: the same values, and only where it pays."""
 
+import math
+
 import numpy as np
 import pytest
 import torch
@@ -68,6 +70,8 @@ def test_where_it_pays() -> None:
     assert pays(20, 40, 2)
     assert not pays(20, 39, 10**6)
     assert not pays(20, 40, 1)
+    assert pays(160, 320, 10)  # 160/16 evaluations, and no fewer
+    assert not pays(160, 320, math.nextafter(10, 0))
     few = lt.sample_sensing(ensemble="dense", d=D, k=K, true_rank=2, measurements=39)
     other = lt.sample_sensing(ensemble="rank-one", d=D, k=K, true_rank=2, measurements=400)
     assert few.lighter(1e9).gram is None

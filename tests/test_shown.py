@@ -2,7 +2,9 @@
 
 from xml.etree import ElementTree
 
+import numpy as np
 import pytest
+import scipy.sparse.linalg
 import torch
 
 import loraone_theory as lt
@@ -85,6 +87,22 @@ def test_registries_print_in_a_line_or_so():
     text = repr(lt.claims.CLAIMS)
     assert text.startswith(f"Registry({len(lt.claims.CLAIMS)} claims of lora-one, ")
     assert len(text) <= 4 * LONGEST
+
+
+def test_what_holds_functions_tells_their_names():
+    """Without the address at which one happens to be, so that it prints the same every time."""
+
+    def half(M):
+        return M.flatten() / 2
+
+    operator = lt.operators.Given(
+        half, lambda y: y.reshape(3, 2) / 2, d=3, k=2, measurements=6, like=torch.ones(1)
+    )
+    expected = "Given(measure=half, adjoint_of=<lambda>, d=3, k=2, measurements=6, like=[1])"
+    assert repr(operator) == expected
+    rows = np.arange(24.0).reshape(6, 4)
+    linear = scipy.sparse.linalg.aslinearoperator(rows)
+    assert " at 0x" not in repr(lt.operators.Given.from_scipy(linear, d=2, k=2))
 
 
 def test_factors_and_covariances_tell_their_shapes():

@@ -2,11 +2,18 @@
 
 import doctest
 import importlib
+import importlib.metadata
 import importlib.util
 import re
+import subprocess
+import sys
+import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
 from site_pages import BUILT, DOCS, ROOT, import_its_code
 
 import loraone_theory as lt
@@ -20,6 +27,15 @@ import_its_code()
 import check_site  # noqa: E402
 import gallery  # noqa: E402
 import public  # noqa: E402
+
+# Packages that are as good as absent; then every page of the reference is asked for its names.
+WITHOUT = """
+import sys
+sys.modules.update(dict.fromkeys(sys.argv[2:]))
+sys.path.insert(0, sys.argv[1])
+import public
+print(sum(len(public.names(page)) for page in public.pages()))
+"""
 
 PUBLIC = [(page, name) for page in public.pages() for name in public.names(page)]
 
@@ -40,6 +56,45 @@ def test_every_public_name_is_on_a_page():
         module, _, name = each.rpartition(".")
         value = getattr(getattr(lt, module.rpartition(".")[2]), name)
         assert id(value) in shown | modules, f"{each} is on no page of the reference"
+
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+
+
+def brought(extras: Iterable[str]) -> set[str]:
+    """Names of the packages that come with the library and these extras, and with those in turn."""
+    asked = [*PROJECT["dependencies"], *(line for extra in extras for line in EXTRAS[extra])]
+    todo, seen = [(need, "") for need in map(Requirement, asked)], set()
+    while todo:
+        need, of = todo.pop()
+        if need.marker is not None and not need.marker.evaluate({"extra": of}):
+            continue
+        for extra in {"", *need.extras}:
+            if (one := (canonicalize_name(need.name), extra)) not in seen:
+                seen.add(one)
+                for found in importlib.metadata.distributions(name=one[0]):
+                    todo += [(Requirement(line), extra) for line in found.requires or []]
+    return {name for name, _ in seen}
+
+
+def test_the_packages_that_are_installed_for_the_site_are_enough_for_it():
+    """Every documented module can be imported without what other extras bring."""
+    made = (ROOT / "Makefile").read_text(encoding="utf-8")
+    line = re.search(r"\.installed-docs:.*\n.*-e \"\.\[(.*?)\]\"", made)
+    here = brought(line.group(1).split(","))
+    others = brought(EXTRAS) - here
+    assert {"sphinx", "torch"} <= here
+    assert {"playwright", "numba"} <= others
+    absent = [
+        module
+        for module, homes in importlib.metadata.packages_distributions().items()
+        if {canonicalize_name(home) for home in homes} <= others
+    ]
+    call = [sys.executable, "-c", WITHOUT, str(DOCS / "_ext"), *absent]
+    ended = subprocess.run(call, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stderr[-2000:]
+    assert int(ended.stdout) == len(PUBLIC)
 
 
 @pytest.mark.parametrize("page", sorted({page.name for page, _ in PUBLIC}))

@@ -7,8 +7,9 @@ from scipy.stats import ks_2samp
 from tolerance import near, rounding
 
 import loraone_theory as lt
+from loraone_theory.core.randomness import bartlett, generator
 from loraone_theory.problems.linear.banded import Banded, _extremes
-from loraone_theory.problems.linear.spiked import band_factor
+from loraone_theory.problems.linear.spiked import band_factor, sample_spiked
 
 # All two-sample tests of a test function together raise a false alarm once in 10^6.
 FALSE_ALARM = 1e-6
@@ -122,3 +123,21 @@ def test_a_wide_one_runs() -> None:
     )
     run = lt.simulate(problem, "lora-one", rank=2, learning_rate=0.2, steps=3)
     assert (run["risk"][1:] < run["risk"][:-1]).all()
+
+
+def test_the_frame_is_the_gaussian_matrix_made_orthonormal_from_the_left() -> None:
+    """UᵀM is triangular with a positive diagonal, which makes U Haar; M's law is Bartlett's."""
+    d, r, seeds = 9, 3, (0, 1, 2, 3)
+    like = torch.empty(0, dtype=torch.float64)
+    _, U, _ = sample_spiked(np.array(SPIKES), d, r, 40, seeds, like)
+    for seed, frame in zip(seeds, U, strict=True):
+        rng = generator(seed, "left frame")
+        M = np.vstack([rng.standard_normal((2, r)), bartlett(rng, d - 2, r)])
+        height = len(M)
+        R = frame[:height].numpy().T @ M
+        allowed = rounding(d, operations=8) * np.linalg.norm(M)
+        assert np.abs(np.tril(R, -1)).max() < allowed
+        assert (np.diagonal(R) > allowed).all()
+        # Nothing is left of M off the frame, and nothing of the frame below M.
+        assert np.abs(M - frame[:height].numpy() @ R).max() < allowed
+        assert not frame[height:].any()

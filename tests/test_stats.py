@@ -13,6 +13,7 @@ import scipy.stats
 from tolerance import near, rounding
 
 from loraone_theory.claims import CLAIMS, Evidence, Finding, judge, stats
+from loraone_theory.claims.base import Certificate
 
 NAN = float("nan")
 ENOUGH = stats.draws_needed(0.99)
@@ -70,7 +71,8 @@ def test_draws_needed_is_the_least_number(probability):
 
 def test_a_run_is_as_sure_as_all_its_verdicts():
     assert 1 - stats.each(0.9) == pytest.approx(0.1 / stats.VERDICTS, abs=rounding(2))
-    assert 2 * len(CLAIMS) <= stats.VERDICTS
+    by_luck = [claim for claim in CLAIMS.values() if claim.kind in ("probability", "value")]
+    assert 2 * len(by_luck) <= stats.VERDICTS
 
 
 @pytest.mark.parametrize(
@@ -122,6 +124,13 @@ def test_few_values_bound_nothing():
 QUADRATURE = 1e-10  # relative
 
 
+def test_least_sizes_and_defaults():
+    assert stats.each() == stats.each(0.99)
+    assert stats.slopes(np.array([0.0, 2.0]), np.array([[1.0], [2.0]])).tolist() == [0.5]
+    # Three equal values have an interval without a width.
+    assert found("value", np.full(3, 2.0), 2.0, tolerance=0.1) is Finding.SUPPORTED
+
+
 def test_slopes_agree_with_least_squares():
     rng = np.random.default_rng(0)
     x, y = rng.standard_normal(9), rng.standard_normal((9, 4))
@@ -152,6 +161,8 @@ def test_decay_rates_use_the_window_alone():
             lambda: stats.probability_sequence(1, 4, 1.0),
             "confidence must lie strictly between 0 and 1",
         ),
+        (lambda: stats.probability_sequence(0, 0, 0.9), "trials must be >= 1"),
+        (lambda: stats.slopes(np.zeros(1), np.zeros((1, 1))), "slopes take x"),
         (lambda: stats.draws_needed(1.0), "probability must lie strictly between 0 and 1"),
         (lambda: stats.mean_sequence(np.zeros(2), 0.9), "an interval takes at least 3 values"),
         (lambda: stats.slopes(np.zeros(3), np.zeros((2, 1))), "slopes take x"),
@@ -240,6 +251,23 @@ def test_values_are_equivalent_different_or_undecided():
     assert found("value", values, values.mean(), tolerance=0.9 * half) is Finding.INCONCLUSIVE
     assert found("value", values, 2.0 + 2 * half, tolerance=2 * half) is Finding.INCONCLUSIVE
     assert found("value", values[:2], 2.0, tolerance=1.0) is Finding.INCONCLUSIVE
+
+
+def test_what_is_told_beside_a_finding():
+    answer = judge(Evidence(np.array([0.0, 3.0, 1.0]), 1.0, tolerance=0.5), "bound")
+    assert (answer.finding, answer.worst) == (Finding.VIOLATED, 1.5)
+    proved = Certificate(proved=True, counterexample="", undecided="", boxes=4, depth=2)
+    answer = judge(Evidence(np.zeros(1), 0.0, certificate=proved), "certificate")
+    assert (answer.trials, answer.inside, answer.worst) == (1, 1, 0.0)
+
+
+def test_an_interval_that_ends_at_the_allowance_is_undecided():
+    values = np.random.default_rng(1).normal(1.0, 0.1, 40)
+    low = stats.mean_sequence(values, 0.99).low
+    assert low > 0
+    for side in (1.0, -1.0):
+        assert found("value", side * values, 0.0, tolerance=low) is Finding.INCONCLUSIVE
+        assert found("value", side * values, 0.0, tolerance=0.999 * low) is Finding.VIOLATED
 
 
 def test_an_allowance_counts_once():

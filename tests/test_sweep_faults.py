@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from forks import Forks
 
 import loraone_theory as lt
 from loraone_theory import engines
@@ -107,20 +108,20 @@ def test_a_full_disk(
 @pytest.mark.slow
 def test_killed_clients(file: Path, undisturbed: dict[str, bytes], tmp_path: Path) -> None:
     """Killed again and again at random moments, it ends, and writes no cell twice."""
-    folder, rng = tmp_path / "s", random.Random(0)
+    folder, rng, kills = tmp_path / "s", random.Random(0), 0
     seen: dict[str, int] = {}
-    for attempt in range(60):
-        with subprocess.Popen(command(file, folder), stdout=subprocess.DEVNULL) as client:
-            try:
-                client.wait(rng.uniform(1, 6) * (1 + attempt / 10))
-            except subprocess.TimeoutExpired:
-                client.kill()
-        now = finished(folder) if folder.exists() else {}
-        assert seen.items() <= now.items()
-        seen = now
-        if client.returncode == 0:
-            break
-    assert client.returncode == 0
+    with Forks(tmp_path) as forks:
+        while True:
+            after = rng.uniform(0.05, 0.6) * (1 + kills / 10)
+            ended = forks.run(["sweep", file, "--folder", folder], after)
+            now = finished(folder) if folder.exists() else {}
+            assert seen.items() <= now.items()
+            seen = now
+            if ended.code is not None:
+                break
+            kills += 1
+    assert ended.code == 0, forks.said.read_text()
+    assert kills > 0
     assert len(seen) == CELLS
     assert bits(lt.Sweep.of_file(file, folder)) == undisturbed
 

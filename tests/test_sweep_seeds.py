@@ -89,6 +89,7 @@ def test_foreign_files_are_refused(turning, tmp_path, text):
     assert turning == []
 
 
+@pytest.mark.slow
 def test_processes_give_the_same_rows(tmp_path):
     found = {}
     for workers in (1, 2):

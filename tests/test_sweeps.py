@@ -43,6 +43,26 @@ def small(folder: Path, **changes: Any) -> lt.Sweep:
     return lt.Sweep(folder, **given)
 
 
+def test_cells_by_the_compiled_loops(tmp_path: Path) -> None:
+    """The numbers of simulate with that engine; a cell without such a loop fails and says so."""
+    pytest.importorskip("numba", reason="the compiled loops need the extra fast")
+    fixed = {**PROBLEM, "learning_rate": 0.1, "steps": 30, "rank": 2, "engine": "numba"}
+    axes = {"method": ["lora", "lora-adamw"], "seed": [3, 4]}
+    sweep = lt.Sweep(tmp_path / "s", fixed=fixed, axes=axes, measure={"loss": "final"})
+    done = sweep.run()
+    assert (done.computed, done.failed) == (2, 1)
+    assert any("method 'lora-adamw'" in reason for reason in sweep.status().reasons)
+    given = {name: value for name, value in PROBLEM.items() if name != "sampler"}
+    with one_thread():
+        run = lt.simulate(
+            lt.sample_linear(**given, seeds=(3, 4)), "lora", rank=2, learning_rate=0.1, steps=30,
+            engine="numba",
+        )  # fmt: skip
+    found = sweep.array("loss")
+    assert (found[0] == run["loss"][-1].numpy()).all()
+    assert np.isnan(found[1]).all()
+
+
 def bits(sweep: lt.Sweep) -> dict[str, bytes]:
     result = Result(sweep.folder)
     return {name: result.read(each).tobytes() for name, each in result.variables.items()}
@@ -286,6 +306,30 @@ def test_reductions_longhand() -> None:
     same(own, run["loss"][10].numpy())
 
 
+@pytest.mark.parametrize(("rank", "sigma"), [(1, 0.0), (1, 0.1), (2, 0.0), (2, 0.1), (3, 0.1)])
+def test_floors_of_measurements(rank: int, sigma: float) -> None:
+    """Success of the loss near the floor of noisy measurements, at, below and beyond r*."""
+    problem = lt.sample_sensing(
+        ensemble="dense", d=6, k=5, true_rank=2, measurements=120, noise_std=sigma, seeds=(0, 1)
+    )
+    run = lt.simulate(problem, "lora-one", rank=rank, learning_rate=0.2, steps=60,
+                      record=["loss"])  # fmt: skip
+    least = lt.predict.measured_floor(problem, "lora-one", rank=rank).numpy()
+    for level in (1e-6, 1e-3, 1.0):
+        wanted = {"reduce": "steps_to", "factor": 1.0, "level": level}
+        below = run["loss"].numpy() <= least + level
+        first = [np.flatnonzero(b)[0] if b.any() else np.nan for b in below.T]
+        found = measure("loss", wanted).of(run, problem)
+        assert np.array_equal(np.where(np.isfinite(found), found, np.nan), first, equal_nan=True)
+
+
+def test_floors_that_no_measurements_have() -> None:
+    problem = lt.sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=120)
+    run = lt.simulate(problem, "lora-ga", rank=2, learning_rate=0.1, steps=3, record=["loss"])
+    with pytest.raises(ValueError, match="no floor of the loss is known for 'lora-ga'"):
+        measure("loss", {"reduce": "success", "factor": 1.0}).of(run, problem)
+
+
 @pytest.mark.parametrize("how", ["until", "steps", "every"])
 def test_curves_stand_at_the_steps_at_which_they_were_recorded(how: str, tmp_path: Path) -> None:
     """Cells that end early, that are longer, or that are recorded less often than others."""
@@ -355,6 +399,9 @@ def test_the_result_is_labelled_and_lazy(tmp_path: Path, monkeypatch: pytest.Mon
     assert found["risk"].attrs["units"] == "1"
     assert "Expected loss" in found["risk"].attrs["long_name"]
     assert found["rank"].values.tolist() == [1, 2]
+    units = {name: each.attrs["units"] for name, each in found.coords.items()}
+    assert units == {"rank": "1", "seed": "1", "step": "step"}
+    assert found["rank"].attrs["long_name"] == "rank r of the factors"
     assert found["step"].values.tolist() == list(range(31))
     assert json.loads(found.attrs["sweep"])["name"] == "small"
     reads.clear()
@@ -369,21 +416,28 @@ def test_the_result_is_labelled_and_lazy(tmp_path: Path, monkeypatch: pytest.Mon
     assert (again["reason"].values == "").all()
 
 
+# Zarr says so of groups that xarray writes, and older ones of strings.
+@pytest.mark.filterwarnings("ignore:.* is currently not part in the Zarr format 3")
 def test_it_goes_into_other_formats(tmp_path: Path) -> None:
     xarray = pytest.importorskip("xarray", reason="the extra sweep is not installed")
     pytest.importorskip("zarr", reason="the extra sweep is not installed")
     pytest.importorskip("h5netcdf", reason="the extra sweep is not installed")
+    pandas = pytest.importorskip("pandas", reason="the extra sweep is not installed")
+    pytest.importorskip("pyarrow", reason="the extra sweep is not installed")
     axes = {"method": ["lora", "lora-one"], "rank": [2, 9], "seed": [0, 1]}
     sweep = small(tmp_path / "s", axes=axes, fixed=without(FIXED, "method"))
     sweep.run()
-    found = sweep.dataset().load()
-    found.to_netcdf(tmp_path / "s.nc", engine="h5netcdf")
-    found.to_zarr(tmp_path / "s.zarr", zarr_format=2)
-    with xarray.open_dataset(tmp_path / "s.nc", engine="h5netcdf") as again:
+    found = lt.open_sweep(sweep.folder)
+    found.to_netcdf(tmp_path / "s.nc")
+    found.to_zarr(tmp_path / "s.zarr")
+    found.load()
+    with xarray.open_dataset(tmp_path / "s.nc") as again:
         assert again.identical(found)
-    with xarray.open_zarr(tmp_path / "s.zarr", chunks=None) as again:
+    with xarray.open_zarr(tmp_path / "s.zarr") as again:
         assert again.identical(found)
     table = sweep.to_pandas()
+    table.to_parquet(tmp_path / "s.parquet")
+    assert pandas.read_parquet(tmp_path / "s.parquet").equals(table)
     assert table["risk"].tolist()[:2] == found["risk"].values[0, 0].tolist()
     assert "rank must satisfy" in table["reason"].tolist()[-1]
 
@@ -437,6 +491,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "columns": ({"fixed": {**without(FIXED, "sampler"), "sampler": "sample_relu",
                            "relative_shift": 0.1, "columns": "orthonrmal"}}, "mean 'orthonormal'"),
     "sampling": ({"fixed": {**FIXED, "sampling": "epoch"}}, "did you mean 'epochs'"),
+    "engine": ({"fixed": {**FIXED, "engine": "nmuba"}}, "did you mean 'numba'"),
     "hyper twice": ({"fixed": {**FIXED, "method": {"name": "lora+", "ratio": 2}},
                      "axes": {"rank": [1], "ratio": [2, 4]}}, "'ratio' must be given once"),
     "hyper of a made one": ({"fixed": {**FIXED, "method": lt.methods.lora_plus(ratio=2)},

@@ -6,11 +6,11 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 which=${1:?oldest or newest}
 shift
-extras=".[test,peft,experiments,tables,certify,sweep,explore,fast]"
+extras=".[test,peft,experiments,tables,certify,sweep,explore,fast,bench]"
 venv=.venv-$which
 "${PYTHON:-python3}" -m venv "$venv"
 "$venv/bin/python" -m pip install --quiet packaging
 "$venv/bin/python" tests/versions.py "$which" > "$venv/constraints.txt"
 cat "$venv/constraints.txt"
 "$venv/bin/python" -m pip install --quiet --upgrade -c "$venv/constraints.txt" -e "$extras"
-OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -n auto "$@"
+OMP_NUM_THREADS=1 "$venv/bin/python" -m pytest -n auto --dist worksteal "$@"

@@ -24,6 +24,8 @@ def moved(text: str) -> str:
 
     >>> moved("[a](docs/peft.md#how), [b](records/mutants.json), [c](https://x.org), [d](#e)")
     '[a](peft.md#how), [b](../records/mutants.json), [c](https://x.org), [d](#e)'
+    >>> moved("[a](records/mutants.md), [b](paper_checks.md)")  # a file, and a page of the site
+    '[a](path:../records/mutants.md), [b](../paper_checks.md)'
     """
 
     def link(found: re.Match[str]) -> str:
@@ -31,7 +33,10 @@ def moved(text: str) -> str:
         if "://" in target or target.startswith("#"):
             return found[0]
         inside = target.removeprefix("docs/")
-        return f"]({inside if inside != target else '../' + target})"
+        if inside != target:
+            return f"]({inside})"
+        is_file = "/" in target and target.endswith(".md")
+        return f"]({'path:' if is_file else ''}../{target})"
 
     return re.sub(r"\]\(([^)\s]+)\)", link, text)
 

@@ -1,7 +1,7 @@
 """Benchmarks: each against a baseline in the same run, with the spread of the ratio."""
 
 # Importing the files fills BENCHMARKS.
-from loraone_theory.bench import gpu, large, linear, peft, relu, sensing, startup, sweep
+from loraone_theory.bench import gpu, large, linear, peers, peft, relu, sensing, startup, sweep
 from loraone_theory.bench.base import BENCHMARKS, Row, Setting, run, stored
 
 __all__ = [
@@ -11,6 +11,7 @@ __all__ = [
     "gpu",
     "large",
     "linear",
+    "peers",
     "peft",
     "relu",
     "run",

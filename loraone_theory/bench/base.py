@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import statistics
 import time
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -13,6 +14,7 @@ import torch
 
 from loraone_theory import storage
 from loraone_theory.core import validate
+from loraone_theory.core.extras import MissingExtra
 
 
 @dataclass(frozen=True)
@@ -55,11 +57,20 @@ Benchmark = Callable[[Setting], Iterator[Row]]
 BENCHMARKS: dict[str, Benchmark] = {}
 
 
-def benchmark(name: str) -> Callable[[Benchmark], Benchmark]:
-    """Register a benchmark under `name`; its docstring's first line describes it."""
+# Those that run only where they are named: each takes longer than all the others together.
+LONG: set[str] = set()
+
+
+def benchmark(name: str, *, long: bool = False) -> Callable[[Benchmark], Benchmark]:
+    """Register a benchmark under `name`; its docstring's first line describes it.
+
+    A `long` one is run only where it is named.
+    """
 
     def add(function: Benchmark) -> Benchmark:
         BENCHMARKS[name] = function
+        if long:
+            LONG.add(name)
         return function
 
     return add
@@ -102,19 +113,26 @@ def in_pairs(
     multiplies the seconds of each, for example to give them per step.
     """
     ours()
-    times = []
+    baselines, mine = [], []
     for _ in range(pairs):
-        first = seconds(theirs, threads=threads) * scale[0]
-        times.append((first, seconds(ours, threads=threads) * scale[1]))
-    ratios = [a / b for a, b in times]
+        baselines.append(seconds(theirs, threads=threads) * scale[0])
+        mine.append(seconds(ours, threads=threads) * scale[1])
+    return of_pairs(name, baseline, baselines, mine, notes)
+
+
+def of_pairs(
+    name: str, baseline: str, theirs: list[float], ours: list[float], notes: dict[str, Any]
+) -> Row:
+    """The row of seconds that were taken in alternation: medians, and the spread of the ratio."""
+    ratios = [a / b for a, b in zip(theirs, ours, strict=True)]
     return Row(
         name,
         baseline,
-        statistics.median(a for a, _ in times),
-        statistics.median(b for _, b in times),
+        statistics.median(theirs),
+        statistics.median(ours),
         statistics.median(ratios),
         (min(ratios), max(ratios)),
-        notes | {"pairs": pairs},
+        notes | {"pairs": len(ratios)},
     )
 
 
@@ -131,12 +149,15 @@ def run(
     json: str | Path | None = None,
     report: Callable[[Row], object] | None = None,
 ) -> list[Row]:
-    """Run benchmarks by name (all by default), in order; each row is reported as it comes.
+    """Run benchmarks by name (by default all but those of LONG), in order, and report each row.
 
     With `json`, rows of other benchmarks already in the file are kept and those run now replaced.
 
+    Of all of them those are left out, with a warning, that lack an optional part.
+
     Raises:
         ValueError: an unknown name.
+        MissingExtra: a named one lacks an optional part.
     """
     for name in validate.sequence("names", names, "names"):
         validate.choice("benchmark", name, BENCHMARKS)
@@ -148,13 +169,19 @@ def run(
         stored(target)
     rows: list[Row] = []
     done: set[str] = set()
-    for name in names or BENCHMARKS:
-        for row in BENCHMARKS[name](setting):
-            rows.append(row)
-            if target is not None:
-                _merge(target, rows, done)
-            if report is not None:
-                report(row)
+    for name in names or [each for each in BENCHMARKS if each not in LONG]:
+        try:
+            for row in BENCHMARKS[name](setting):
+                rows.append(row)
+                if target is not None:
+                    _merge(target, rows, done)
+                if report is not None:
+                    report(row)
+        except MissingExtra as error:
+            if names:
+                raise
+            warnings.warn(f"benchmark {name!r} is left out: {error}", stacklevel=2)
+            continue
         done.add(name)
         if target is not None:
             _merge(target, rows, done)

@@ -14,6 +14,7 @@ from torch import Tensor
 from loraone_theory.bench import baselines
 from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs
 from loraone_theory.dynamics.loop import simulate
+from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 from loraone_theory.problems.relu.sampling import sample_relu
@@ -93,7 +94,11 @@ def _single(setting: Setting, device: torch.device) -> Iterator[Row]:
 
 
 def _batches(setting: Setting, device: torch.device) -> Iterator[Row]:
-    """Many instances at once, loss of every step, against batched eager products with Σ̂."""
+    """Many instances at once, loss of every step, against batched eager products with Σ̂.
+
+    A whole run of ours; one that multiplies by Σ̂ as the baseline does; and the steps alone, going
+    on from a run whose reduction and start are made, as the baseline's start and Σ̂ are.
+    """
     d, steps = (12, 10) if setting.tiny else (100, 300)
     for runs in (4,) if setting.tiny else (512, 4096):
         problem = sample_linear(
@@ -113,14 +118,25 @@ def _batches(setting: Setting, device: torch.device) -> Iterator[Row]:
                 A, B = A - ETA * gradient @ B.mT, B - ETA * A.mT @ gradient
             torch.stack(losses).cpu()
 
-        def ours(problem: LinearProblem = problem) -> None:
-            simulate(problem, "lora", rank=RANK, learning_rate=ETA, steps=steps, record=("loss",))
+        def ours(
+            problem: LinearProblem = problem, reduce: str = "auto", steps: int = steps
+        ) -> Trajectory:
+            return simulate(
+                problem, "lora", rank=RANK, learning_rate=ETA, steps=steps, record=("loss",),
+                reduce=reduce,
+            )  # fmt: skip
 
+        forms: dict[str, Callable[[], object]] = {
+            "": ours,
+            ", unreduced": partial(ours, reduce="never"),
+            ", steps alone": partial(ours(steps=1).extend, steps),
+        }
         theirs()
-        yield in_pairs(
-            f"gpu/batch of {runs}, float32", "batched eager products with Σ̂", theirs, ours,
-            pairs=setting.pairs, card=_card(device), d=d, r=RANK, steps=steps,
-        )  # fmt: skip
+        for words, form in forms.items():
+            yield in_pairs(
+                f"gpu/batch of {runs}, float32{words}", "batched eager products with Σ̂",
+                theirs, form, pairs=setting.pairs, card=_card(device), d=d, r=RANK, steps=steps,
+            )  # fmt: skip
 
 
 def _widest(setting: Setting, device: torch.device) -> Iterator[Row]:

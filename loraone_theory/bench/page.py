@@ -50,15 +50,34 @@ _READING = """
 - **setup**: drawing an instance and the extremes of its covariance's spectrum, in a process of its
   own: X, Σ̂ and an eigendecomposition against exact-law sampling; peak memory is in the notes.
 - **million**: whole runs in a process of their own, sampling and spectrum included.
-- **relu**, **relu-population**: one gradient of the ReLU model on one thread.
+- **relu**, **relu-population**: one step of the ReLU model on one thread, the start of the run
+  spread over its steps; compiled: by engine="numba".
 - **sensing**: seconds per step on one thread, our initialisation included, against the plain loop
   of each ensemble; dense sensing goes by K = 𝒜*𝒜/m, made once in each run, and the row of autograd
   is of a run too short for that.
 - **lazy**: whole runs whose measurements are drawn as they go; bytes held against those of the
   operator in the notes; online descent at d = k = 10⁹ beside a plain loop at a width that fits.
+- **sweep**: a sweep by two processes, their start included, against the same sweep by one, and
+  against loops that one would write; what a cell costs beyond its computation is in the notes.
+- **sweep-memory**: the most memory of the process that hands out cells without work in them, after
+  a tenth of them and at the end, in the notes.
 - **startup**: a fresh process that imports the library, or runs `loraone --help` or `loraone list`,
   against one that imports what they need anyway; the seconds added are in the notes.
-- **gpu**: the same kinds of row on a card, each against torch on that card.
+- **peers**: the reference experiment in float64 as one would write it with other tools, against
+  each of our engines, all on one thread in a process of their own: JAX (jit of vmap over the init
+  sizes of a scan over the steps) over X with singular value decompositions, with Σ̂ formed once,
+  and with angles by Gram matrices; torch.compile of a step of the plain loop; and a numba loop over
+  the reduced coordinates, near what the arithmetic costs. Everything from X and Δ on is included.
+  The notes have the first run, which compiles (ours finds its compiled loops on disk), how many
+  steps were timed where a form is too slow for all of them, and which peers were not installed. A
+  ratio below 1 is a peer that is ahead.
+- **gpu**: the same kinds of row on a card, each against torch on that card. A linear run of ours
+  includes its start, drawn on the processor seed by seed, and the reduction, one eigendecomposition
+  of Σ̂ for each instance; the baselines find their start, and Σ̂ or X, ready on the card. So "batch
+  of n" without more words compares whole runs with bare steps, the loss of every step recorded on
+  both sides. Like with like are "batch of n, steps alone", which goes on from a run whose start and
+  reduction are made, and, but for the start, "unreduced", which multiplies by Σ̂ as the baseline
+  does and decomposes nothing; a table without them is of a run before they were added.
 
 ## Notes of the rows
 

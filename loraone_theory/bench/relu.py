@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from functools import partial
+from importlib.util import find_spec
 
 import torch
 
@@ -29,29 +30,33 @@ def _start(problem: Problem) -> Factors:
     return Factors(A.to(problem.like), B.to(problem.like))
 
 
-def _steps(problem: Problem, start: Factors, count: int) -> None:
+def _steps(problem: Problem, start: Factors, count: int, engine: str = "torch") -> None:
     simulate(
-        problem, "lora", rank=RANK, learning_rate=ETA, steps=count, initial=start, record=()
+        problem, "lora", rank=RANK, learning_rate=ETA, steps=count, initial=start, record=(),
+        engine=engine,
     )  # fmt: skip
 
 
 @benchmark("relu")
 def relu(setting: Setting) -> Iterator[Row]:
     """Seconds per step on N samples against torch autograd and SGD, on one thread."""
-    cases = ((20, 80, 5),) if setting.tiny else ((100, 1600, 50), (512, 8192, 3))
-    forms = (
-        ("autograd", "autograd of relu(X(W + AB)) and SGD", False),
-        ("tuned", "autograd of relu(XW + (XA)B) with XW made once, and SGD", True),
-    )
+    cases = ((20, 80, 5),) if setting.tiny else ((100, 1600, 200), (512, 8192, 5))
+    tuned_words = "autograd of relu(XW + (XA)B) with XW made once, and SGD"
+    forms = [
+        ("autograd", "autograd of relu(X(W + AB)) and SGD", False, "torch"),
+        ("tuned", tuned_words, True, "torch"),
+    ]
+    if find_spec("numba"):  # of the extra "fast"
+        forms.append(("tuned, compiled", tuned_words, True, "numba"))
     for d, samples, steps in cases:
         for dtype in (torch.float32, torch.float64):
             problem = sample_relu(
                 d=d, k=d, true_rank=TRUE_RANK, samples=samples, relative_shift=0.1, dtype=dtype
             )
             start = _start(problem)
-            ours = partial(_steps, problem, start, steps)
             X, W, Y = problem.inputs[0], problem.pretrained[0], problem.labels[0]
-            for form, text, tuned in forms:
+            for form, text, tuned, engine in forms:
+                ours = partial(_steps, problem, start, steps, engine)
                 theirs = partial(
                     baselines.relu_autograd_loop, X, W, Y, *start, ETA, steps, tuned=tuned
                 )

@@ -19,7 +19,7 @@ from typing import Any
 
 import torch
 
-from loraone_theory.bench.base import Row, Setting, benchmark, now, seconds
+from loraone_theory.bench.base import Row, Setting, benchmark, now, of_pairs, seconds
 from loraone_theory.core.threads import one_thread
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.sampling import sample_linear
@@ -43,24 +43,29 @@ def sweep(setting: Setting) -> Iterator[Row]:
     yield _processes({**sizes, "runs": 3 * sizes["runs"]}, workers, pairs)
     yield from _against(sizes, workers, pairs)
     yield _overhead(12 if setting.tiny else 300, workers)
-    yield _memory(40 if setting.tiny else 5000)
+
+
+@benchmark("sweep-memory", long=True)
+def sweep_memory(setting: Setting) -> Iterator[Row]:
+    """100,000 cells without work in them, half an hour: the memory of what hands them out."""
+    cells = 40 if setting.tiny else 100_000
+    yield _memory("one process", cells, 1)
+    if not setting.tiny:
+        yield _memory("client of two", cells, 2)
 
 
 def _processes(sizes: dict[str, Any], workers: int, pairs: int) -> Row:
     """With the start of the processes, in a sweep of a minute or two."""
     with tempfile.TemporaryDirectory() as folder:
         expected = float(cost.of_all(Cells(_of(Path(folder), sizes).spec)).sum())
-    times = []
+    theirs, ours = [], []
     for _ in range(pairs):
-        alone = seconds(lambda: _run(sizes, 1))
-        times.append((alone, seconds(lambda: _run(sizes, workers))))
-    theirs, ours = (statistics.median(each) for each in zip(*times, strict=True))
-    ratios = [a / b for a, b in times]
-    notes = {"workers": workers, "pairs": pairs, "expected_s": round(expected, 1), **sizes}
+        theirs.append(seconds(lambda: _run(sizes, 1)))
+        ours.append(seconds(lambda: _run(sizes, workers)))
+    notes = {"workers": workers, "expected_s": round(expected, 1), **sizes}
     notes["speedup_without_engine"] = round(_limit(max(1, sizes["runs"] // 30), sizes, workers), 2)
     words = "the same sweep by one process"
-    spread = min(ratios), max(ratios)
-    return Row("sweep/processes", words, theirs, ours, statistics.median(ratios), spread, notes)
+    return of_pairs("sweep/processes", words, theirs, ours, notes)
 
 
 def _limit(runs: int, sizes: dict[str, int], workers: int) -> float:
@@ -132,12 +137,9 @@ def _against(sizes: dict[str, int], workers: int, pairs: int) -> Iterator[Row]:
         ours.append(seconds(lambda: _run(sizes, workers)))
         for name, (_, times, work) in baselines.items():
             theirs[name].append(times * seconds(work, threads=1))
-    notes = {"workers": workers, "timed_runs": runs, "pairs": pairs, **sizes}
+    notes = {"workers": workers, "timed_runs": runs, **sizes}
     for name, (words, _, _) in baselines.items():
-        ratios = [a / b for a, b in zip(theirs[name], ours, strict=True)]
-        medians = statistics.median(theirs[name]), statistics.median(ours)
-        spread = min(ratios), max(ratios)
-        yield Row(f"sweep/{name}", words, *medians, statistics.median(ratios), spread, notes)
+        yield of_pairs(f"sweep/{name}", words, theirs[name], ours, notes)
 
 
 def _of(folder: Path, sizes: dict[str, int]) -> Sweep:
@@ -222,18 +224,18 @@ def _moments(made: Sweep, workers: int) -> list[float]:
     return found
 
 
-def _memory(cells: int) -> Row:
-    """The memory of a process that runs so many cells, early and at the end."""
+def _memory(case: str, cells: int, workers: int) -> Row:
+    """The most memory of a process that sees to so many cells, early and at the end."""
     code = (
         "import sys; from loraone_theory.bench import sweep; "
-        "sweep.grow(int(sys.argv[1]), sys.argv[2])"
+        "sweep.grow(int(sys.argv[1]), int(sys.argv[2]), sys.argv[3])"
     )
     with tempfile.TemporaryDirectory() as folder:
-        call = [sys.executable, "-c", code, str(cells), folder]
+        call = [sys.executable, "-c", code, str(cells), str(workers), folder]
         said: list[str] = []
         took = seconds(lambda: said.append(_said(call)))
     early, late = (float(word) for word in said[0].split())
-    row = Row("sweep/memory", "none", None, took)
+    row = Row(f"sweep-memory/{case}", "none", None, took)
     return replace(row, notes={"cells": cells, "early_MB": early, "late_MB": late})
 
 
@@ -241,7 +243,7 @@ def _said(call: list[str]) -> str:
     return subprocess.run(call, capture_output=True, text=True, check=True).stdout
 
 
-def grow(cells: int, folder: str) -> None:
+def grow(cells: int, workers: int, folder: str) -> None:
     """Run so many cells; print the most memory in MB after a tenth of them, and at the end."""
     made, early = _small(Path(folder) / "s", cells), [0.0]
 
@@ -249,7 +251,7 @@ def grow(cells: int, folder: str) -> None:
         if done == max(1, total // 10):
             early[0] = _peak()
 
-    made.run(report=report)
+    made.run(workers=workers, report=report)
     print(early[0], _peak())
 
 

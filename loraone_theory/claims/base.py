@@ -16,6 +16,7 @@ from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
+from loraone_theory.core import validate
 from loraone_theory.core.shown import InTable
 
 Kind = Literal["identity", "bound", "probability", "value", "certificate"]
@@ -200,6 +201,11 @@ class Claim(InTable):
     extra: str = ""
     dtypes: tuple[str, ...] = ("float64",)
     devices: tuple[str, ...] = ("cpu",)
+
+    def __post_init__(self) -> None:
+        for name in ("trials", "smoke_trials", "cap"):
+            if name != "cap" or self.cap is not None:
+                validate.integer(f"{name} of claim {self.id!r}", vars(self)[name], least=1)
 
     def __repr__(self) -> str:
         return f"Claim({self.id!r}, {self.kind}, expected {self.expected})"

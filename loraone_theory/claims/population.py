@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.claims import stats
 from loraone_theory.claims.base import Evidence
 from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.randomness import haar_frame, normal, per_seed
@@ -117,9 +118,8 @@ def first_below(values: Tensor, level: float | Tensor) -> np.ndarray:
 
 def exponents(x: Sequence[float], y: np.ndarray) -> np.ndarray:
     """Least-squares slope of ln y (len(x), n) against ln x, for each of the n draws."""
-    centred = np.log(np.array(x)) - np.log(np.array(x)).mean()
     with np.errstate(divide="ignore", invalid="ignore"):
-        return centred @ np.log(y) / (centred @ centred)
+        return stats.slopes(np.log(x), np.log(y), finite=False)
 
 
 def exponent(found: np.ndarray, promised: float, allowance: float, **numbers: float) -> Evidence:

@@ -19,8 +19,9 @@ class Interval(NamedTuple):
     high: float
 
 
-# Verdicts that a whole run may hold, claims and mutants alike: each is decided at the run's level
-# divided by this number (Bonferroni), so that none is wrong by luck except with that probability.
+# Verdicts on probabilities and values that a whole run may hold, claims and mutants alike: each is
+# decided at the run's level divided by this number (Bonferroni), so that none is wrong by luck
+# except with that probability. Those on single draws, identities and bounds, ask for no confidence.
 # A test counts them.
 VERDICTS = 600
 # Standard deviation of the prior of a mean over the values' own, where means are bounded.
@@ -145,12 +146,13 @@ def mean_sequence(values: np.ndarray, confidence: float) -> Interval:
     return Interval(mean, mean - half, mean + half)
 
 
-def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+def slopes(x: np.ndarray, y: np.ndarray, *, finite: bool = True) -> np.ndarray:
     """Least-squares slope of y against x for each series.
 
     Args:
         x: (m,) points.
         y: (m, n) values, one column per seed.
+        finite: whether NaN and infinite values are refused; else the slope of their series is NaN.
 
     Returns:
         (n,) slopes.
@@ -158,11 +160,29 @@ def slopes(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     >>> slopes(np.array([0.0, 1.0, 2.0]), np.array([[1.0], [3.0], [5.0]])).round(12)
     array([2.])
     """
-    x, y = _series("x", x), _series("y", y)
+    validate.flag("finite", finite)
+    x, y = _series("x", x), _series("y", y, finite=finite)
     if x.ndim != 1 or y.ndim != 2 or len(x) != len(y) or len(x) < 2:
         raise ValueError(f"slopes take x (m,) and y (m, n), m >= 2; got {x.shape} and {y.shape}")
-    centred = x - x.mean()
-    return centred @ y / (centred @ centred)
+    centred, known = x - x.mean(), np.isfinite(y)
+    found = centred @ np.where(known, y, 0.0) / (centred @ centred)
+    return np.where(known.all(0), found, np.nan)
+
+
+def median(values: np.ndarray) -> float:
+    """The median of those that are numbers; NaN, without a word, where none is.
+
+    A claim's worst draw is seen again alone, where what is measured may be undefined.
+
+    Raises:
+        ValueError, TypeError: values that are no real numbers.
+
+    >>> median(np.array([3.0, np.nan, 1.0, np.inf])), median(np.array([np.nan]))
+    (3.0, nan)
+    """
+    values = _series("values", values, finite=False)
+    known = values[~np.isnan(values)]
+    return float(np.median(known)) if known.size else math.nan
 
 
 def decay_rate(values: np.ndarray, *, low: float, high: float) -> np.ndarray:

@@ -66,11 +66,11 @@ class Verdict(InTable):
     def as_expected(self) -> bool:
         """Whether claim and mutant came out as the library expects them to.
 
-        A smoke run has few draws, so there INCONCLUSIVE is taken as not contradicting.
+        A smoke run has few draws, so there INCONCLUSIVE is taken as not contradicting; its mutant
+        must be found out all the same.
         """
-        if self.smoke and not self.conclusive:
-            return True
-        return self.finding is self.expected and self.mutant is Finding.VIOLATED
+        undecided = self.smoke and not self.conclusive
+        return (undecided or self.finding is self.expected) and self.mutant is Finding.VIOLATED
 
     def to_record(self) -> dict[str, Any]:
         """The JSON object: `id`, `verdict`, `expected`, `trials`, `mutant_verdict`, ..."""

@@ -5,12 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.table import Table
 
 from loraone_theory import bench, storage
 from loraone_theory.bench import page
-from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.common import Names, check_target, console
 from loraone_theory.cli.guard import DONE
 from loraone_theory.core import validate
 
@@ -22,8 +21,9 @@ class Bench:
     Timings are those of this machine and moment; nothing is asserted.
     """
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
-    """Which benchmarks; all of them (about ten minutes) where none is named."""
+    names: Names = ()
+    """Which benchmarks; where none is named, all (about half an hour) but sweep-memory, which
+    takes as long again."""
     json: Path | None = None
     """Write the rows to this file; rows of other benchmarks in it are kept."""
     page: Path | None = None

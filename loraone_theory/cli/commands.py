@@ -13,6 +13,8 @@ from typing import Annotated, Any, NamedTuple, Protocol
 
 import tyro
 
+from loraone_theory.cli import common
+
 
 class Command(Protocol):
     """A dataclass whose fields are the command's arguments and whose docstring is its help."""
@@ -30,8 +32,7 @@ class Place(NamedTuple):
     def load(self) -> type[Command]:
         """The class."""
         module = importlib.import_module(f"loraone_theory.cli.{self.file}")
-        found: type[Command] = getattr(module, self.name)
-        return found
+        return common.plainly(getattr(module, self.name))
 
     def stand_in(self) -> type:
         """A command of the same name and help without arguments, its file read but not imported."""
@@ -99,6 +100,10 @@ def run(arguments: Sequence[str]) -> int:
         prog="loraone",
         description="Verify, by computation, the theory of low-rank fine-tuning.",
         args=arguments,
-        config=(tyro.conf.FlagCreatePairsOff, tyro.conf.OmitArgPrefixes),
+        config=(
+            tyro.conf.FlagCreatePairsOff,
+            tyro.conf.OmitArgPrefixes,
+            tyro.conf.DisallowNone,
+        ),
     )
     return command.run()

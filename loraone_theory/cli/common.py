@@ -2,15 +2,56 @@
 
 from __future__ import annotations
 
+import dataclasses
+import textwrap
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Annotated, Any, get_args, get_origin, get_type_hints
 
+import tyro
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-from rich.table import Table
 
 from loraone_theory import storage
+
+# Arguments without a flag, as usage texts show them.
+Name = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
+Names = tyro.conf.Positional[
+    Annotated[tuple[str, ...], tyro.conf.arg(metavar="[NAME ...]", help_behavior_hint="")]
+]
+
+# Defaults that are no value: what holds without one is told by the help of the option.
+NO_VALUE: tuple[Any, ...] = (None, ())
+
+# Cells that the second column of a table has at least, however narrow the terminal is.
+LEAST = 20
+
+
+def plainly(command: type) -> type:
+    """The dataclass, whose help shows no default where that is no value.
+
+    Such options take a value or are left out; with `tyro.conf.DisallowNone` their usage has no
+    word for none either.
+    """
+    hints = get_type_hints(command, include_extras=True)
+    for field in dataclasses.fields(command):
+        hint = hints[field.name]
+        if field.default in NO_VALUE and get_origin(hint) is not Annotated:
+            about = tyro.conf.arg(help_behavior_hint="", metavar=_several(hint))
+            hints[field.name] = Annotated[hint, about]
+    command.__annotations__ = hints
+    return command
+
+
+def _several(hint: Any) -> str | None:
+    """The usage of an option that takes values of one kind, or may be left out; else None."""
+    for kind in get_args(hint):
+        if get_origin(kind) is tuple:
+            word = get_args(kind)[0].__name__.upper()
+            return f"[{word} [{word} ...]]"
+    return None
 
 
 def console() -> Console:
@@ -62,11 +103,30 @@ def progress_bar(screen: Console, total: int, what: str = "claims") -> Iterator:
 
 
 def print_tables(screen: Console, tables: Mapping[str, Mapping[str, str]]) -> None:
-    """Each table under its title, a row for each name with what is said of it."""
+    """Each table under its title, a row for each name with what is said of it.
+
+    Laid out here: rich's tables take a third of a second for as many rows as there are names.
+    """
     for title, rows in tables.items():
-        table = Table(title=title, title_justify="left", title_style="bold", box=None)
-        table.show_header = False
-        for row in rows.items():
-            table.add_row(*row)
-        screen.print(table)
+        width = max((cell_len(name) for name in rows), default=0) + 1
+        room = max(screen.width - width, LEAST)
+        lines = []
+        for name, said in rows.items():
+            first, *rest = _wrapped(said, room)
+            lines += [
+                f"{set_cell_size(name, width)}{first}",
+                *(" " * width + more for more in rest),
+            ]
+        screen.print(title, style="bold")
+        screen.print("\n".join(lines), soft_wrap=True)
         screen.print()
+
+
+def _wrapped(text: str, room: int) -> list[str]:
+    """The text in lines of at most so many cells where its words allow it; a line at least."""
+    paragraphs = text.splitlines() or [""]
+    return [
+        line
+        for paragraph in paragraphs
+        for line in textwrap.wrap(paragraph, room, break_on_hyphens=False) or [""]
+    ]

@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from loraone_theory import plotting
-from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.common import Names, check_target, console
 from loraone_theory.cli.guard import DONE, FAILED
 from loraone_theory.core import validate
 from loraone_theory.predict import compare as comparing
@@ -42,7 +41,7 @@ LEAST = 1e-7  # no distance below this is drawn
 class Compare:
     """Run every method at its own best step size; print predictions beside measurements."""
 
-    methods: tyro.conf.Positional[tuple[str, ...]] = ()
+    methods: Names = ()
     """Which methods; all of them where none is named."""
     model: Literal["linear", "relu"] = "linear"
     """The linear model, or the ReLU one."""

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-import tyro
 from rich.table import Table
 
-from loraone_theory.cli.common import console
+from loraone_theory.cli.common import Name, console
 from loraone_theory.cli.guard import DONE
 from loraone_theory.cli.registries import Entry, entries
 
@@ -16,7 +15,7 @@ from loraone_theory.cli.registries import Entry, entries
 class Describe:
     """Say what a method, rule, problem, claim, experiment ... is: formula, defaults, source."""
 
-    name: tyro.conf.Positional[str]
+    name: Name
     """A name that `loraone list` shows; a claim's id may need quotes."""
 
     def run(self) -> int:

@@ -26,7 +26,7 @@ from rich.table import Table
 
 from loraone_theory import engines, experiment
 from loraone_theory.agreement import Agreement
-from loraone_theory.cli.common import check_folder, console
+from loraone_theory.cli.common import Names, check_folder, console
 from loraone_theory.cli.guard import DONE, FAILED, INTERRUPTED, complain, explained
 from loraone_theory.core import validate
 from loraone_theory.core.extras import MissingExtra
@@ -92,7 +92,7 @@ class Reproduce:
     difference against what rounding explains, and beyond that the exit code is 1.
     """
 
-    names: tyro.conf.Positional[tuple[str, ...]] = ()
+    names: Names = ()
     """Which experiments; all of them where none is named."""
     smoke: bool = False
     """The smallest size that exercises everything."""
@@ -241,18 +241,18 @@ def script(path: str | Path, arguments: Sequence[str]) -> int:
     """What `cli.script` does, where errors are let through."""
     given = list(arguments)
     found = experiment.load(path)
-    start = found.smoke if "--smoke" in given else found.config()
-    if "--preset" in given[:-1]:
-        name = given[given.index("--preset") + 1]
-        start = found.presets[validate.choice("preset", name, found.presets)]
+    start = _start(found, smoke="--smoke" in given, preset=_preset(given, found))
     knob: Any = Annotated[found.config, tyro.conf.arg(name="")]
     fields: list[Any] = [("config", knob, dataclasses.field(default=start))]
-    for name, kind, default, text in (
-        ("smoke", bool, False, "Start from the smallest size instead of the defaults above."),
-        ("preset", str, "", f"Start from one of: {', '.join(found.presets) or 'there is none'}."),
+    options: list[tuple[str, type, object, str]] = [
+        ("smoke", bool, False, "Start from the smallest size instead of the defaults below."),
         ("out", Path, Path("figures"), "The folder to write to."),
         ("plot_only", bool, False, "Draw again from the stored data."),
-    ):
+    ]
+    if found.presets:
+        text = f"Settings that have a name, also on top of --smoke: {', '.join(found.presets)}."
+        options.insert(1, ("preset", str, "", text))
+    for name, kind, default, text in options:
         annotated: Any = Annotated[kind, tyro.conf.arg(help=text)]
         fields.append((name, annotated, dataclasses.field(default=default)))
     chosen: Any = tyro.cli(
@@ -264,3 +264,25 @@ def script(path: str | Path, arguments: Sequence[str]) -> int:
     )
     check_folder(chosen.out)
     return run_all({found.name: lambda: (found, chosen.config)}, chosen.out, chosen.plot_only)
+
+
+def _preset(given: Sequence[str], found: Experiment) -> str | None:
+    """The preset that is asked for, before the arguments are parsed with it for a start."""
+    if not found.presets:
+        return None  # there is no such option, which the parser will say
+    for option, value in zip(given, [*given[1:], None], strict=True):
+        if option == "--preset":
+            return value  # None where nothing follows, which the parser will say
+        if option.startswith("--preset="):
+            return option.partition("=")[2]
+    return None
+
+
+def _start(found: Experiment, *, smoke: bool, preset: str | None) -> Config:
+    """The config to begin with: full or smallest, with what a preset changes on top."""
+    base, usual = found.smoke if smoke else found.config(), found.config()
+    if preset is None:
+        return base
+    chosen = vars(found.presets[validate.choice("preset", preset, found.presets)])
+    changed = {name: value for name, value in chosen.items() if value != vars(usual)[name]}
+    return dataclasses.replace(base, **changed)

@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 import torch
-import tyro
 from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
 from loraone_theory import methods, plotting
 from loraone_theory.cli import given
-from loraone_theory.cli.common import check_target, console
+from loraone_theory.cli.common import Name, check_target, console
 from loraone_theory.cli.guard import DONE, FAILED
+from loraone_theory.cli.words import settings
 from loraone_theory.core import validate
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
@@ -41,7 +40,7 @@ OF_INSTANCES = (
 class Simulate:
     """Run a method on random instances and print a short table of the mean over seeds."""
 
-    method: tyro.conf.Positional[str]
+    method: Name
     """A method's name; `loraone list` shows them, `loraone describe NAME` their settings."""
     set: tuple[str, ...] = ()
     """Hyper-parameters of the method, for example --set ratio=4 weight_decay=0.1."""
@@ -86,6 +85,9 @@ class Simulate:
     """Record once in so many steps."""
     reduce: Literal["auto", "never"] = "auto"
     """Whether to work in reduced coordinates where that is exact."""
+    engine: Literal["torch", "numba"] = "torch"
+    """Which loop: numba (the extra "fast") has compiled ones for plain descent of A and B on the
+    reduced linear model without noise, and for any method on the ReLU one; it refuses the rest."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where it runs."""
     dtype: Literal["float64", "float32"] = "float64"
@@ -126,6 +128,7 @@ class Simulate:
                 reduce=self.reduce,
                 batch_size=self.batch_size,
                 sampling=self.sampling,
+                engine=self.engine,
                 progress=lambda done: bar.update(task, completed=done),
             )
         try:
@@ -223,35 +226,6 @@ class Simulate:
             )
         for message, count in Counter(str(s) for s in trajectory.status.flat).items():
             screen.print(f"{count} of {trajectory.status.size} runs: {message}")
-
-
-def settings(given: Sequence[str], factory: Callable[..., Any], what: str) -> dict[str, Any]:
-    """Words NAME=VALUE as keyword arguments of a factory; values are Python's, or text.
-
-    >>> settings(["peak=0.5", "warmup=50"], SCHEDULES["cosine"], "schedule 'cosine'")
-    {'peak': 0.5, 'warmup': 50}
-
-    Raises:
-        ValueError: a word of another form, or a name that the factory does not take.
-    """
-    found: dict[str, Any] = {}
-    for word in given:
-        name, sign, value = word.partition("=")
-        if not sign:
-            raise ValueError(
-                f"a setting of {what} must be written NAME=VALUE; got {word!r}; "
-                f"write for example {word}=1"
-            )
-        validate.choice(f"setting of {what}", name, inspect.signature(factory).parameters)
-        found[name] = _value(value)
-    return found
-
-
-def _value(text: str) -> Any:
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError):  # a word
-        return text
 
 
 def _columns(trajectory: Trajectory) -> dict[str, torch.Tensor]:

@@ -43,14 +43,18 @@ class SweepCommand:
     """Only say how many cells there are, and what they are expected to take."""
     status: bool = False
     """Only say how many cells are done, failed and left; every file is checked."""
-    delete: tuple[str, ...] = ()
+    delete: tuple[str, ...] | None = None
     """Only remove finished cells: all, failed, stale (of former versions of the file), or such as
     rank=2,3 method=lora, those that meet every filter."""
 
     def run(self) -> int:
         """Run, or only say what there is."""
-        if self.dry_run + self.status + bool(self.delete) > 1:
+        if self.dry_run + self.status + (self.delete is not None) > 1:
             raise ValueError("--dry-run, --status and --delete exclude each other; give one")
+        if self.csv is not None and (self.dry_run or self.delete is not None):
+            raise ValueError(
+                "--csv writes what was computed; leave it out with --dry-run, --delete"
+            )
         check_target(self.csv, ".csv")
         engines.place(self.workers, self.scheduler)
         shard_of(self.shard)
@@ -58,8 +62,9 @@ class SweepCommand:
         screen = console()
         if self.dry_run:
             return _forecast(sweep, screen)
-        if self.delete:
-            screen.print(f"{sweep.delete(self.delete)} cells removed from {sweep.folder}")
+        if self.delete is not None:
+            gone = sweep.delete(self.delete)
+            screen.print(f"{gone} cell{'s' * (gone != 1)} removed from {sweep.folder}")
             return DONE
         if not self.status:
             check_folder(sweep.folder)

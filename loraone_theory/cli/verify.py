@@ -15,7 +15,7 @@ from loraone_theory.claims.choice import chosen
 from loraone_theory.claims.packs import library
 from loraone_theory.claims.run import verify_all
 from loraone_theory.claims.verdict import Verdict
-from loraone_theory.cli.common import check_folder, check_target, console, progress_bar
+from loraone_theory.cli.common import Names, check_folder, check_target, console, progress_bar
 from loraone_theory.cli.guard import DONE, FAILED
 
 VERDICTS = Path("records/verdicts.json")
@@ -33,12 +33,12 @@ class Verify:
     about a minute and may leave a claim INCONCLUSIVE.
     """
 
-    claims: tyro.conf.Positional[tuple[str, ...]] = ()
+    claims: Names = ()
     """Which claims, by id as `loraone list --claims` shows them, for example
     lora-one/theorem-3.1; without any, all of them that do not take long."""
     paper: str | None = None
     """Without names: the claims of one paper, for example lora-one."""
-    source: Annotated[Path | None, tyro.conf.arg(name="from")] = None
+    source: Annotated[Path | None, tyro.conf.arg(name="from", help_behavior_hint="")] = None
     """A Python file with claims of one's own; without names these alone are judged."""
     smoke: bool = False
     """The smallest sizes."""

@@ -5,13 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-import tyro
 from rich.table import Table
 
 from loraone_theory import storage
 from loraone_theory.claims import sweep
 from loraone_theory.claims.choice import chosen
-from loraone_theory.cli.common import check_target, console, progress_bar
+from loraone_theory.cli.common import Names, check_target, console, progress_bar
 from loraone_theory.cli.guard import DONE
 
 
@@ -23,7 +22,7 @@ class VerifySeeds:
     rows of other claims in it stay, so that the tables may hold claims of either size.
     """
 
-    claims: tyro.conf.Positional[tuple[str, ...]] = ()
+    claims: Names = ()
     """Which claims; without any, all of them that do not take long."""
     paper: str | None = None
     """Without names: the claims of one paper, for example lora-one."""

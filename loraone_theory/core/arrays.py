@@ -58,12 +58,29 @@ def tensor(
         )
     if 0 in found.shape:
         raise ValueError(f"{name} must not be empty; got shape {tuple(found.shape)}")
-    if finite and not bool(torch.isfinite(found).all()):
+    if finite and not all_finite(found):
         raise ValueError(
             f"{name} must be finite; got {int((~torch.isfinite(found)).sum())} NaN or infinite "
             f"entries of {found.numel()}; remove or repair them first"
         )
     return found.detach().clone() if owned else found
+
+
+def all_finite(*tensors: Tensor) -> bool:
+    """Whether no entry of them is NaN or infinite.
+
+    One that is makes the sum so, which is quick to take; where that is because finite entries are
+    large, all of them are looked at.
+
+    >>> large, odd = torch.tensor([3e38, 3e38]), torch.tensor([torch.inf, -torch.inf])
+    >>> all_finite(large), all_finite(large, odd)
+    (True, False)
+    """
+    sums = [tensor.detach().sum() for tensor in tensors]
+    total = sums[0] if len(sums) == 1 else torch.stack(sums).sum()
+    if bool(torch.isfinite(total)):
+        return True
+    return bool(torch.stack([torch.isfinite(tensor).all() for tensor in tensors]).all())
 
 
 def _from_numpy(name: str, given: np.ndarray) -> Tensor:

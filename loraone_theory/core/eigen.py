@@ -32,6 +32,11 @@ def recorded_work() -> Iterator[None]:
         _recording.reset(token)
 
 
+def is_recording() -> bool:
+    """Whether nothing may be read back now."""
+    return _recording.get()
+
+
 def eigh(M: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (..., r), ascending, and eigenvectors (..., r, r) of a symmetric finite M."""
     if _recording.get() and M.shape[-1] <= WIDEST:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import secrets
 import shutil
@@ -182,3 +183,18 @@ def _remove_left_behind(folder: Path) -> None:
             pass
         finally:
             os.close(handle)
+
+
+def docstring(code: str) -> str:
+    """The docstring of a module's text, "" where it has none; what follows it is not parsed.
+
+    Raises:
+        SyntaxError, ValueError: it is no Python.
+
+    >>> docstring("'One line.'")
+    'One line.'
+    """
+    head, quotes, rest = code.partition('"""')
+    if quotes and not head:
+        code = f'"""{rest.partition(quotes)[0]}"""'
+    return ast.get_docstring(ast.parse(code)) or ""

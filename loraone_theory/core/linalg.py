@@ -287,6 +287,8 @@ def append_directions(basis: Tensor, M: Tensor) -> Tensor:
         basis: (..., n, p), orthonormal.
         M: (..., n, q).
     """
+    if not bool(M.any()):
+        return basis
     C = residual(basis, M)
     if bool((relative_norm(C, M) <= M.shape[-2] * eps(M)).all()):
         return basis

@@ -33,10 +33,11 @@ def svd_lowrank(
         V, S, U = svd_lowrank(M.mT, q, niter, rank, draws)
         return U, S, V
     probes = torch.randn(M.shape[-1], q, generator=draws, dtype=M.dtype, device=M.device)
-    Q = torch.linalg.qr(_times(M, probes)).Q
+    P = probes
     for _ in range(niter):
-        P = torch.linalg.qr(_transposed_times(M, Q)).Q
-        Q = torch.linalg.qr(_times(M, P)).Q
+        # Orthonormal on the short side only: MᵀMP spans what MᵀQ does for a basis Q of MP.
+        P = torch.linalg.qr(_transposed_times(M, _of_order_one(_times(M, P)))).Q
+    Q = torch.linalg.qr(_times(M, P)).Q
     # MᵀQ = PR and R = VSUᵀ, so that QQᵀM = (QU) S (PV)ᵀ.
     P, R = torch.linalg.qr(_transposed_times(M, Q))
     V, S, Uh = torch.linalg.svd(R)
@@ -45,6 +46,12 @@ def svd_lowrank(
         S[..., :rank],
         tall.product(P, V[..., :rank]),
     )
+
+
+def _of_order_one(X: Tensor) -> Tensor:
+    """X over its largest entry, so that σ² neither over- nor underflows where σ does not."""
+    largest = X.abs().amax((-2, -1), keepdim=True)
+    return X / torch.where(largest > 0, largest, 1.0)
 
 
 def _times(M: Tensor, X: Tensor) -> Tensor:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 from collections.abc import Mapping
 from dataclasses import fields
+from types import FunctionType, MethodType
 from typing import Any
 
 import numpy as np
@@ -48,7 +49,7 @@ class Shown(InTable):
 
 
 def short(value: Any) -> str:
-    """A value in a few words: the shape of an array, the numbers of a small vector.
+    """A value in a few words: an array's shape, a small vector's numbers, a function's name.
 
     >>> short(np.zeros((3, 4))), short(np.array([0.5, 1.0])), short("a" * 100)[-3:]
     ('(3, 4)', '[0.5, 1]', 'aa…')
@@ -58,5 +59,7 @@ def short(value: Any) -> str:
             return str(tuple(value.shape))
         numbers = (f"{float(x):.6g}" for x in value.reshape(-1))
         return f"[{', '.join(numbers)}]"
+    if isinstance(value, (FunctionType, MethodType)):
+        return value.__name__  # what Python prints ends in an address
     text = repr(value)
     return text if len(text) <= LONGEST else f"{text[: LONGEST - 1]}…"

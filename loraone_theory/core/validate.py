@@ -46,6 +46,13 @@ def choice(name: str, given: str, options: Iterable[str]) -> str:
     raise ValueError(f"{name} must be one of {listed}; got {shown(given)}{hint}")
 
 
+def choices(name: str, given: Iterable[str], options: Iterable[str]) -> None:
+    """Refuse what `choice` refuses in a list; the error names it as one of `name`."""
+    known = list(options)
+    for each in given:
+        choice(f"each of {name}", each, known)
+
+
 def instance(name: str, given: Any, wanted: type, remedy: str = "") -> Any:
     """`given` if it is a `wanted`, else TypeError."""
     if not isinstance(given, wanted):
@@ -59,8 +66,11 @@ def instance(name: str, given: Any, wanted: type, remedy: str = "") -> Any:
 def members(name: str, given: Any, protocol: type, remedy: str) -> Any:
     """`given` if it has the members of the protocol, else TypeError with what is missing."""
     wanted = [member for member in vars(protocol) if not member.startswith("_")]
-    there = set(dir(given))
-    missing = [member for member in wanted if member not in there]
+    declared = set().union(*map(vars, type(given).__mro__))
+    missing = [member for member in wanted if member not in declared]
+    if missing:  # of its class, whose members take less to list
+        there = set(dir(given))
+        missing = [member for member in missing if member not in there]
     if missing:
         raise TypeError(
             f"{name} must have the members of a {protocol.__name__}; got {shown(given)} of type "
@@ -144,6 +154,8 @@ def real(name: str, given: Any) -> float:
 
     Booleans, strings, complex numbers and masked or longer arrays are refused.
     """
+    if type(given) is float:
+        return given
     if isinstance(given, (Tensor, np.ndarray)) and not isinstance(given, np.ma.MaskedArray):
         unfit = given.ndim > 0 or (isinstance(given, Tensor) and given.is_meta)
         found = given if unfit else given.item()

@@ -70,7 +70,7 @@ def _stored(run: Trajectory) -> Stored | None:
         params=tuple(point.params),
         leaves=tuple(leaves_of(point.state)),
         diverged_at=point.diverged_at,
-        tail=point.tail,
+        losses=point.losses,
     )
 
 
@@ -84,7 +84,7 @@ def _pack(stored: Stored, arrays: dict[str, Any]) -> dict[str, Any]:
         return {"transposed": _transposed(leaf)}
 
     arrays["resume.diverged_at"] = stored.diverged_at
-    arrays["resume.tail"] = stored.tail
+    arrays["resume.losses"] = stored.losses
     return {
         "step": stored.step,
         "params": [put(f"resume.param.{i}", x) for i, x in enumerate(stored.params)],
@@ -161,7 +161,7 @@ def _statuses(arrays: dict[str, np.ndarray]) -> np.ndarray:
 
 
 def _no_losses(arrays: dict[str, np.ndarray]) -> np.ndarray:
-    """For files of a version that kept none."""
+    """For files of a version that kept none, or not that of the start."""
     like = arrays["factors.final.A"].dtype
     return np.empty((0, *arrays["resume.diverged_at"].shape), dtype=like)
 
@@ -183,5 +183,5 @@ def _unpack(arrays: dict[str, np.ndarray], meta: dict[str, Any], initial: Factor
         params=tuple(value for value in params if isinstance(value, Tensor)),
         leaves=tuple(get(f"resume.leaf.{i}", kind) for i, kind in enumerate(about["leaves"])),
         diverged_at=torch.from_numpy(arrays["resume.diverged_at"]),
-        tail=torch.from_numpy(arrays.get("resume.tail", _no_losses(arrays))),
+        losses=torch.from_numpy(arrays.get("resume.losses", _no_losses(arrays))),
     )

@@ -15,9 +15,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from loraone_theory.core import validate
+from loraone_theory.core import linalg, validate
+from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import generator
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, fact, facts
 
 SAMPLING = ("with-replacement", "epochs", "fresh")
 
@@ -59,12 +60,27 @@ class Minibatches:
         start = position * self.size
         return _orders(self.seeds, N, epoch)[:, start : start + self.size]
 
+    @property
+    def even(self) -> bool:
+        """Whether every step takes as many of the training rows."""
+        if self.samples is None:
+            return False
+        return self.sampling != "epochs" or self.samples % self.size == 0
+
     def problem(self, whole: Problem, t: int) -> Problem:
         """The problem of the rows of the step from t to t + 1."""
-        known: Any = facts(whole)
         if self.sampling == "fresh":
-            return known.fresh(t, self.size, self.seeds)
-        return known.batch(self.indices(t).to(whole.like.device))
+            fresh: Any = fact(whole, "fresh")
+            found: Problem = fresh(t, self.size, self.seeds)
+            return found
+        return self.of(whole, self.indices(t).to(whole.like.device))
+
+    @staticmethod
+    def of(whole: Problem, indices: Tensor) -> Problem:
+        """The problem of the rows `indices` (trials, b)."""
+        batch: Any = fact(whole, "batch")
+        found: Problem = batch(indices)
+        return found
 
 
 @functools.lru_cache(maxsize=2)
@@ -113,5 +129,21 @@ def minibatches(
             f"N={known.samples}; lower it or use sampling='with-replacement'"
         )
     made = Minibatches(b, how, seeds, known.samples)
-    made.problem(problem, 0)  # refuses a problem that kept no rows
+    _refuse_sum(made, problem)
     return made
+
+
+def _refuse_sum(made: Minibatches, problem: Problem) -> None:
+    """A mean over rows is what it was when each of them comes twice; a sum is twice as large."""
+    rows, like = made.indices(0).to(problem.like.device), problem.like
+    shift = Factors(like.new_full((problem.d, 1), problem.d**-0.5), like.new_ones(1, problem.k))
+    with torch.no_grad():
+        once, twice = (
+            made.of(problem, indices).loss(shift) for indices in (rows, torch.cat([rows, rows], -1))
+        )
+    digits = linalg.eps(like) ** 0.5
+    if bool(((once != 0) & torch.isclose(twice, 2 * once, rtol=digits, atol=0)).any()):
+        raise ValueError(
+            "batch_size needs a loss that is a mean over its rows; got one that doubles when each "
+            "row comes twice; divide it by the number of rows, or leave batch_size out"
+        )

@@ -67,6 +67,11 @@ def _fill(buffer: Leaf, value: Leaf) -> None:
         buffer.fill_(value)
 
 
+def records(like: Tensor) -> bool:
+    """Whether the tensor's device records work."""
+    return like.device.type in RECORDERS
+
+
 def recorded(
     step: Callable[[Tree], Tree], start: Tree, mutated: Params = (), *, like: Tensor
 ) -> Recorded | None:

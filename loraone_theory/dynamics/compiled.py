@@ -5,20 +5,23 @@ They give what torch's steppers give, to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core.arrays import all_finite
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.threads import side_by_side
 from loraone_theory.dynamics import kernels, sines
+from loraone_theory.dynamics.by_rule import ByRule
 from loraone_theory.dynamics.kernels import Measured, Runs
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.records import RECORDS, Record
-from loraone_theory.dynamics.steppers import ByRule, Stepper
+from loraone_theory.dynamics.stepper import Stepper
 from loraone_theory.methods.rules.base import State
 from loraone_theory.problems.linear.covariance import Diagonal
 from loraone_theory.problems.linear.problem import LinearProblem
@@ -36,7 +39,7 @@ SINE = "left_alignment"
 def make(plan: Plan) -> Stepper:
     """The stepper of a plan that `engine.check` has let through."""
     if type(plan.problem) is ReLUProblem:
-        return ByRule(plan, Fused(plan.problem).gradients)
+        return ByRule(plan, Fused(plan.problem))
     assert isinstance(plan.problem, LinearProblem)
     return Descending(plan, plan.problem)
 
@@ -53,16 +56,17 @@ class Descending:
         self._width = -(-self._d // VECTOR) * VECTOR
         like = problem.like
         self._A, self._B = like.new_zeros(n, r, self._width), like.new_zeros(n, r, m)
-        whole = self._A[..., : self._d].unflatten(0, self._batch).mT
-        self.params: Params = (whole, self._B.unflatten(0, self._batch))
+        self.params: Params = self._shown(self._A, self._B)
         self.state: State = plan.rule.init(self.params)
         covariance, spectrum = problem.covariance, torch.ones_like(like.new_empty(self._d))
         if isinstance(covariance, Diagonal):
             spectrum = covariance.values
+        F, M = np.zeros((2, n, m, self._width), self._A.numpy().dtype)
         self._runs = Runs(
             self._A.numpy(),
             self._B.numpy(),
-            np.zeros((n, m, self._width), self._A.numpy().dtype),
+            F,
+            M,
             self._padded(problem.dense_target.mT, m),
             self._padded(spectrum[..., None, :], 1)[:, 0].copy(),
         )
@@ -71,8 +75,13 @@ class Descending:
         self._gains = self._as_gains(plan.method.scale * descent.learning_rate)[None]
         self._measured = self._nothing = self._empty(0, {}, 0)
         self._sine: Tensor | None = None
-        self._at, self._frame = np.empty(0, np.int64), np.empty(0)
+        self._at, self._frame, self._all = np.empty(0, np.int64), np.empty(0), False
         self.load((A, B), self.state)
+
+    def _shown(self, A: Tensor, B: Tensor) -> Params:
+        """(A, B) with batch axes, of the padded (n, r, w) and of (n, r, m)."""
+        whole = A.view(*self._batch, *A.shape[1:])
+        return whole[..., : self._d].mT, B.view(*self._batch, *B.shape[1:])
 
     def _padded(self, M: Tensor, rows: int) -> np.ndarray:
         """(n, rows, w) of a tensor (..., rows, d) that broadcasts to the runs."""
@@ -95,6 +104,7 @@ class Descending:
     ) -> dict[str, Tensor]:
         """The records that steps fill from now on, (times, *batch) each; what is at hand is in."""
         self._at, self._threads, self._pool = at, threads, pool
+        self._all = len(at) > 0 and len(at) == at[-1] + 1 - at[0]
         n, found = self._batch.numel(), {}
         for name, row in records.items():
             if row is RECORDS[name] and self._serves(name):
@@ -109,6 +119,12 @@ class Descending:
             kernels.observe(self._runs, self._measured, 0)
             self._angles(np.zeros(1, np.int64), slice(0, n))
         return {name: value.unflatten(1, self._batch) for name, value in found.items()}
+
+    def tell(self, steps: Sequence[int]) -> None:
+        """None: its losses are among the records that it fills."""
+
+    def settle(self) -> None:
+        """Nothing waits."""
 
     def _serves(self, name: str) -> bool:
         if name == SINE:
@@ -131,10 +147,16 @@ class Descending:
         """Steps first, …, stop − 1, measured where that was asked for."""
         for start in range(first, stop, SHARED):
             times = np.arange(start + 1, min(start + SHARED, stop) + 1)
-            places = np.searchsorted(self._at, times)
-            there = places < len(self._at)
-            there[there] = self._at[places[there]] == times[there]
-            self._go(start, np.where(there, places, -1), self._measured)
+            self._go(start, self._rows_of(times), self._measured)
+
+    def _rows_of(self, times: np.ndarray) -> np.ndarray:
+        """The row that is measured at each time, −1 for none."""
+        if self._all:
+            return times - self._at[0]
+        places = np.searchsorted(self._at, times)
+        there = places < len(self._at)
+        there[there] = self._at[places[there]] == times[there]
+        return np.where(there, places, -1)
 
     def _go(self, first: int, rows: np.ndarray, measured: Measured) -> None:
         gains = self._gains
@@ -164,9 +186,15 @@ class Descending:
             sines.largest_sines(states, self._frame[i], self._d, found)
             self._sine.numpy()[rows, i] = found
 
+    def finite(self) -> bool:
+        """Whether no entry of A and B is NaN or infinite: an F that is finite says so."""
+        with np.errstate(all="ignore"):
+            total = self._runs.F.sum()
+        return math.isfinite(total) or all_finite(*self.params)
+
     def saved(self) -> tuple[Params, State]:
         """Copies of the present tensors."""
-        return tuple(p.clone() for p in self.params), self.state
+        return self._shown(self._A.clone(), self._B.clone()), self.state
 
     def load(self, params: Params, state: State) -> None:
         """Go on from a saved state."""

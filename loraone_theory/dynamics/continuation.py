@@ -18,6 +18,7 @@ from loraone_theory.dynamics.leaves import Leaf, filled
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.run import Point, Run
+from loraone_theory.dynamics.until import Earlier
 from loraone_theory.methods import Method
 from loraone_theory.problems.base import Problem, fact
 
@@ -35,7 +36,7 @@ class Stored:
     params: tuple[Tensor, ...]
     leaves: tuple[Leaf, ...]
     diverged_at: Tensor
-    tail: Tensor
+    losses: Tensor
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,7 +50,7 @@ class Resume:
 
 
 def go_on(
-    resume: Resume,
+    first: Trajectory,
     more: int,
     problem: Problem | None,
     method: Method | None,
@@ -57,11 +58,12 @@ def go_on(
     learning_rate: Any,
     progress: Callable[[int], object] | None,
 ) -> Run:
-    """`more` steps from there on."""
+    """`more` steps from where it stands on."""
     if progress is not None:
         validate.function("progress", progress)
     for row in validate.sequence("records", records, "records"):
         validate.instance("records", row, Record)
+    resume = first.resume
     plan, point = resume.plan, resume.point
     if plan is not None:
         provenance.agree(plan, problem, method, learning_rate)
@@ -73,9 +75,19 @@ def go_on(
             )
         plan, point = _restored(resume.stored, problem, method, records, learning_rate)
     last = point.step + more
-    settings = replace(plan.settings, steps=last, until=None)
+    until = None if _arrived(first) else plan.settings.until
+    settings = replace(plan.settings, steps=last, until=until)
     plan.batch.rates.prepare(point.step, last)
-    return carry_out(replace(plan, settings=settings), point, last, progress)
+    earlier = None
+    if until is not None:
+        count = _lasting(first, settings.every)
+        earlier = Earlier(first.steps[:count], first[until.record][:count])
+    return carry_out(replace(plan, settings=settings), point, last, progress, earlier)
+
+
+def _arrived(run: Trajectory) -> bool:
+    """Whether every run that has not diverged was at its level."""
+    return run.reached is not None and bool(((run.reached.numpy() >= 0) | run.diverged).all())
 
 
 def _restored(
@@ -102,19 +114,26 @@ def _restored(
     params = tuple(_like(value, like) for value in stored.params)
     leaves = iter([_like(x, like) if isinstance(x, Tensor) else x for x in stored.leaves])
     state = filled(plan.rule.init(plan.start.trainable), leaves)
-    return plan, Point(stored.step, params, state, stored.diverged_at, stored.tail)
+    return plan, Point(stored.step, params, state, stored.diverged_at, stored.losses)
 
 
 def _like(value: Tensor, like: Tensor) -> Tensor:
     return value.to(like.device)
 
 
+def _lasting(run: Trajectory, every: int) -> int:
+    """How many recorded steps are those of a longer run as well.
+
+    The last step is always recorded; of a longer run it is not, unless it is its turn.
+    """
+    return len(run.steps) - (int(run.steps[-1]) % every != 0)
+
+
 def joined(first: Trajectory, second: Trajectory) -> Trajectory:
     """One trajectory of a run and what came after it."""
     plan = second.resume.plan
     assert plan is not None
-    # The last step is always recorded; of a longer run it is not, unless it is its turn.
-    count = len(first.steps) - (int(first.steps[-1]) % plan.settings.every != 0)
+    count = _lasting(first, plan.settings.every)
     records = {
         name: torch.cat([value[:count].to(second.records[name].device), second.records[name]])
         for name, value in first.records.items()
@@ -125,7 +144,7 @@ def joined(first: Trajectory, second: Trajectory) -> Trajectory:
         records=records,
         factors=_both(first.factors, second.factors),
         factor_steps=(*first.factor_steps, *second.factor_steps),
-        reached=first.reached,
+        reached=first.reached if second.reached is None else second.reached,
     )
 
 

@@ -13,6 +13,7 @@ from loraone_theory.dynamics import plan as plans
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.run import Point, Run, start_of
 from loraone_theory.dynamics.settings import Settings
+from loraone_theory.dynamics.until import Earlier
 from loraone_theory.methods import Method
 from loraone_theory.problems.base import Problem, fact
 
@@ -28,6 +29,7 @@ def carry_out(
     begin: Point | None,
     last: int,
     progress: Callable[[int], object] | None = None,
+    earlier: Earlier | None = None,
 ) -> Run:
     """All steps up to `last`, from the start of the plan or from another point of it."""
     entries = max(t.numel() for t in plan.start.trainable)
@@ -36,6 +38,7 @@ def carry_out(
     pool = ThreadPoolExecutor(max(1, threads - 1))
     device = plan.problem.like.device
     with pool, threads_for(max(entries, work), device), torch.no_grad():
-        run = Run(plan, start_of(plan) if begin is None else begin, last, threads, pool)
+        begin = start_of(plan) if begin is None else begin
+        run = Run(plan, begin, last, threads, pool, earlier)
         run.advance(progress)
     return run

@@ -59,13 +59,14 @@ class Plan:
     @cached_property
     def rule(self) -> Rule:
         """The rule of the first step."""
-        return self._rule(self.batch.rates.at(self.batch.rates.first))
+        return self.rule_with(self.batch.rates.at(self.batch.rates.first))
 
     def rule_at(self, t: int) -> Rule:
         """The rule of the step from t to t + 1."""
-        return self._rule(self.batch.rates.at(t)) if self.batch.rates.scheduled else self.rule
+        return self.rule_with(self.batch.rates.at(t)) if self.batch.rates.scheduled else self.rule
 
-    def _rule(self, rate: Scalar) -> Rule:
+    def rule_with(self, rate: Scalar) -> Rule:
+        """The rule at a learning rate."""
         return self.method.rule(rate, self.batch.hyper["damping"])
 
     def problem_at(self, t: int) -> Problem:

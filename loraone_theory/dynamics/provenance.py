@@ -21,6 +21,7 @@ from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.records import RECORDS, Record
 from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
+from loraone_theory.methods.base import GIVEN
 from loraone_theory.problems import recipes
 from loraone_theory.problems.base import Problem, check_problem, facts
 
@@ -30,19 +31,19 @@ PACKAGES = ("loraone-theory", "torch", "numpy", "scipy")
 def config(plan: Plan) -> dict[str, Any]:
     """Everything that determined the numbers of a run."""
     used, like = plan.settings, plan.problem.like
-    std = used.hyper.get("init_std", plan.chosen.init_std)
     given = None if used.initial is None else fingerprint(tuple(used.initial))
+    hyper = _as_ran(plan.chosen.hyper, given, used.hyper.get("init_std"))
     return {
         "problem": described(plan.given),
         "method": plan.chosen.name,
-        "hyper": plan.chosen.hyper,
+        "hyper": hyper,
         "rank": used.rank,
         "steps": used.steps,
         "every": used.every,
         "seeds": list(used.seeds),
         "learning_rate": rates.described(used.hyper["learning_rate"]),
         "damping": used.hyper["damping"],
-        "init_std": None if used.initial is not None else std,
+        "init_std": hyper["init_std"],
         "swept_init_std": "init_std" in used.hyper,
         "initial": given,
         "record": [_record(row) for row in used.record.values()],
@@ -58,6 +59,20 @@ def config(plan: Plan) -> dict[str, Any]:
         "threads": torch.get_num_threads(),
         "versions": versions(used.engine),
     }
+
+
+def _as_ran(hyper: Mapping[str, Any], initial: str | None, std: Any) -> dict[str, Any]:
+    """`Method.hyper` with what a call decided in place of the method.
+
+    Args:
+        hyper: of the method as it was handed in.
+        initial: the fingerprint of factors that the call gave, or None.
+        std: the call's init_std, or None.
+    """
+    if initial is not None:
+        start = {"name": GIVEN, "fingerprint": initial}
+        return {**hyper, "init": start, "init_std": None}
+    return dict(hyper) if std is None else {**hyper, "init_std": std}
 
 
 def described(problem: Problem) -> dict[str, Any]:
@@ -123,7 +138,6 @@ def plan_of(
             "version; simulate with its method, rank, steps and learning_rate by hand"
         )
     problem = _problem(config["problem"], problem)
-    method = _method(config, method)
     if initial is not None and config["initial"] is None:
         raise ValueError(
             "initial must be left out where the run started from its method's own initialisation; "
@@ -131,6 +145,7 @@ def plan_of(
         )
     if config["initial"] is not None:
         _held("initial", initial, config["initial"], initial and tuple(initial))
+    method = _method(config, method, initial)
     until = config["until"]
     checked = settings.check(
         problem,
@@ -139,8 +154,8 @@ def plan_of(
         learning_rate=_rate(config["learning_rate"], learning_rate),
         steps=config["steps"],
         seeds=config["seeds"],
-        initial=initial if config["initial"] is not None else None,
-        init_std=config["init_std"] if config["swept_init_std"] else None,
+        initial=initial,
+        init_std=_std(config),
         damping=config["damping"],
         record=[_found(row, records) for row in config["record"]],
         every=config["every"],
@@ -165,7 +180,7 @@ def agree(
     if problem is not None:
         _problem(described(plan.given), check_problem(problem))
     if method is not None:
-        _method({"hyper": plan.chosen.hyper}, validate.instance("method", method, Method))
+        _method(config(plan), validate.instance("method", method, Method), None)
     if learning_rate is not None:
         _rate(config(plan)["learning_rate"], learning_rate)
 
@@ -182,19 +197,30 @@ def _problem(recorded: Mapping[str, Any], given: Problem | None) -> Problem:
     return given
 
 
-def _method(config: Mapping[str, Any], given: Method | None) -> Method:
-    if given is None:
-        own = [part for part in ("init", "rule") if "fingerprint" in config["hyper"].get(part, {})]
-        if own:
-            name = config["hyper"][own[0]]["name"]
-            raise ValueError(
-                f"the {own[0]} {name!r} of method {config['method']!r} was made by a user and is "
-                "not in the record; hand the method in again: method=..."
-            )
-        return methods.rebuild(config["method"], config["hyper"])
-    method = methods.get(given)
-    _same("method", fingerprint(plain(method.hyper)), fingerprint(plain(config["hyper"])))
-    return method
+def _std(config: Mapping[str, Any]) -> Any:
+    """The init_std of the call, None where it had none."""
+    return config["init_std"] if config["swept_init_std"] else None
+
+
+def _method(config: Mapping[str, Any], given: Method | None, initial: Factors | None) -> Method:
+    call = config["initial"], _std(config)
+    held = _as_ran(config["hyper"], *call)  # former versions held that before the call
+    if given is not None:
+        method = methods.get(given, config["rank"])
+        found = _as_ran(method.hyper, *call)
+        _same("method", fingerprint(plain(found)), fingerprint(plain(held)))
+        return method
+    parts = ("rule",) if initial is not None else ("init", "rule")
+    own = [part for part in parts if "fingerprint" in held.get(part, {})]
+    if own:
+        name = held[own[0]]["name"]
+        raise ValueError(
+            f"the {own[0]} {name!r} of method {config['method']!r} was made by a user and is "
+            "not in the record; hand the method in again: method=..."
+        )
+    if isinstance(call[1], list):  # any of them, for the call has all
+        held["init_std"] = call[1][0]
+    return methods.rebuild(config["method"], held, initial=initial)
 
 
 def _rate(recorded: Any, given: Any) -> Any:

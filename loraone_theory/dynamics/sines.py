@@ -135,19 +135,22 @@ def _less(x: Any, Y: Any, parts: Any) -> None:
 
 @compiled
 def _project(X: Any, frame: Any, line: Any) -> None:
-    """X ← X − XPᵀP by rows, twice so that it holds to rounding."""
+    """X ← X − XPᵀP by rows."""
     for a in range(len(X)):
-        for _ in range(2):
-            _inner(X[a], frame, line)
-            _less(X[a], frame, line)
+        _inner(X[a], frame, line)
+        _less(X[a], frame, line)
 
 
 @compiled
 def _jacobi(G: Any, V: Any) -> None:
-    """Eigenvalues of symmetric matrices (r, r, lanes) to their diagonals, V ← V·vectors."""
+    """Eigenvalues of symmetric matrices (r, r, lanes) to their diagonals, V ← V·vectors.
+
+    The upper triangle alone is read and written.
+    """
     r, kind = len(G), G.dtype
     lanes = G.shape[2]
-    c, s, small = np.zeros(lanes, kind), np.zeros(lanes, kind), np.zeros(lanes, kind)
+    c, s, t = np.zeros(lanes, kind), np.zeros(lanes, kind), np.zeros(lanes, kind)
+    small = np.zeros(lanes, kind)
     for a in range(r):
         for e in range(lanes):
             small[e] = max(small[e], abs(G[a, a, e]) * (np.finfo(kind).eps / kind.type(4)))
@@ -155,35 +158,48 @@ def _jacobi(G: Any, V: Any) -> None:
         moved = 0
         for a in range(r - 1):
             for b in range(a + 1, r):
-                turned = _angles(G, a, b, c, s, small)
+                turned = _angles(G, a, b, c, s, t, small)
                 moved += turned
                 if turned == 0:
                     continue
-                for k in range(r):
+                for k in range(a):
                     _turn(G[k, a], G[k, b], c, s)
+                for k in range(a + 1, b):
+                    _turn(G[a, k], G[k, b], c, s)
+                for k in range(b + 1, r):
+                    _turn(G[a, k], G[b, k], c, s)
                 for k in range(len(V)):
                     _turn(V[k, a], V[k, b], c, s)
-                for k in range(r):
-                    _turn(G[a, k], G[b, k], c, s)
         if moved == 0:
             break
 
 
 @compiled
-def _angles(G: Any, a: int, b: int, c: Any, s: Any, small: Any) -> int:
-    """Cosines and sines that make entry (a, b) zero; 1 and 0 where it is. How many are not."""
+def _angles(G: Any, a: int, b: int, c: Any, s: Any, t: Any, small: Any) -> int:
+    """Cosines and sines that make entry (a, b) zero, and that done to the 2×2 block.
+
+    1 and 0 where it is zero to rounding. How many are not.
+    """
     zero, one, four = G.dtype.type(0), G.dtype.type(1), G.dtype.type(4)
     turned = 0
     for e in range(len(c)):
+        turned += abs(G[a, b, e]) > small[e]
+    if turned == 0:
+        return 0
+    for e in range(len(c)):
         across, gap = G[a, b, e], G[b, b, e] - G[a, a, e]
         turns = abs(across) > small[e]
-        turned += turns
         size = abs(gap) + np.sqrt(gap * gap + four * (across * across))
-        t = (across + across) / (size if turns else one)
-        t = t if turns else zero
-        t = -t if gap < zero else t
-        c[e] = one / np.sqrt(one + t * t)
-        s[e] = t * c[e]
+        tangent = (across + across) / (size if turns else one)
+        tangent = tangent if turns else zero
+        tangent = -tangent if gap < zero else tangent
+        c[e] = one / np.sqrt(one + tangent * tangent)
+        s[e] = tangent * c[e]
+        t[e] = tangent * across
+        G[a, b, e] = zero if turns else across
+    for e in range(len(c)):
+        G[a, a, e] -= t[e]
+        G[b, b, e] += t[e]
     return turned
 
 

@@ -1,60 +1,23 @@
-"""How the loop advances a batch of runs: by gradient and rule, or in place where that is the same.
-
-A stepper owns the trainable tensors and the rule's state; what it shows in `params` is good until
-the next step.
-"""
+"""How the loop advances a batch of runs: in place where that is the same, else by the rule."""
 
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core import tall
-from loraone_theory.core.factors import Factors, Params, Scalar
-from loraone_theory.dynamics import capture, own_rules
+from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.dynamics import capture
+from loraone_theory.dynamics.by_rule import ByRule
 from loraone_theory.dynamics.plan import Plan
-from loraone_theory.dynamics.records import Record
+from loraone_theory.dynamics.stepper import Stepper
 from loraone_theory.methods.rules.base import Descent, State
 from loraone_theory.problems.base import fact
 from loraone_theory.problems.linear.covariance import Covariance
 from loraone_theory.problems.linear.problem import BLOCK_BYTES, LinearProblem
-
-
-class Stepper(Protocol):
-    """The state of a batch of runs, and one step of all of them."""
-
-    params: Params
-    state: State
-
-    def watch(
-        self,
-        records: Mapping[str, Record],
-        at: np.ndarray,
-        threads: int,
-        pool: ThreadPoolExecutor,
-    ) -> dict[str, Tensor]:
-        """What of the records at these steps `steps` itself fills from now on, by name."""
-        return {}
-
-    def step(self, t: int) -> None:
-        """Advance from t to t + 1, measuring nothing."""
-
-    def steps(self, first: int, stop: int) -> None:
-        """Advance from first to stop, measuring what was asked for."""
-        for t in range(first, stop):
-            self.step(t)
-
-    def saved(self) -> tuple[Params, State]:
-        """The present state, to come back to."""
-
-    def load(self, params: Params, state: State) -> None:
-        """Go on from a saved state."""
 
 
 def make(plan: Plan) -> Stepper:
@@ -69,80 +32,6 @@ def make(plan: Plan) -> Stepper:
     if descent is not None and pair and whole and type(plan.problem) is LinearProblem:
         return InPlace(plan, plan.problem, descent)
     return ByRule(plan)
-
-
-class ByRule(Stepper):
-    """Any method on any problem: gradient, pullback, rule, from time-t values to new tensors.
-
-    Args:
-        plan: of the runs.
-        gradients: another way to the problem's own.
-    """
-
-    def __init__(self, plan: Plan, gradients: Callable[[Factors], Factors] | None = None) -> None:
-        self._other = gradients
-        self._plan = plan
-        self._rule = plan.rule
-        self._scheduled = plan.batch.rates.scheduled
-        self._problem = plan.problem
-        self._batched = plan.settings.batches is not None
-        self._own = plan.method.train.fingerprint is not None
-        self.params = plan.start.trainable
-        if self._own:  # whatever it does to them, the start stays
-            self.params = tuple(tensor.clone() for tensor in self.params)
-        self.state = plan.rule.init(self.params)
-        self._recorded = self._record()
-        if self._recorded is not None:
-            self.params, self.state = self._recorded.buffers
-
-    def _record(self) -> capture.Recorded | None:
-        # A recorded step has its rate and its rows built in.
-        varies = self._scheduled or self._batched
-        if varies or not (self._rule.replays and fact(self._problem, "replays")):
-            return None
-        start = (self.params, self.state)
-        return capture.recorded(lambda now: self._next(*now), start, like=self.params[0])
-
-    def step(self, t: int) -> None:
-        """One step of the method from time-t values."""
-        if self._recorded is not None:
-            self._recorded.graph.replay()
-            return
-        if self._scheduled:
-            self._rule = self._plan.rule_at(t)
-        if self._batched:
-            self._problem = self._plan.problem_at(t)
-        if self._own:
-            name = self._plan.method.train.name
-            self.params, self.state = own_rules.held(name, self.params, self.state, self._next)
-        else:
-            self.params, self.state = self._next(self.params, self.state)
-
-    def _next(self, params: Params, state: State) -> tuple[Params, State]:
-        rule = self._rule
-        if rule.advance is not None:
-            return rule.advance(params, self._gradients, state)
-        return rule.update(params, self._gradients(params), state)
-
-    def _gradients(self, params: Params) -> Params:
-        method, frozen = self._plan.method.parametrisation, self._plan.start.frozen
-        asked = self._problem.gradients if self._other is None else self._other
-        gradients = asked(method.shift(params, frozen))
-        return method.pullback(params, frozen, gradients)
-
-    def saved(self) -> tuple[Params, State]:
-        """The present tensors, copied if steps overwrite them."""
-        if self._recorded is not None:
-            params, state = self._recorded.saved()
-            return params, state
-        return self.params, self.state
-
-    def load(self, params: Params, state: State) -> None:
-        """Go on from a saved state."""
-        if self._recorded is not None:
-            self._recorded.load((params, state))
-        else:
-            self.params, self.state = params, state
 
 
 class _Piece(NamedTuple):
@@ -265,6 +154,9 @@ class InPlace(Stepper):
             self._next.baddbmm_(L.reshape(-1, *L.shape[-2:]), gathered)
         self._B.copy_(self._next)
         return state
+
+    def settle(self) -> None:
+        """Nothing waits."""
 
     def saved(self) -> tuple[Params, State]:
         """Copies of the present tensors."""

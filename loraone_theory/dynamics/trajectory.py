@@ -156,7 +156,8 @@ class Trajectory:
     ) -> Trajectory:
         """The same runs with `steps` more steps: bit for bit what one longer run would have given.
 
-        Noise that is drawn as a run goes (`sample_linear_lazy`) is drawn on, equal in law.
+        `until` still ends them, unless they had reached its level before. Noise that is drawn as a
+        run goes (`sample_linear_lazy`) is drawn on, equal in law.
 
         Args:
             steps: how many more.
@@ -171,9 +172,7 @@ class Trajectory:
                 missing.
         """
         more = validate.integer("steps", steps, least=1)
-        run = continuation.go_on(
-            self.resume, more, problem, method, records, learning_rate, progress
-        )
+        run = continuation.go_on(self, more, problem, method, records, learning_rate, progress)
         return continuation.joined(self, Trajectory.of(run))
 
     def to_numpy(self) -> dict[str, np.ndarray]:

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
 
 
+class Earlier(NamedTuple):
+    """What was recorded before a run goes on."""
+
+    steps: np.ndarray
+    values: Tensor  # (T, *batch) of the record that says when to stop
+
+
 @dataclass(frozen=True)
 class Until:
     """Stop once a record is at or below a level, in every run that has not diverged.
 
-    The batch goes on until the last of its runs is there; `run.reached` says when each was.
+    The batch goes on until the last of its runs is there; `run.reached` says when each was. Runs
+    that `extend` takes further stop as well, where they have not been there before.
 
     Args:
         record: one of those that are recorded, with one value per run.

@@ -2,8 +2,12 @@
 # [tool.marimo.display]
 # theme = "system"
 # ///
-"""The page of `loraone explore`, a marimo app: controls, and beside them what they give."""
+"""The page of `loraone explore`, a marimo app: controls, and beside them what they give.
 
+What a cell has and needs marimo reads from its body, not from its arguments and what it returns.
+"""
+
+# ruff: noqa: F821, RUF059
 # mypy: disable-error-code="no-untyped-def"
 
 import marimo
@@ -40,90 +44,18 @@ def control_panel(model):
     _made = controls.controls(model.value)
     mo.output.replace(controls.laid_out(model, _made))
     (
-        ensemble,
-        methods,
-        rank,
-        true_rank,
-        condition_number,
-        ratio,
-        infinite,
-        noise_std,
-        relative_shift,
-        step,
-        fraction,
-        learning_rate,
-        init_std,
-        d,
-        k,
-        steps,
-        trials,
-        first,
-    ) = _made
-    return (
-        ensemble,
-        methods,
-        rank,
-        true_rank,
-        condition_number,
-        ratio,
-        infinite,
-        noise_std,
-        relative_shift,
-        step,
-        fraction,
-        learning_rate,
-        init_std,
-        d,
-        k,
-        steps,
-        trials,
-        first,
-    )
+        ensemble, methods, rank, true_rank, condition_number, ratio, infinite, noise_std,
+        relative_shift, step, fraction, learning_rate, init_std, d, k, steps, trials, first,
+    ) = _made  # fmt: skip
 
 
 @app.cell
-def drawn(
-    model,
-    ensemble,
-    methods,
-    rank,
-    true_rank,
-    condition_number,
-    ratio,
-    infinite,
-    noise_std,
-    relative_shift,
-    step,
-    fraction,
-    learning_rate,
-    init_std,
-    d,
-    k,
-    steps,
-    trials,
-    first,
-):
+def drawn(model):
     """The curves: again and again as the runs go on, the whole at the end."""
     _chosen = controls.Controls(
-        ensemble,
-        methods,
-        rank,
-        true_rank,
-        condition_number,
-        ratio,
-        infinite,
-        noise_std,
-        relative_shift,
-        step,
-        fraction,
-        learning_rate,
-        init_std,
-        d,
-        k,
-        steps,
-        trials,
-        first,
-    )
+        ensemble, methods, rank, true_rank, condition_number, ratio, infinite, noise_std,
+        relative_shift, step, fraction, learning_rate, init_std, d, k, steps, trials, first,
+    )  # fmt: skip
     result = None
     try:
         for result in grow(controls.settings(model.value, _chosen)):

@@ -13,6 +13,8 @@ with extra("explore"):
     import marimo as mo
 
 OWN_SIZE = 1e-2  # α of the methods themselves
+# Of labels: that of the longest.
+WIDTH = "display: inline-block; min-width: 8.7em"
 OF_BEST, ABSOLUTE = "of the predicted best", "absolute"
 
 # Model -> what it starts with.
@@ -40,7 +42,7 @@ def _logarithmic(low: int, high: int) -> list[float]:
 
 def model() -> Any:
     """The choice that the others depend on."""
-    return mo.ui.dropdown(list(ENSEMBLES), value="linear", label="model")
+    return mo.ui.dropdown(list(ENSEMBLES), value="linear", label=_kept("model"))
 
 
 class Controls(NamedTuple):
@@ -78,8 +80,8 @@ def controls(model: str) -> Controls:
     """The controls of a model, at its start."""
     start, ui = STARTS[model], mo.ui
     return Controls(
-        ensemble=ui.dropdown(list(ENSEMBLES[model]), value=start.ensemble, label="ensemble"),
-        methods=ui.multiselect(list(METHODS), value=list(start.methods), label="methods"),
+        ensemble=ui.dropdown(list(ENSEMBLES[model]), value=start.ensemble, label=_kept("ensemble")),
+        methods=ui.multiselect(list(METHODS), value=list(start.methods), label=_kept("methods")),
         rank=_whole("rank r", 1, 16, start.rank),
         true_rank=_whole("true rank r*", 1, 16, start.true_rank),
         condition_number=_steps("condition number κ", KAPPAS, start.condition_number),
@@ -108,8 +110,12 @@ def _steps(label: str, values: list[float], value: float) -> Any:
 
 
 def _kept(label: str) -> str:
-    """The label on one line."""
-    return label.replace(" ", "\u00a0")
+    """The label on one line, all as wide as the longest, so that what follows is aligned.
+
+    It is read as Markdown, in which a star would open emphasis.
+    """
+    words = label.replace(" ", "\u00a0").replace("*", "&#42;")
+    return f'<span style="{WIDTH}">{words}</span>'
 
 
 def laid_out(model: Any, chosen: Controls) -> Any:

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from html import escape
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from loraone_theory import plotting
+from loraone_theory.core.html import Html, label, line, tag
 from loraone_theory.explore.axes import Axis, fitted
 from loraone_theory.explore.model import Curves, Result
 
@@ -35,32 +35,32 @@ PANELS = (
 
 def figure(result: Result) -> str:
     """Panels and the key of the methods, as HTML."""
-    panels = "".join(_panel(result, panel) for panel in PANELS)
-    return (
-        f'<div class="lab-figure">{_key(result)}<div class="lab-panels" tabindex="0" '
-        f'role="region" aria-label="Curves">{panels}</div></div>'
-    )
+    panels = [_panel(result, panel) for panel in PANELS]
+    region = {"tabindex": "0", "role": "region", "aria_label": "Curves"}
+    inside = tag("div", *panels, class_="lab-panels", **region)
+    return str(tag("div", _key(result), inside, class_="lab-figure"))
 
 
-def _key(result: Result) -> str:
-    entries = "".join(
-        f'<li><svg width="34" height="10" aria-hidden="true"><line x1="1" x2="33" y1="5" y2="5" '
-        f"{_stroke(curves.method)}/></svg> {escape(curves.method)}"
-        f"{' (failed)' if curves.failed else ''}</li>"
+def _key(result: Result) -> Html:
+    entries = [
+        _entry(f"{curves.method}{' (failed)' if curves.failed else ''}", **_stroke(curves.method))
         for curves in result.curves
-    )
-    theory = '<li><svg width="34" height="10" aria-hidden="true"><line x1="1" x2="33" y1="5" y2="5"'
-    theory += (
-        ' class="lab-theory" stroke="currentColor"/></svg> theory, in the method’s colour</li>'
-    )
-    return f'<ul class="lab-key" aria-label="Key">{entries}{theory}</ul>'
+    ]
+    theory = {"class_": "lab-theory", "stroke": "currentColor"}
+    entries.append(_entry("theory, in the method’s colour", **theory))
+    return tag("ul", *entries, class_="lab-key", aria_label="Key")
 
 
-def _stroke(method: str) -> str:
+def _entry(words: str, **stroke: str) -> Html:
+    sample = tag("line", x1=1, x2=33, y1=5, y2=5, **stroke)
+    return tag("li", tag("svg", sample, width=34, height=10, aria_hidden="true"), " ", words)
+
+
+def _stroke(method: str) -> dict[str, str]:
     """Colour and dashes of a method, those of the library's figures."""
     style = plotting.method_style(method)
     colour = "currentColor" if style["color"] == plotting.BLACK else style["color"]
-    return f'stroke="{colour}" stroke-dasharray="{_dashes(style)}"'
+    return {"stroke": colour, "stroke_dasharray": _dashes(style)}
 
 
 def _dashes(style: dict[str, Any]) -> str:
@@ -70,7 +70,7 @@ def _dashes(style: dict[str, Any]) -> str:
     return "none" if line == plotting.SOLID else " ".join(f"{1.5 * part:g}" for part in line[1])
 
 
-def _panel(result: Result, panel: Panel) -> str:
+def _panel(result: Result, panel: Panel) -> Html:
     drawn = [c for c in result.curves if panel.record in c.records]
     lines = [(c, line) for c in drawn for line in c.lines if line.panel == panel.record]
     seen = [c.records[panel.record].ravel() for c in drawn]
@@ -79,22 +79,22 @@ def _panel(result: Result, panel: Panel) -> str:
     y = _room(y, [line.values for _, line in lines if line.label != "local rate"])
     x = Axis(0.0, float(result.settings.steps))
     name = f"lab-{panel.record}"
-    what = "; ".join(_said(c, panel.record) for c in drawn)
     shapes = [*_frame(x, y)]
     for curves in drawn:
         shapes.append(_path(x, y, curves.steps, curves.records[panel.record], curves.method))
-    for curves, line in lines:
-        shapes.append(_path(x, y, line.steps, line.values, curves.method, line.label))
+    for curves, theory in lines:
+        shapes.append(_path(x, y, theory.steps, theory.values, curves.method, theory.label))
     labels = ", ".join(dict.fromkeys(line.label for _, line in lines))
-    caption = f'<p class="lab-lines">dashed: {escape(labels)}</p>' if labels else ""
-    axis = f"{'log' if y.log else 'linear'} {y.low!r} {y.high!r} {x.high!r}"
-    return (
-        f'<figure><figcaption id="{name}">{escape(panel.title)}</figcaption>'
-        f'<svg role="img" aria-labelledby="{name}" aria-describedby="{name}-said" '
-        f'viewBox="0 0 {WIDTH} {HEIGHT}" class="lab-panel" data-record="{panel.record}" '
-        f'data-axis="{axis}" data-done="{result.done}">{"".join(shapes)}</svg>'
-        f'{caption}<p id="{name}-said" class="lab-said">{escape(what)}</p></figure>'
-    )
+    caption = tag("p", f"dashed: {labels}", class_="lab-lines") if labels else ""
+    svg = tag(
+        "svg", *shapes, role="img", aria_labelledby=name, aria_describedby=f"{name}-said",
+        viewBox=f"0 0 {WIDTH} {HEIGHT}", class_="lab-panel", data_record=panel.record,
+        data_axis=f"{'log' if y.log else 'linear'} {y.low!r} {y.high!r} {x.high!r}",
+        data_done=result.done,
+    )  # fmt: skip
+    said = "; ".join(_said(c, panel.record) for c in drawn)
+    said = tag("p", said, id=f"{name}-said", class_="lab-said")
+    return tag("figure", tag("figcaption", panel.title, id=name), svg, caption, said)
 
 
 def _room(y: Axis, theory: list[np.ndarray]) -> Axis:
@@ -123,36 +123,36 @@ def _place(x: Axis, y: Axis, steps: np.ndarray, values: np.ndarray) -> tuple[np.
     return across, up
 
 
-def _frame(x: Axis, y: Axis) -> Iterator[str]:
+def _frame(x: Axis, y: Axis) -> Iterator[Html]:
     right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-    for value, label in y.ticks():
-        up = _place(x, y, np.zeros(1), np.array([value]))[1][0]
-        yield f'<line x1="{LEFT}" x2="{right}" y1="{up:.1f}" y2="{up:.1f}" class="lab-grid"/>'
-        yield f'<text x="{LEFT - 6}" y="{up + 4:.1f}" text-anchor="end">{label}</text>'
-    for value, label in x.ticks():
-        across = _place(x, y, np.array([value]), np.zeros(1))[0][0]
-        yield f'<text x="{across:.1f}" y="{bottom + 15}" text-anchor="middle">{label}</text>'
-    yield f'<path d="M{LEFT} {TOP}V{bottom}H{right}" class="lab-frame"/>'
-    middle = (LEFT + right) / 2
-    yield f'<text x="{middle:.0f}" y="{HEIGHT - 4}" text-anchor="middle">step t</text>'
+    for value, words in y.ticks():
+        up = float(_place(x, y, np.zeros(1), np.array([value]))[1][0])
+        yield line(LEFT, up, right, up, "lab-grid")
+        yield label(LEFT - 6, up + 4, words, text_anchor="end")
+    for value, words in x.ticks():
+        across = float(_place(x, y, np.array([value]), np.zeros(1))[0][0])
+        yield label(across, bottom + 15, words, text_anchor="middle")
+    yield tag("path", d=f"M{LEFT} {TOP}V{bottom}H{right}", class_="lab-frame")
+    yield label((LEFT + right) / 2, HEIGHT - 4, "step t", text_anchor="middle")
 
 
 def _path(
     x: Axis, y: Axis, steps: np.ndarray, values: np.ndarray, method: str, theory: str = ""
-) -> str:
+) -> Html:
     """One path for all lines of (T, lines); it is broken where a value has no place."""
     across, up = _place(x, y, steps, values)
     parts: list[str] = []
-    for line in up.T:
-        inside = np.isfinite(line) & (line >= TOP - 1) & (line <= HEIGHT - BOTTOM + 1)
+    for curve in up.T:
+        inside = np.isfinite(curve) & (curve >= TOP - 1) & (curve <= HEIGHT - BOTTOM + 1)
         pen = "M"
-        for here, at, shown in zip(across, line, inside, strict=True):
+        for here, at, shown in zip(across, curve, inside, strict=True):
             if shown:
                 parts.append(f"{pen}{here:.2f} {at:.2f}")
             pen = "L" if shown else "M"
-    drawn = _stroke(method)
-    kind = "lab-curve"
-    if theory:
-        kind, drawn = "lab-theory", drawn.partition(" stroke-dasharray")[0]
-    about = f'data-method="{escape(method)}" data-line="{escape(theory)}"'
-    return f'<path d="{"".join(parts)}" class="{kind}" {drawn} {about}/>'
+    stroke = _stroke(method)
+    if theory:  # the dashes are those of its class
+        stroke.pop("stroke_dasharray")
+    return tag(
+        "path", d="".join(parts), class_="lab-theory" if theory else "lab-curve", **stroke,
+        data_method=method, data_line=theory,
+    )  # fmt: skip

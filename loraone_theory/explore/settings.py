@@ -9,10 +9,13 @@ from functools import lru_cache
 from typing import Any, NamedTuple
 
 from loraone_theory import methods
-from loraone_theory.core import validate
+from loraone_theory.core import linalg, validate
+from loraone_theory.core.factors import Factors
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.predict.ahead import Outlook, outlook_beside
+from loraone_theory.predict.best_fit import best_fit
 from loraone_theory.predict.contraction import Known
+from loraone_theory.predict.rates import rates
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.laws import LAWS
 from loraone_theory.problems.linear.sampling import linear_population, sample_linear
@@ -194,6 +197,13 @@ class Settings:
         """What is predicted of the method on the problem; those of the last settings are kept."""
         return _outlook(self.drawn(), name, self.init_std, self.rank, self.seeds)
 
+    def best_fit(self) -> Factors | None:
+        """The best fit of rank r to the labels of sensing, None where they do not determine it.
+
+        Those of the last settings are kept.
+        """
+        return _best_fit(self.drawn(), self.rank)
+
     def step(self, name: str) -> float:
         """η of the method: the fraction of its predicted best step, or the absolute one."""
         if self.fraction is None:
@@ -221,6 +231,16 @@ def _outlook(
 ) -> Outlook:
     method = _method(name, init_std)
     return outlook_beside(_problem(call), method, rank=rank, seeds=seeds, known=_known(call))
+
+
+@lru_cache(maxsize=4)
+def _best_fit(call: Call, rank: int) -> Factors | None:
+    problem: Any = _problem(call)
+    fit = best_fit(problem, rank)
+    if bool(fit.loss.isnan().any()):
+        return None
+    low, high = rates(problem, fit.at).extremes.unbind(-1)
+    return fit.at if bool((low > linalg.eps(low) ** 0.5 * high).all()) else None
 
 
 @lru_cache(maxsize=8)

@@ -18,8 +18,10 @@ from loraone_theory.explore.settings import Settings
 from loraone_theory.methods import Method
 from loraone_theory.predict.ahead import Outlook
 from loraone_theory.predict.curves import decay
+from loraone_theory.predict.noise import in_closed_form
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.sensing.problem import SensingProblem
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,10 +72,14 @@ class Case:
         )
 
     @property
+    def pair(self) -> bool:
+        """Whether it trains A and B alone, without an offset."""
+        return self.method.is_pair and not self.method.offset
+
+    @property
     def fits(self) -> bool:
         """Whether it trains a pair that can equal Δ and no more, r = r*."""
-        pair = self.method.is_pair and not self.method.offset
-        return pair and self.settings.rank == self.settings.true_rank
+        return self.pair and self.settings.rank == self.settings.true_rank
 
 
 def lines(case: Case) -> tuple[list[Line], list[str]]:
@@ -141,15 +147,47 @@ def _noise(case: Case) -> Iterator[Line | str]:
         code = f"[lt.predict.mean_full_floor({inside})]"
         yield _level(case, "risk", "mean noise floor", height, code)
         return
-    if not case.fits:
-        yield "risk floor of label noise: known for pairs that end at the best fit of rank r = r*"
+    if not case.pair:
+        yield "risk floor of label noise: known for pairs that end at the best fit of their rank"
         return
-    values = _numbers(predict.noise_floor(case.problem, noise_std=sigma))  # type: ignore[arg-type]
+    problem: Any = case.problem
+    if chosen.rank < chosen.true_rank or not in_closed_form(problem, chosen.rank):
+        return  # `_best_fit` has it
+    rank = "" if case.fits else f", rank={chosen.rank}"
+    values = _numbers(predict.noise_floor(problem, noise_std=sigma, rank=chosen.rank))
     if not np.isfinite(values).all():
         yield "risk floor of label noise: infinite, some directions are not measured"
         return
-    code = f"lt.predict.noise_floor(problem, noise_std={sigma!r}).numpy()"
+    code = f"lt.predict.noise_floor(problem, noise_std={sigma!r}{rank}).numpy()"
     yield _level(case, "risk", "noise floor", values, code)
+
+
+def _best_fit(case: Case) -> Iterator[Line | str]:
+    """The risk of the best fit to the labels at hand, where no mean of it is known."""
+    chosen, problem = case.settings, case.problem
+    rank, short = chosen.rank, chosen.rank < chosen.true_rank
+    if chosen.model == "relu" or not case.pair:
+        return
+    if isinstance(problem, LinearProblem):
+        if not short:
+            return
+        if problem.samples is not None and problem.samples < problem.d:
+            yield "risk of the best fit: with N < d it depends on the start"
+            return
+        at = predict.pair_solution(problem, rank=rank)
+        code = f"problem.risk(lt.predict.pair_solution(problem, rank={rank})).numpy()"
+    elif isinstance(problem, SensingProblem):
+        if not short and (chosen.noise_std == 0 or in_closed_form(problem, rank)):
+            return
+        found = chosen.best_fit()
+        if found is None:
+            yield "risk of the best fit: none was found, or some directions of it are not measured"
+            return
+        at, code = found, f"problem.risk(lt.predict.best_fit(problem, {rank}).at).numpy()"
+        yield "risk of the best fit: of the lowest minimum found; a run can end in another"
+    else:
+        return
+    yield _level(case, "risk", "best fit", _numbers(problem.risk(at)), code)
 
 
 def _envelope(case: Case) -> Iterator[Line | str]:
@@ -241,6 +279,7 @@ LINES: tuple[Callable[[Case], Iterator[Line | str]], ...] = (
     _floor,
     _rate,
     _noise,
+    _best_fit,
     _envelope,
     _plateau,
     _linearised,

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from html import escape
-
 import numpy as np
 
+from loraone_theory.core.html import Html, escaped, joined, tag
 from loraone_theory.explore.model import Curves, Result
 
 HEADING = (
@@ -18,7 +17,7 @@ HEADINGS = ("method", "step η", "loss at the end", "predicted floor", "predicte
 
 def refusal(message: str) -> str:
     """A sentence in place of the figure: settings of which nothing can be made."""
-    return f'<p class="lab-refusal" role="alert">{escape(message)}</p>'
+    return str(tag("p", message, class_="lab-refusal", role="alert"))
 
 
 def code(script: str) -> str:
@@ -28,38 +27,40 @@ def code(script: str) -> str:
         'Copy as code</button> <span id="lab-copied" role="status"></span> A script that gives '
         "these numbers, to the last bit.</p>"
         '<pre id="lab-code" tabindex="0" role="region" aria-label="The script">'
-        f"{escape(script)}</pre></div>"
+        f"{escaped(script)}</pre></div>"
     )
 
 
 def table(result: Result) -> str:
     """A row for each method, then the notes, as HTML."""
-    rows = "".join(_row(result, curves) for curves in result.curves)
-    rows += "".join(
-        f'<tr><th scope="row">{escape(name)}</th>'
-        f'<td colspan="{len(HEADINGS) - 1}">not defined here: {escape(why)}</td></tr>'
-        for name, why in result.refusals.items()
-    )
-    head = "".join(f'<th scope="col">{heading}</th>' for heading in HEADINGS)
-    notes = "".join(_notes(curves) for curves in result.curves)
-    return (
-        f'<div class="lab-words"><div class="lab-scroll" tabindex="0" role="region" '
-        f'aria-label="Runs and predictions"><table><thead><tr>{head}</tr></thead>'
-        f"<tbody>{rows}</tbody></table></div>{notes}</div>"
-    )
+    rows = [_row(result, curves) for curves in result.curves]
+    rows += [_line(name, f"not defined here: {why}") for name, why in result.refusals.items()]
+    head = tag("tr", *(tag("th", heading, scope="col") for heading in HEADINGS))
+    inside = tag(
+        "div", tag("table", tag("thead", head), tag("tbody", *rows)), class_="lab-scroll",
+        tabindex="0", role="region", aria_label="Runs and predictions",
+    )  # fmt: skip
+    return str(tag("div", inside, *map(_notes, result.curves), class_="lab-words"))
 
 
-def _row(result: Result, curves: Curves) -> str:
+def _row(result: Result, curves: Curves) -> Html:
     ahead = result.settings.outlook(curves.method)
-    cells = (
+    return _line(
+        curves.method,
         f"{curves.learning_rate:.4g}",
         _range(curves.records["loss"][-1]),
         _range(ahead.floor),
         _range(ahead.loss_rate(curves.learning_rate)),
         " ".join(curves.status),
     )
-    inside = "".join(f"<td>{escape(cell)}</td>" for cell in cells)
-    return f'<tr><th scope="row">{escape(curves.method)}</th>{inside}</tr>'
+
+
+def _line(method: str, *cells: str) -> Html:
+    """A line of the table, whose last cell takes what is left of it."""
+    first = [tag("td", cell) for cell in cells[:-1]]
+    left = len(HEADINGS) - len(cells)
+    last = tag("td", cells[-1], colspan=left if left > 1 else None)
+    return tag("tr", tag("th", method, scope="row"), *first, last)
 
 
 def _range(values: np.ndarray) -> str:
@@ -71,8 +72,8 @@ def _range(values: np.ndarray) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def _notes(curves: Curves) -> str:
+def _notes(curves: Curves) -> Html:
     if not curves.notes:
-        return ""
-    items = "".join(f"<li>{escape(note)}</li>" for note in curves.notes)
-    return f"<h2>{escape(curves.method)}: what theory does not say here</h2><ul>{items}</ul>"
+        return Html("")
+    heading = tag("h2", f"{curves.method}: what theory does not say here")
+    return joined([heading, tag("ul", *(tag("li", note) for note in curves.notes))])

@@ -188,8 +188,10 @@ class AlignmentTracker:
         }
 
     def plot(self, side: Literal["left", "right"] = "left") -> plotting.Figure:
-        """The mean sine of each class against steps; save it with `plotting.save`."""
+        """Mean sines by class against steps, for `plotting.save`; ValueError without a record."""
         curves = self.curves(side)
+        if not curves:
+            raise ValueError("there must be a record to plot; got none yet; call step() first")
         with plotting.style():
             figure, axes = plotting.figure(height=3.0)
             ax = axes[0, 0]
@@ -240,7 +242,7 @@ def _of_peft(model: nn.Module, adapter_name: str) -> list[Watched]:
 
 
 def _factors(pair: Pair) -> Factors:
-    return pair.factors
+    return pair.current().factors
 
 
 def _of_its_own(model: nn.Module, pair: PairOf) -> list[Watched]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from loraone_theory.core import linalg
 from loraone_theory.core.linalg import SVD, SVDOptions
-from loraone_theory.integrations.peft_find import refuse
+from loraone_theory.integrations.peft_find import is_meta, refuse
 
 
 class Triplets(NamedTuple):
@@ -39,25 +39,61 @@ class Triplets(NamedTuple):
 
 
 Given = Tensor | Triplets
+# From this norm on no square that counts underflows, in any floating point dtype of a gradient.
+SAFE = 1e-12
 
 
 def usable(gradient: Given) -> list[bool]:
     """For each expert, or for the one weight: is there a direction in it?"""
-    size = gradient.S[..., 0] if isinstance(gradient, Triplets) else _largest(gradient)
+    return _positive(_size(gradient))
+
+
+def _positive(size: Tensor) -> list[bool]:
     return [bool(entry > 0) for entry in torch.atleast_1d(size)]
 
 
-def _largest(gradient: Tensor) -> Tensor:
-    """Above zero where an entry is, of each expert where there are several; NaN or ∞ like them."""
-    norm = torch.linalg.vector_norm(gradient, dim=(-2, -1))
-    if bool(torch.isfinite(norm).all() & (norm > 0).all()):
-        return norm  # several times faster, but it over- and underflows
-    return torch.linalg.vector_norm(gradient, torch.inf, dim=(-2, -1))
+def _size(gradient: Given) -> Tensor:
+    """σ₁ of triplets, else the Frobenius norm, of each expert where there are several.
+
+    NaN or ∞ where an entry is.
+    """
+    if not isinstance(gradient, Triplets):
+        return norm(gradient)
+    bad = [~torch.isfinite(part).all() for part in gradient]
+    size = gradient.S[..., 0]
+    return torch.full_like(size, torch.nan) if any(bad) else size
 
 
-def _finite(gradient: Given) -> bool:
-    parts = gradient if isinstance(gradient, Triplets) else (_largest(gradient),)
-    return all(bool(torch.isfinite(part).all()) for part in parts)
+def norm(gradient: Tensor) -> Tensor:
+    """‖G‖_F over the last two dimensions, where squares over- or underflow too.
+
+    >>> norm(torch.full((2, 2), 1e-30))
+    tensor(2.0000e-30)
+    """
+    wide = torch.promote_types(gradient.dtype, torch.float32)
+    size = torch.linalg.vector_norm(gradient, dim=(-2, -1), dtype=wide)
+    odd = ~(torch.isfinite(size) & (size > SAFE))
+    if not bool(odd.any()):
+        return size
+    if size.ndim == 0:
+        return norm(gradient[None])[0]
+    few = gradient[odd].to(wide)
+    largest = torch.linalg.vector_norm(few, torch.inf, dim=(-2, -1))
+    by = torch.where(torch.isfinite(largest) & (largest > 0), largest, 1.0)
+    size[odd] = by * torch.linalg.vector_norm(few / by[:, None, None], dim=(-2, -1))
+    return size
+
+
+def unfit(gradient: object) -> str:
+    """What a gradient is, where it is no dense tensor of real numbers and no triplets of such."""
+    for part in gradient if isinstance(gradient, Triplets) else (gradient,):
+        if not isinstance(part, Tensor):
+            return type(part).__name__
+        if is_meta(part):
+            return "a tensor on the meta device"
+        if not part.is_floating_point() or part.layout != torch.strided:
+            return f"a tensor of {part.dtype}, {part.layout}"
+    return ""
 
 
 def check(
@@ -73,18 +109,21 @@ def check(
     Raises:
         ValueError: names those that do not, and the remedy.
     """
-    missing, misshapen, infinite, zero = [], [], [], []
+    missing, wrong, misshapen, infinite, zero = [], [], [], [], []
     for name, shape in shapes.items():
         if name not in gradients:
             missing.append(f"none for {name}")
             continue
         gradient = gradients[name]
-        if tuple(gradient.shape) != shape:
+        kind = unfit(gradient)
+        if kind:
+            wrong.append(f"{kind} for {name}")
+        elif tuple(gradient.shape) != shape:
             misshapen.append(f"{tuple(gradient.shape)} for {name} of shape {shape}")
-        elif not _finite(gradient):
+        elif not bool(torch.isfinite(size := _size(gradient)).all()):
             infinite.append(f"NaN or infinite entries for {name}")
         elif not lenient:
-            has = usable(gradient)
+            has = _positive(size)
             ends = [f"[{e}]" for e in range(len(has))] if len(shape) == 3 else [""]
             zero += [f"zero for {name}{end}" for end, yes in zip(ends, has, strict=True) if not yes]
     refuse(
@@ -92,6 +131,11 @@ def check(
         missing,
         "estimate them with get_lora_one_gradients and the same target_modules, or leave modules "
         "that the loss does not reach out of target_modules, or pass missing='lora'",
+    )
+    refuse(
+        "a gradient must be a dense tensor of real numbers",
+        wrong,
+        "pass what get_lora_one_gradients returns",
     )
     refuse(
         "a gradient must have the shape of its module's weight",
@@ -139,7 +183,7 @@ def leading(
     dtype = exact_dtype(device) if options.method == "exact" else torch.float32
     G = (G if transposed else G.mT).to(device, dtype)
     found = linalg.truncated_svd(G, rank, options)
-    return found, float(torch.linalg.vector_norm(G))
+    return found, float(norm(G))
 
 
 # Graphics processors whose float64 is half as fast as their float32, and not 1/32 or 1/64.

@@ -104,6 +104,50 @@ def with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any]) 
     return {TORCH_NAMES.get(key, key): value for key, value in whole.items()}
 
 
+def joining(group: Group, defaults: Mapping[str, Any], held: Sequence[Group]) -> dict[str, Any]:
+    """A group that comes later, with everything said.
+
+    Raises:
+        ValueError: as `with_defaults`; a group with neither "pairs" nor "params".
+    """
+    if "pairs" not in group and "params" not in group:
+        raise ValueError(
+            f"a group must have 'pairs' or 'params'; got {', '.join(map(repr, group)) or 'none'}"
+        )
+    made = _of_pairs(group) if "pairs" in group else dict(group)
+    rule = made.get("rule", defaults["rule"])
+    accepted(rule, ())
+    like: Group = next((g for g in held if g["rule"] == rule), {})
+    theirs = {name: TORCH_NAMES.get(name, name) for name in known(rule) - {"scale"}}
+    hyper = {name: like[key] for name, key in theirs.items() if key in like}
+    return with_defaults(made, rule, defaults["lr"], hyper)
+
+
+def of_the_model(group: Group) -> dict[str, Any]:
+    """What a group has of the model, which no checkpoint changes."""
+    return {key: group[key] for key in ("scales", "experts") if key in group}
+
+
+def same_rules(saved: Any, held: Sequence[Group]) -> None:
+    """Groups of a checkpoint have the rules of those that they are loaded into.
+
+    Raises:
+        ValueError: they have others, or are of another kind of optimiser.
+    """
+    groups = validate.sequence("state_dict['param_groups']", saved)
+    for group in groups:
+        validate.instance(
+            "a group of state_dict", group, Mapping, "give what state_dict() returned"
+        )
+    rules = [str(group.get("rule", "no rule")) for group in groups]
+    wanted = [str(group["rule"]) for group in held]
+    if rules != wanted:
+        raise ValueError(
+            f"state_dict must be of the same rules, group by group; got {', '.join(rules)} for "
+            f"{', '.join(wanted)}; build the optimiser as the one that was saved"
+        )
+
+
 # Moments above this many times the pairs' own size are worth a word.
 LARGE = 4
 

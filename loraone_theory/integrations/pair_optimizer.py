@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -43,6 +43,9 @@ class PairOptimizer(Optimizer):
             train at all. In `step`, a gradient that is not finite, before anything is changed.
     """
 
+    # Whether groups come with everything in them, as they do while it is built.
+    _complete = False
+
     def __init__(
         self,
         pairs: nn.Module | Sequence[Pair] | Sequence[Group],
@@ -59,8 +62,24 @@ class PairOptimizer(Optimizer):
         if not any(p.requires_grad for group in groups for p in group["params"]):
             raise ValueError("there must be something to train; got no pair and no parameter")
         pair_groups.say_what_is_held(groups)
-        defaults = pair_groups.for_schedulers(groups)
-        super().__init__(groups, {"lr": validate.number("lr", lr), **defaults})
+        defaults = {"lr": validate.number("lr", lr), "rule": rule}
+        self._complete = True
+        super().__init__(groups, defaults | pair_groups.for_schedulers(groups))
+        self._complete = False
+
+    def add_param_group(self, param_group: dict[str, Any]) -> None:
+        """One more group, with "pairs" or "params".
+
+        What it does not say is taken from the first group of its rule, which by default is that of
+        the optimiser; its learning rate from the optimiser.
+
+        Raises:
+            ValueError: as for the groups that it is built with.
+        """
+        if not self._complete:
+            validate.instance("param_group", param_group, dict, "give a dict with 'params'")
+            param_group = pair_groups.joining(param_group, self.defaults, self.param_groups)
+        super().add_param_group(param_group)
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -85,7 +104,7 @@ class PairOptimizer(Optimizer):
                 for p in unit.tensors
             )
             if any(gradient is not None for gradient in gradients):
-                found.append(_Task(unit, gradients, self._held(unit)))
+                found.append(_Task(unit, gradients, _ordered(self.state, unit)))
         return found
 
     def _advance(self, tasks: Sequence[_Task], rule: Rule) -> None:
@@ -129,37 +148,77 @@ class PairOptimizer(Optimizer):
             for task, part in zip(tasks, parts, strict=True):
                 self.state[task.unit.tensors[owner]][str(key)] = part
 
-    def _held(self, unit: Unit) -> list[Any]:
-        """The rule's state of a unit, in order; empty before its first step.
-
-        Each part is kept with the parameter that it has the shape of.
-        """
-        found: dict[str, Any] = {}
-        for p in unit.tensors:
-            found |= self.state.get(p, {})
-        return [found[key] for key in sorted(found, key=int)]
-
     def load_state_dict(self, state_dict: dict[str, Any]) -> None:
         """As torch does it, but the rules' state keeps its own dtypes.
 
+        Scales and numbers of experts stay those of the model.
+
         Raises:
-            ValueError: groups that do not fit.
+            ValueError: groups that do not fit, that have other rules, or moments of other shapes.
         """
         validate.instance("state_dict", state_dict, dict, "give what state_dict() returned")
+        pair_groups.same_rules(state_dict.get("param_groups"), self.param_groups)
+        given = self._given(state_dict)
+        if not self._fits(given):
+            raise ValueError(
+                "state_dict must be of parameters of the same shapes; got moments of others; "
+                "adapt the model as the one that was saved, with the same ranks"
+            )
+        own = [pair_groups.of_the_model(group) for group in self.param_groups]
         super().load_state_dict(state_dict)
-        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
-        params = [p for group in self.param_groups for p in group["params"]]
-        for index, p in zip(saved, params, strict=True):
-            held = state_dict["state"].get(index, {})
-            if "leaves" in held:  # as earlier versions wrote it
-                held = {str(key): leaf for key, leaf in enumerate(held["leaves"])}
+        for group, facts in zip(self.param_groups, own, strict=True):
+            group.update(facts)
+        for p, held in given.items():
             self.state[p] = {
                 key: pair_state.own(leaf, p.device) if isinstance(leaf, Tensor) else leaf
                 for key, leaf in held.items()
             }
 
+    def _given(self, state_dict: dict[str, Any]) -> dict[Tensor, dict[str, Any]]:
+        """The state in a checkpoint by parameter."""
+        saved = [index for group in state_dict["param_groups"] for index in group["params"]]
+        params = [p for group in self.param_groups for p in group["params"]]
+        given = {}
+        for index, p in zip(saved, params, strict=False):  # torch refuses another number of them
+            held = state_dict["state"].get(index, {})
+            if "leaves" in held:  # as earlier versions wrote it
+                held = {str(key): leaf for key, leaf in enumerate(held["leaves"])}
+            given[p] = held
+        return given
+
+    def _fits(self, given: Mapping[Tensor, dict[str, Any]]) -> bool:
+        """Every tensor in a checkpoint has as many entries as a fresh one would have."""
+        for group in self.param_groups:
+            for unit in pair_groups.units(group):
+                held = _ordered(given, unit)
+                like = pair_groups.as_ours(unit, [p.detach().to("meta") for p in unit.tensors])
+                fresh = list(pair_state.leaves(pair_groups.make(group, unit.scale).init(like)))
+                sizes = [
+                    [x.numel() for x in each if isinstance(x, Tensor)] for each in (held, fresh)
+                ]
+                if held and sizes[0] != sizes[1]:
+                    return False
+        return True
+
+
+def _ordered(state: Mapping[Tensor, dict[str, Any]], unit: Unit) -> list[Any]:
+    """The rule's state of a unit, in order; empty before its first step.
+
+    Each part is kept with the parameter that it has the shape of.
+    """
+    found: dict[str, Any] = {}
+    for p in unit.tensors:
+        found |= state.get(p, {})
+    return [found[key] for key in sorted(found, key=int)]
+
 
 def _finite(gradients: list[Tensor]) -> None:
+    sparse = sum(gradient.layout != torch.strided for gradient in gradients)
+    if sparse:
+        raise ValueError(
+            f"gradients must be dense; got sparse ones in {sparse} of {len(gradients)} tensors; "
+            "nothing was changed; make the embedding with sparse=False"
+        )
     if gradients and not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()):
         bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients)
         if bad:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,7 +18,7 @@ from loraone_theory import storage
 from loraone_theory.integrations.given import Given, Triplets
 from loraone_theory.integrations.peft_find import is_meta
 
-VERSION = "2"
+VERSION = "3"
 # Between the name of a module and that of a part of its triplets.
 SEPARATOR = "//"
 
@@ -72,6 +73,11 @@ class SavedGradients(Mapping[str, Given]):
             )
         self._names = {key: key.partition(SEPARATOR)[1] != "" for key in keys}
         self._names = {key.partition(SEPARATOR)[0]: cut for key, cut in self._names.items()}
+
+    @property
+    def looked_for(self) -> set[str]:
+        """The targets of the call that made it, with those that got no gradient."""
+        return set(json.loads(self.made_from["targets"]))
 
     def __getitem__(self, name: str) -> Given:
         reduced = self._names[name]

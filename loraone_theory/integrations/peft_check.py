@@ -1,4 +1,4 @@
-"""Does the step do what its gradients say: two forward passes after the initialisation."""
+"""Does the step do what its gradients say: two passes after the initialisation."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ from loraone_theory.core import validate
 from loraone_theory.integrations import distributed
 from loraone_theory.integrations.peft_config import Check, LoRAOneConfig, Reports
 from loraone_theory.integrations.peft_layers import Pair, weights
+from loraone_theory.integrations.peft_leaves import unsynchronised
+from loraone_theory.integrations.peft_slopes import apart, through_weights
+from loraone_theory.integrations.sharded import whole
 
 
 def checked(
@@ -26,40 +29,62 @@ def checked(
 ) -> Check:
     """Run `train_step` at W + sA₀B₀ and at W, with the same random numbers.
 
-    Warns where the loss rose, with the γ to take, and of adapters without effect.
+    The adapters' own dropout is off in both. Warns where the loss rose, with the γ to take; of
+    adapters without effect; and of those whose gradient is not that of their weight.
 
     Raises:
         TypeError: `train_step` returns no loss.
         ValueError: it runs no backward pass.
     """
     parameters = {pair.name: weights(pair.layer, adapter_name) for pair in pairs}
-    with _undisturbed(model, [p for both in parameters.values() for p in both]):
-        after = _loss(train_step)
-        reached = [
-            distributed.anyone(any(p.grad is not None and bool(p.grad.any()) for p in both))
-            for both in parameters.values()
-        ]
-    if not any(reached):
-        raise ValueError(
-            "check must run forward and backward through the adapters; none of them got a "
-            "gradient: call loss.backward() in it, on the model that was passed, with adapter "
-            f"{adapter_name!r} active"
-        )
-    ups = [(up, up.detach().clone()) for _, up in parameters.values()]
-    with _undisturbed(model, []), torch.no_grad():
-        try:
-            for up, _ in ups:
-                up.zero_()
+    ups = {id(pair.layer): parameters[pair.name][1] for pair in pairs}
+    held = {key: up.detach().clone() for key, up in ups.items()}
+    with _without_dropout(pairs, adapter_name):
+        with _undisturbed(model, [p for both in parameters.values() for p in both]):
             with torch.enable_grad():
-                before = _loss(train_step)
-        finally:
-            for up, value in ups:
-                up.copy_(value)
+                after = _loss(train_step)
+            reached = [
+                distributed.anyone(any(p.grad is not None and bool(p.grad.any()) for p in both))
+                for both in parameters.values()
+            ]
+        if not any(reached):
+            raise ValueError(
+                "check must run forward and backward through the adapters; none of them got a "
+                "gradient: call loss.backward() in it, on the model that was passed, with adapter "
+                f"{adapter_name!r} active"
+            )
+        inert = tuple(name for name, yes in zip(parameters, reached, strict=True) if not yes)
+        with _undisturbed(model, list(ups.values())), unsynchronised(model):
+            try:
+                with torch.no_grad():
+                    for up in ups.values():
+                        up.zero_()
+                with through_weights(model, pairs, held) as of_weights, torch.enable_grad():
+                    before = _loss(train_step)
+                slopes = {key: _slope(up, held[key]) for key, up in ups.items()}
+            finally:
+                with torch.no_grad():
+                    for key, up in ups.items():
+                        up.copy_(held[key])
+    of_adapters = {pair.name: slopes[id(pair.layer)] for pair in pairs}
     predicted = -sum(r.step_norm**2 / r.learning_rate for r in reports.values())
-    inert = tuple(name for name, yes in zip(parameters, reached, strict=True) if not yes)
-    found = Check(before, after, predicted, inert, _better(before, after, predicted, config))
+    first_order = distributed.mean_(torch.tensor(sum(slopes.values()), dtype=torch.float64))
+    found = Check(
+        before,
+        after,
+        predicted,
+        float(first_order),
+        inert,
+        tuple(n for n in apart(of_weights, of_adapters) if n not in inert),
+        _better(before, after, predicted, config),
+    )
     _warn(found, config)
     return found
+
+
+def _slope(up: Tensor, value: Tensor) -> float:
+    """⟨∂L/∂B, B₀⟩ at B = 0, which is ⟨∇L, sA₀B₀⟩ as the adapter sees it."""
+    return 0.0 if up.grad is None else float((whole(up.grad) * whole(value)).sum())
 
 
 def _better(before: float, after: float, predicted: float, config: LoRAOneConfig) -> float | None:
@@ -75,6 +100,14 @@ def _warn(found: Check, config: LoRAOneConfig) -> None:
         warnings.warn(
             f"adapters should change the loss; {len(found.inert)} have no effect on it: "
             f"{', '.join(found.inert[:3])}; leave them out of target_modules",
+            stacklevel=4,
+        )
+    if found.other:
+        warnings.warn(
+            f"an adapter should see the gradient of its weight; {len(found.other)} see another: "
+            f"{', '.join(found.other[:3])}; hooks change what the module is given or returns, or "
+            "the loss takes the weight from elsewhere too; remove that, or leave them out of "
+            "target_modules",
             stacklevel=4,
         )
     if found.gamma is not None:
@@ -96,9 +129,27 @@ def _loss(train_step: Callable[[], Any]) -> float:
             f"check must return the loss as a number; got {type(loss).__name__}; end it with "
             "`return loss`"
         )
-    value = loss.detach() if isinstance(loss, Tensor) else torch.tensor(loss)
+    value = (
+        loss.detach()
+        if isinstance(loss, Tensor)
+        else torch.tensor(loss, dtype=torch.float64, device="cpu")
+    )
     mean = distributed.mean_(value.reshape(1).to("cpu", torch.float64))
     return validate.real("the loss", float(mean))
+
+
+@contextlib.contextmanager
+def _without_dropout(pairs: Sequence[Pair], adapter_name: str) -> Iterator[None]:
+    """The adapters' effective weights are W + sAB, in training mode too."""
+    each = [pair.layer.lora_dropout for pair in pairs]
+    held = [(dropouts, dropouts[adapter_name]) for dropouts in each if adapter_name in dropouts]
+    try:
+        for dropouts, _ in held:
+            dropouts[adapter_name] = nn.Identity()
+        yield
+    finally:
+        for dropouts, own in held:
+            dropouts[adapter_name] = own
 
 
 @contextlib.contextmanager

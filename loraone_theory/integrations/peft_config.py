@@ -105,15 +105,21 @@ class Check(NamedTuple):
     Args:
         before: the loss at W.
         after: the loss at W + sA₀B₀.
-        predicted: the change to first order, Σ⟨∇_W L, sA₀B₀⟩ over the modules; negative.
+        predicted: the change to first order, Σ⟨∇_W L, sA₀B₀⟩ over the modules, of the gradients
+            that were given; negative.
+        first_order: the same as the adapters see it on the batch of the check, Σ⟨∂L/∂B, B₀⟩ at
+            B = 0.
         inert: modules whose adapter gets no gradient, so that the forward pass goes around it.
+        other: modules in which that is not what their weight's own gradient on this batch gives.
         gamma: where the loss rose, the γ that is best for the parabola through the three numbers.
     """
 
     before: float
     after: float
     predicted: float
+    first_order: float
     inert: tuple[str, ...]
+    other: tuple[str, ...]
     gamma: float | None
 
 

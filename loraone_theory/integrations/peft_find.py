@@ -72,13 +72,14 @@ def base_model(model: nn.Module) -> nn.Module:
     return cast(nn.Module, outermost[0].base_model.model) if outermost else unwrapped(model)
 
 
-def adapter_config(model: nn.Module, adapter_name: str) -> LoraConfig | None:
-    """The LoraConfig that an adapter was made with, where PEFT has left it in the model."""
+def adapter_configs(model: nn.Module) -> dict[str, LoraConfig]:
+    """The configs that the adapters were made with, where PEFT has left them in the model."""
+    found: dict[str, LoraConfig] = {}
     for module in model.modules():
         configs = module.__dict__.get("peft_config")
-        if isinstance(configs, Mapping) and adapter_name in configs:
-            return configs[adapter_name]
-    return None
+        if isinstance(configs, Mapping):
+            found |= configs
+    return found
 
 
 def aligned(given: Mapping[str, Value], names: Iterable[str]) -> Mapping[str, Value]:

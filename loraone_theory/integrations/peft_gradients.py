@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -16,7 +17,7 @@ from loraone_theory.integrations import distributed, peft_cache
 from loraone_theory.integrations.given import Given, check, usable
 from loraone_theory.integrations.peft_backward import Passes, watched
 from loraone_theory.integrations.peft_find import LoraConfig, refuse, unwrapped
-from loraone_theory.integrations.peft_layers import AROUND, REMEDIES
+from loraone_theory.integrations.peft_layers import AROUND, HOOKED, OTHER, REMEDIES
 from loraone_theory.integrations.peft_leaves import calls, substituted, unsynchronised
 from loraone_theory.integrations.peft_reduce import Leading, Reducer, Sketch, Whole, triplets
 from loraone_theory.integrations.peft_targets import Target, targets
@@ -55,7 +56,7 @@ def get_lora_one_gradients(
         num_batches: call `train_step` until so many backward passes have run; None: call it once.
             The gradients are divided by the number of passes either way.
         cache_file: a safetensors file; read where it exists, written otherwise. It is bound to the
-            model's weights, to num_batches and to `data`.
+            model's weights, the targets, train or eval mode, num_batches and `data`.
         data: a name for the data that `train_step` reads, for the cache.
         missing: "lora" leaves out modules of unsupported type and those that get no gradient or a
             zero one, such as an expert without tokens; "error" refuses them.
@@ -86,6 +87,11 @@ def get_lora_one_gradients(
     validate.function("train_step", train_step)
     validate.instance("data", data, str, "name the data that train_step reads")
     seed = validate.integer("seed", seed, least=0)
+    if torch.is_inference_mode_enabled():
+        raise ValueError(
+            "gradients need autograd; got a call inside torch.inference_mode, which has none; call "
+            "it outside"
+        )
     found, _ = targets(unwrapped(model), lora_config, lenient=missing == "lora")
     plan = _plan(lora_config, reduce, keep, groups, seed)
     cache = None if cache_file is None else storage.as_path(cache_file)
@@ -98,6 +104,7 @@ def get_lora_one_gradients(
             "num_batches": str(num_batches),
             "data": data,
             "reduce": plan.stated,
+            "mode": "train" if any(module.training for module in model.modules()) else "eval",
         }
         if distributed.everyone(cache.is_file()):
             return _cached(cache, found, made_from, missing)
@@ -107,7 +114,7 @@ def get_lora_one_gradients(
     if not gradients:
         raise ValueError(_NO_GRADIENT)
     if cache is not None and distributed.leads():
-        peft_cache.save(cache, gradients, made_from)
+        peft_cache.save(cache, gradients, made_from | {"targets": json.dumps(sorted(found))})
     return gradients
 
 
@@ -216,7 +223,7 @@ def _accumulate(
     base, wanted = unwrapped(model), set(part)
     with (
         substituted(base, found) as leaves,
-        calls(base, found) as called,
+        calls(base, found) as seen,
         unsynchronised(model),
         torch.enable_grad(),
         watched() as passes,
@@ -224,8 +231,10 @@ def _accumulate(
         for name, leaf in leaves.items():
             leaf.register_post_accumulate_grad_hook(collect(name, passes))
         _run(train_step, num_batches, passes)
-    around = [] if called is None else [name for name in reducer.names() if name not in called]
-    refuse(AROUND, sorted(around), REMEDIES[AROUND])
+    if seen is not None:
+        refuse(AROUND, sorted(reducer.names() - seen.called), REMEDIES[AROUND])
+        refuse(HOOKED, sorted(seen.hooked), REMEDIES[HOOKED])
+        refuse(OTHER, sorted(seen.other), REMEDIES[OTHER])
     return passes.done
 
 
@@ -255,6 +264,11 @@ def _cached(
     gradients = peft_cache.load(path, made_from)
     wanted = [name for name in found if missing == "error" or name in gradients]
     try:
+        refuse(
+            "every target must have been one when it was made",
+            [f"none for {name}" for name in found if name not in gradients.looked_for],
+            "delete it to estimate anew, or name another file",
+        )
         check(gradients, {name: found[name].shape for name in wanted}, lenient=missing == "lora")
     except ValueError as error:
         raise ValueError(f"cache_file {path} is not of this model and config: {error}") from error

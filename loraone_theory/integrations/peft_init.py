@@ -11,15 +11,20 @@ from torch import Tensor, nn
 
 from loraone_theory.core import randomness, validate
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.linalg import SVD
 from loraone_theory.integrations import distributed, given, guards, sharded
 from loraone_theory.integrations.given import Given, Triplets
 from loraone_theory.integrations.peft_check import checked
 from loraone_theory.integrations.peft_config import DEFAULT, LoRAOneConfig, ModuleReport, Reports
-from loraone_theory.integrations.peft_find import adapter_config, aligned, refuse
+from loraone_theory.integrations.peft_find import aligned, refuse
 from loraone_theory.integrations.peft_gradients import Missing
 from loraone_theory.integrations.peft_layers import Pair, lora_pairs, survey
-from loraone_theory.methods import inits
-from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.methods.inits.base import signed
+from loraone_theory.methods.inits.released import factors as released_factors
+from loraone_theory.methods.inits.spectral import factors as spectral_factors
+
+# What rounding to the adapter's dtype may change of the length of a step.
+ROUNDED = 0.1
 
 
 def initialize_lora_one_weights(
@@ -73,7 +78,7 @@ def initialize_lora_one_weights(
     with distributed.together():
         pairs, skipped = _pairs(peft_model, gradients, adapter_name, missing)
         gradients = aligned(gradients, [pair.source for pair in pairs])
-        guards.untouched(adapter_config(peft_model, adapter_name), pairs, overwrite)
+        guards.untouched(peft_model, pairs, overwrite)
         given.check(gradients, _shapes(pairs), lenient=missing == "lora")
         _enough(pairs, gradients)
     _warn_of_clamping(pairs, config)
@@ -117,7 +122,10 @@ def _pairs(
     for pair in pairs:
         if pair.source not in named:
             skipped[pair.name] = "no gradient"
-        elif not given.usable(named[pair.source])[pair.expert or 0]:
+            continue
+        own = named[pair.source]
+        # One that is unfit is refused by name with the others.
+        if not given.unfit(own) and not given.usable(own)[pair.expert or 0]:
             skipped[pair.name] = "its gradient is zero"
     kept = [pair for pair in pairs if pair.name not in skipped]
     if not kept:
@@ -166,40 +174,44 @@ def _initialise(
         expert=pair.expert,
         device=pair.down.device if pair.down.is_cuda else torch.device("cpu"),
     )
-    U = -U  # of the negative gradient
     d, k = len(U), len(V)
     tolerance = config.rel_tol
     if tolerance is None:
         tolerance = max(d, k) * torch.finfo(torch.float32).eps
     kept = int((S > tolerance * S[0]).sum())
-    best = Factors(U[:, :kept] * S[:kept], V[:, :kept].mT)
-    # In the linear model with isotropic inputs the one-step gradient is the shift itself.
-    problem = LinearProblem.population(shift=best)
-    make = (
-        inits.released(config.factor)
-        if config.init == "released"
-        else inits.spectral(config.factor, pair.scale)
-    )
-    A, B = make(problem, rank, (config.seed,)).trainable
+    best = signed(SVD(-U[:, :kept], S[:kept], V[:, :kept]))  # of the negative gradient
+    if config.init == "released":
+        A, B = released_factors(best, config.factor)
+    else:
+        A, B = spectral_factors(best, config.factor, pair.scale)
     if kept < rank:
-        A = torch.cat([A[:, :kept], _kaiming(pair.name, config.seed, d, rank - kept, A)], dim=1)
+        A = torch.cat([A, _kaiming(pair.name, config.seed, d, rank - kept, A)], dim=1)
+        B = torch.cat([B, B.new_zeros(rank - kept, k)])
     written = Factors(A.to(pair.down.dtype).to(S), B.to(pair.up.dtype).to(S))
     sigma = float(S[0])
     rate = pair.scale / (config.factor * sigma) if config.init == "released" else config.factor
+    step = pair.scale * _norm(written)
+    length = rate * float(torch.linalg.vector_norm(S[:kept].double()))
+    if not abs(step - length) <= ROUNDED * length:
+        raise ValueError(
+            f"the adapter's dtype must hold the factors; got {pair.down.dtype} for {pair.name}, in "
+            f"which a step of length {length:.3g} becomes {step:.3g}; make the adapter in float32 "
+            "(autocast_adapter_dtype=True), or change gamma"
+        )
     report = ModuleReport(
         sigma,
         kept,
-        float((S[:kept] ** 2).sum()) / norm**2,
-        pair.scale * _norm(written),
+        float((S[:kept].double() ** 2).sum()) / norm**2,
+        step,
         rate,
     )
     return Factors(A, B), report
 
 
 def _norm(product: Factors) -> float:
-    """‖AB‖_F through the r×r factors of thin QR factorisations."""
-    left, right = torch.linalg.qr(product.A).R, torch.linalg.qr(product.B.mT).R
-    return float(torch.linalg.matrix_norm(left @ right.mT))
+    """‖AB‖_F, whose square is ⟨AᵀA, BBᵀ⟩; both have orthogonal columns up to rounding."""
+    A, B = (M.double() for M in product)
+    return float(((A.mT @ A) * (B @ B.mT)).sum().clamp_min(0).sqrt())
 
 
 def _kaiming(name: str, seed: int, d: int, columns: int, like: Tensor) -> Tensor:

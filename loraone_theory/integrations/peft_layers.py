@@ -48,6 +48,23 @@ class Pair(NamedTuple):
         """A (d, r) and B (r, k), without the scale; views, where no process holds a part only."""
         return Factors(whole(self.down).mT, whole(self.up).mT)
 
+    def current(self) -> Pair:
+        """The pair with the parameters that the layer has now.
+
+        Raises:
+            ValueError: it has no adapter of this name any more.
+        """
+        if self.adapter not in self.layer.lora_A:
+            raise ValueError(
+                f"a pair must still be in its model; got {self.name}, which has lost its adapter "
+                f"{self.adapter!r}; call lora_pairs again"
+            )
+        down, up = weights(self.layer, self.adapter)
+        if self.expert is None:
+            return self._replace(down=down, up=up)
+        downs, ups = by_expert(down, up, self.experts)
+        return self._replace(down=downs[self.expert], up=ups[self.expert])
+
     @property
     def source(self) -> str:
         """The name of its weight's gradient: `name` without the expert."""
@@ -157,10 +174,16 @@ def by_expert(down: Tensor, up: Tensor, experts: int) -> tuple[Tensor, Tensor]:
 LINEAR = "LoRA-One applies to linear layers and Conv1D"
 PLAIN = "LoRA-One applies to plain LoRA, W + sAB"
 AROUND = "an adapter needs a module that the forward pass calls, not one that it takes weights from"
+OTHER = "an adapter is added to Wx + b, which its module has to compute"
+HOOKED = (
+    "hooks must not change what a target is given or returns, for PEFT's adapter goes around them"
+)
 REMEDIES = {
     LINEAR: "leave them out of target_modules, or pass missing='lora'",
     PLAIN: "configure the adapter without use_dora and other variants",
     AROUND: "leave them out of target_modules: PEFT's adapter has no effect there",
+    OTHER: "leave them out of target_modules, for the weight's gradient is not the adapter's there",
+    HOOKED: "remove the hooks, or leave these modules out of target_modules",
 }
 
 

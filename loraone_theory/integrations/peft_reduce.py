@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
 from loraone_theory.core import linalg
 from loraone_theory.integrations import distributed
-from loraone_theory.integrations.given import Given, Triplets
+from loraone_theory.integrations.given import Given, Triplets, norm
 from loraone_theory.integrations.peft_config import LoRAOneConfig
 
 
@@ -47,19 +47,33 @@ class Whole:
     ) -> dict[str, Given]:
         """Divided in place, so that no gradient is held twice."""
         for name in names:
-            total = self.sums[name] if name in self.sums else torch.zeros(shapes[name])
+            total = (
+                self.sums[name]
+                if name in self.sums
+                else torch.zeros(shapes[name], dtype=torch.float32, device="cpu")
+            )
             self.sums[name] = distributed.mean_(total if passes == 1 else total.div_(passes))
         return {name: self.sums[name] for name in names}
 
 
 def triplets(gradient: Tensor, keep: int) -> Triplets:
-    """The leading `keep` triplets of one gradient, or of each expert's, on the host in float32."""
+    """The leading `keep` triplets of one gradient, or of each expert's, on the host in float32.
+
+    One that is not finite has zero triplets and the norm that says so.
+    """
     G = gradient.to(torch.float32)
+    size = norm(G)
+    G = _finite(G, size)
     rank = min(keep, *G.shape[-2:])
     options = LoRAOneConfig().options(rank, (G.shape[-2], G.shape[-1]))
     found = linalg.truncated_svd(G, rank, options)
-    norm = torch.linalg.matrix_norm(G)
-    return Triplets(*(part.to("cpu", torch.float32).contiguous() for part in (*found, norm)))
+    return Triplets(*(part.to("cpu", torch.float32).contiguous() for part in (*found, size)))
+
+
+def _finite(M: Tensor, size: Tensor) -> Tensor:
+    """M with zeros for the matrices whose norm is not finite, which LAPACK refuses."""
+    finite = torch.isfinite(size)
+    return M if bool(finite.all()) else torch.where(finite[..., None, None], M, 0.0)
 
 
 class Leading:
@@ -146,15 +160,16 @@ class Sketch:
             width = min(self.width, rows, columns)
             _, left = self._of_shape((rows, columns), torch.device("cpu"))
             empty = _Sums(
-                torch.zeros(*batch, rows, width), torch.zeros(*batch, left.shape[0], columns)
+                left.new_zeros(*batch, rows, width), left.new_zeros(*batch, left.shape[0], columns)
             )
             sums = self.sums.pop(name, empty)
             Y, Z = (distributed.mean_(part.div_(passes)).double() for part in sums)
+            size = torch.linalg.matrix_norm(Z)
+            Y, Z = (_finite(part, size) for part in (Y, Z))
             Q = torch.linalg.qr(Y).Q
             core = torch.linalg.lstsq(left.double() @ Q, Z).solution
             U, S, V = linalg.truncated_svd(core, min(self.keep, width))
-            norm = torch.linalg.matrix_norm(Z)
-            parts = (Q @ U, S, V, norm)
+            parts = (Q @ U, S, V, size)
             found[name] = Triplets(*(part.float().contiguous() for part in parts))
         return found
 
@@ -162,10 +177,11 @@ class Sketch:
         """Ω (columns, q) and Ψ (2q + 1, rows), of variance 1/(2q + 1) so that ‖ΨG‖ ≈ ‖G‖."""
         rows, columns = shape
         if (rows, columns) not in self._probes:
-            g = torch.Generator().manual_seed(self.seed + 1_000_003 * rows + columns)
+            g = torch.Generator("cpu").manual_seed(self.seed + 1_000_003 * rows + columns)
             q = min(self.width, rows, columns)
-            right = torch.randn(columns, q, generator=g)
-            left = torch.randn(2 * q + 1, rows, generator=g) / (2 * q + 1) ** 0.5
+            here: dict[str, Any] = {"generator": g, "dtype": torch.float32, "device": "cpu"}
+            right = torch.randn(columns, q, **here)
+            left = torch.randn(2 * q + 1, rows, **here) / (2 * q + 1) ** 0.5
             self._probes[rows, columns] = (right, left)
         right, left = self._probes[rows, columns]
         return right.to(device), left.to(device)

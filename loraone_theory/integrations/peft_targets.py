@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterable
 from typing import Any, NamedTuple, cast
 
+from peft import PeftType
 from peft.tuners.lora import LoraModel
 from peft.tuners.tuners_utils import _maybe_include_all_linear_layers
 from torch import Tensor, nn
@@ -20,7 +22,7 @@ from loraone_theory.integrations.peft_find import (
     named_inside,
     refuse,
 )
-from loraone_theory.integrations.peft_layers import AROUND, LINEAR, REMEDIES
+from loraone_theory.integrations.peft_layers import AROUND, LINEAR, PLAIN, REMEDIES
 from loraone_theory.integrations.sharded import is_sharded
 
 try:  # newer versions rewrite the targets of some mixture-of-experts models
@@ -69,8 +71,9 @@ def targets(
         The targets, and the modules left out with the reason.
 
     Raises:
-        ValueError: DoRA, no target, or targets that are not nn.Linear, Conv1D or the weights of
-            several experts, in floating point; adapters in the model already; a sharded model.
+        ValueError: AdaLoRA, DoRA, no target, or targets that are not nn.Linear, Conv1D or the
+            weights of several experts, in floating point; adapters in the model already; a sharded
+            model.
     """
     _plain(model, config)
     config = _resolved(model, config)
@@ -92,7 +95,7 @@ def targets(
             refuse(reason, [n for n, why in left_out.items() if why == reason], remedy)
     found = {name: target for name, target in found.items() if name not in left_out}
     refuse(
-        "a quantised or unloaded base weight has no gradient",
+        "a quantised, computed or unloaded base weight has no gradient",
         [name for name, target in found.items() if not _differentiable(target.weight)],
         "estimate the gradients on the model in floating point and pass them to "
         "initialize_lora_one_weights of the quantised one",
@@ -101,10 +104,19 @@ def targets(
 
 
 def _plain(model: nn.Module, config: LoraConfig) -> None:
+    if config.peft_type != PeftType.LORA:  # AdaLoRA's is a LoraConfig too
+        raise ValueError(f"{PLAIN}; got {type(config).__name__}; {REMEDIES[PLAIN]}")
     if config.use_dora:
         raise ValueError(
             "LoRA-One applies to plain LoRA, W + sAB; got use_dora=True, whose magnitudes are "
             "taken at AB = 0; configure the adapter without it"
+        )
+    variants = [f.name for f in dataclasses.fields(config) if f.metadata.get("is_lora_variant")]
+    refuse(PLAIN, [f"{name} set" for name in variants if vars(config)[name]], REMEDIES[PLAIN])
+    if config.layer_replication:
+        raise ValueError(
+            "gradients must be those of the model that is trained; got layer_replication, by which "
+            "PEFT makes another one of it; replicate the layers first, and leave it out"
         )
     if any(is_sharded(p) for p in model.parameters()) or any(
         isinstance(m, FullyShardedDataParallel) for m in model.modules()

@@ -7,6 +7,7 @@ rule by `Method.trained_by`, and takes `Alpha` for a scale that depends on the r
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 from loraone_theory.core import validate
@@ -95,6 +96,11 @@ def stepping() -> tuple[str, ...]:
     return tuple(name for name, factory in METHODS.items() if not factory().facts.flow)
 
 
+@functools.cache
+def _usual(factory: Callable[..., Method]) -> Method:
+    return factory()
+
+
 def get(method: MethodName | str | Method, rank: int | None = None) -> Method:
     """A Method from its name in `METHODS`, with default hyper-parameters, or the one given.
 
@@ -104,7 +110,7 @@ def get(method: MethodName | str | Method, rank: int | None = None) -> Method:
     0.5
     """
     if not isinstance(method, Method):
-        method = METHODS[validate.choice("method", method, METHODS)]()
+        method = _usual(METHODS[validate.choice("method", method, METHODS)])
     if rank is None:
         return method
     return method.at(validate.integer("rank", rank, least=1))

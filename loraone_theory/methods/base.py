@@ -67,6 +67,8 @@ def around_part(name: str, **hyper: Any) -> Part:
 
 
 GD = rule_part("gd")
+# The name of an initialisation that is factors.
+GIVEN = "given"
 
 
 @dataclass(frozen=True, eq=False)
@@ -99,6 +101,7 @@ class Method(InTable):
         else:
             s = validate.number("scale", self.scaling, positive=True)
             object.__setattr__(self, "scaling", s)
+        self.start.make(scale=1.0, std=self.init_std)  # refuses its hyper-parameters out of range
         if self.facts.pair and not self.is_pair:
             raise ValueError(
                 f"rule {self.train.name!r} applies to methods that train A and B; {self.name!r} "
@@ -226,7 +229,7 @@ class Method(InTable):
             )
         offset = Factors(self.scale * initial.A, initial.B) if self.offset else None
         start = Start(tuple(initial), offset=offset)
-        part = Part("given", lambda: lambda *_: start, {}, fingerprint=fingerprint(tuple(initial)))
+        part = Part(GIVEN, lambda: lambda *_: start, {}, fingerprint=fingerprint(tuple(initial)))
         return replace(self, start=part, init_std=None)
 
     def with_init(self, init: Init, *, name: str) -> Method:

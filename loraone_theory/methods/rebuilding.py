@@ -8,10 +8,12 @@ from typing import Any
 import torch
 
 from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.linalg import SVDOptions
 from loraone_theory.methods import parts
 from loraone_theory.methods.base import (
+    GIVEN,
     Alpha,
     Method,
     RuleFactory,
@@ -30,6 +32,7 @@ def rebuild(
     *,
     init: Init | None = None,
     rule: RuleFactory | None = None,
+    initial: Factors | None = None,
 ) -> Method:
     """The method called `name` whose `Method.hyper` was `hyper`, also after a trip through JSON.
 
@@ -38,9 +41,11 @@ def rebuild(
         hyper: `Method.hyper`.
         init: the user's own initialisation, where it had one.
         rule: the user's own factory of the rule, where it had one.
+        initial: the factors that it was started at, where these were given.
 
     Raises:
-        ValueError: a part of the user's own is missing, or is not the one that was recorded.
+        ValueError: a part of the user's own is missing, or is not the one that was recorded; or
+            `hyper` is of a sweep over init_std.
 
     >>> from loraone_theory import methods
     >>> method = methods.lora_plus(ratio=4.0)
@@ -53,16 +58,44 @@ def rebuild(
             validate.function(label, own)
     validate.instance("hyper", hyper, Mapping, "pass Method.hyper")
     scale, around = hyper["scale"], hyper.get("around")
-    return Method(
+    if initial is None:
+        start = _part("init", hyper["init"], init, init_part, parts.own_init)
+    else:
+        start = _to_come(hyper["init"], initial)
+    made = Method(
         name,
-        _part("init", hyper["init"], init, init_part, parts.own_init),
+        start,
         PARAMETRISATIONS[hyper["parametrisation"]],
         _part("rule", hyper["rule"], rule, rule_part, parts.own_rule),
         scaling=Alpha(**scale) if isinstance(scale, Mapping) else scale,
-        init_std=hyper["init_std"],
+        init_std=_std(hyper["init_std"]),
         offset=hyper["offset"],
         around=None if around is None else around_part(**_arguments(around)),
     )
+    return made if initial is None else made.started_at(initial)
+
+
+def _to_come(held: Mapping[str, Any], initial: Factors) -> Part:
+    """In place of given factors, which have to be those that were recorded."""
+    found = fingerprint(tuple(checked("initial", initial)))
+    if held.get("fingerprint") != found:
+        raise ValueError(
+            f"the initial factors handed in are not what the record holds, {held}: their "
+            f"fingerprint is {found}; use those that the method was started at, or leave them out"
+        )
+    return Part(GIVEN, lambda: None, {})
+
+
+def _std(held: Any) -> Any:
+    """α from plain JSON types."""
+    if not isinstance(held, (list, tuple)):
+        return held
+    if not isinstance(held[0], (list, tuple)):
+        raise ValueError(
+            f"init_std of one method is one number, and this record is of runs with each of {held};"
+            f" pass one of them: hyper | {{'init_std': {held[0]}}}"
+        )
+    return torch.tensor(held, dtype=torch.float64)
 
 
 def _part(

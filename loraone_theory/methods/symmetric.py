@@ -54,7 +54,8 @@ def gram_gaussian(std: Scalar) -> Init:
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         _square(problem)
         U = per_seed(lambda rng: normal(rng, problem.d, rank), seeds, "U0", problem.like)
-        return Start((std * U,))
+        size = std.to(U) if isinstance(std, Tensor) else std
+        return Start((size * U,))
 
     return init
 
@@ -95,6 +96,7 @@ def gram_preconditioned(
 ) -> Rule:
     """U ← U − η∇(UᵀU + λ_tI)⁻¹; λ_t = λ + c·⟨∇, ∇(UᵀU)†⟩^{1/2}, linear in the residual."""
     check_rates("gram-preconditioned", learning_rate, damping)
+    checked("gram-preconditioned", "adaptive", adaptive)
 
     def update(params: Params, gradients: Params, state: Drops) -> tuple[Params, Drops]:
         (U,), (grad,) = params, gradients

@@ -25,6 +25,7 @@ from loraone_theory.predict.noise import (
 from loraone_theory.predict.one_step import one_step_error
 from loraone_theory.predict.rates import Contraction, rates
 from loraone_theory.predict.relu_contraction import relu_contraction
+from loraone_theory.predict.scaling import best_gamma
 from loraone_theory.predict.summary import Summary, summary
 from loraone_theory.predict.tangent import (
     best_step,
@@ -40,6 +41,7 @@ __all__ = [
     "Summary",
     "alignment_time",
     "best_fit",
+    "best_gamma",
     "best_step",
     "contraction",
     "floor",

@@ -40,12 +40,13 @@ class Fit:
 def best_fit(problem: SensingProblem, rank: int) -> Fit:
     """The minimiser of the loss near the true target T = Δ + offset, of rank r.
 
-    Steps go from the best rank-r part of T. Beyond its rank the fit of that rank comes first, and
-    from it with some of the leading directions of the gradient that is left there, and from the
-    best part of G, the lowest end is taken. A step solves least squares over the tangent space
-    {XVᵀ + UYᵀ} at the present M, with the bend of the matrices of rank r (Newton) where that lowers
-    the loss, else without it (Gauss–Newton), and takes the best rank-r part. An instance is done
-    once its loss changes by rounding. That no other minimum lies lower is not proved.
+    Steps go from the best rank-r part of T, below its rank from that of G too. Beyond its rank the
+    fit of that rank comes first, and from it with some of the leading directions of the gradient
+    that is left there, and from the best part of G, the lowest end is taken. A step solves least
+    squares over the tangent space {XVᵀ + UYᵀ} at the present M, with the bend of the matrices of
+    rank r (Newton) where that lowers the loss, else without it (Gauss–Newton), and takes the best
+    rank-r part. An instance is done once its loss changes by rounding. That no other minimum lies
+    lower is not proved.
 
     Args:
         problem: batch (...), with a known Δ.
@@ -73,10 +74,14 @@ def best_fit(problem: SensingProblem, rank: int) -> Fit:
     if target is None:
         raise ValueError("a fit near the true shift needs it; pass shift=Δ when making the problem")
     fit = _descended(problem, _cut(target, min(rank, target.rank)))
-    if rank <= target.rank:
+    if rank == target.rank:
         return fit
-    least, *others = (_descended(problem, start) for start in _wider(problem, fit.at, rank))
-    for other in others:
+    if rank < target.rank:  # near T there may be several, most of all where λ_r = λ_{r+1}
+        fits = [fit, _descended(problem, _best_part(problem, rank))]
+    else:
+        fits = [_descended(problem, start) for start in _wider(problem, fit.at, rank)]
+    least = fits[0]
+    for other in fits[1:]:
         lower = (other.loss < least.loss) | least.loss.isnan()
         least = Fit(_chosen(lower, other.at, least.at), torch.where(lower, other.loss, least.loss))
     return least
@@ -101,8 +106,13 @@ def _descended(problem: SensingProblem, M: Factors) -> Fit:
         if not bool((lower | found).all()):
             trial = _chosen(lower, trial, _step(problem, M, curved=False))
             after = problem.loss(trial).expand(batch)
-        M = _chosen(found, M, trial)
-        found, loss = found | ((loss - after).abs() <= least), torch.where(found, loss, after)
+        # Where measurements leave directions free, a step from the minimum is rounding over 0.
+        rest = after - loss > least
+        if bool((rest & ~found).any()):
+            rest = rest & (_descent(problem, M) <= least)
+        kept = found | rest
+        M, before, loss = _chosen(kept, M, trial), loss, torch.where(kept, loss, after)
+        found = kept | ((before - after).abs() <= least)
         if bool(found.all()):
             break
     return Fit(M, torch.where(found, loss, math.nan))
@@ -114,8 +124,7 @@ def _wider(problem: SensingProblem, M: Factors, rank: int) -> Iterator[Factors]:
     They are the top ones, and those after the first; each by exact line search.
     """
     operator, batch, more = problem.operator, problem.batch_shape, rank - M.rank
-    U, S, V = linalg.truncated_svd(problem.one_step_gradient(), rank)
-    yield _cut(Factors(U * S[..., None, :], V.mT), rank)
+    yield _best_part(problem, rank)
     miss = (problem.targets - operator.forward(M)).expand(*batch, -1)
     count = min(more + 1, *M.shape[-2:])
     U, S, V = linalg.truncated_svd(operator.gradient(miss), count)
@@ -129,11 +138,25 @@ def _wider(problem: SensingProblem, M: Factors, rank: int) -> Iterator[Factors]:
         yield _cut(concatenate(M, extra._replace(A=A)), rank)
 
 
+def _descent(problem: SensingProblem, M: Factors) -> Tensor:
+    """What the steepest direction lowers the loss by, to second order."""
+    g, m = problem.gradients(M), problem.measurements
+    slope = sum((part * part).sum((-2, -1)) for part in g)
+    bend = (problem.operator.tangent(M, g) ** 2).sum(-1) / m
+    return torch.where(bend > 0, slope**2 / (2 * torch.where(bend > 0, bend, 1)), 0)
+
+
+def _best_part(problem: SensingProblem, rank: int) -> Factors:
+    """G_r, as balanced factors."""
+    U, S, V = linalg.truncated_svd(problem.one_step_gradient(), rank)
+    return _cut(Factors(U * S[..., None, :], V.mT), rank)
+
+
 def _rounding(problem: SensingProblem, loss: Tensor) -> Tensor:
-    """What sums over m measurements lose of a loss."""
+    """What a loss loses, a square of what labels of size y leave: (√L + m·eps·√(‖y‖²/2m))² − L."""
     share = problem.measurements * linalg.eps(loss)
     size = (problem.targets**2).sum(-1) / (2 * problem.measurements)
-    return share * loss + share**2 * size
+    return share * (loss + 2 * (loss * size).sqrt()) + share**2 * size
 
 
 def _cut(M: Factors, rank: int) -> Factors:
@@ -184,9 +207,9 @@ def measured_floor(
 ) -> Tensor:
     """The least training loss that a method's parametrisation can reach, for any measurements.
 
-    0 where the labels are those of a Δ that it can learn. With label noise: of a pair AB without
-    an offset that of `best_fit`; of full fine-tuning, and at r = min(d, k), least squares over all
-    matrices, up to ENTRIES entries.
+    0 where the labels are those of a Δ that it can learn. Else: of a pair AB without an offset that
+    of `best_fit`, the lowest minimum that it finds; of full fine-tuning, and at r = min(d, k),
+    least squares over all matrices, up to ENTRIES entries.
 
     Args:
         problem: batch (...), with a known Δ.

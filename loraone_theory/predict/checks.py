@@ -35,19 +35,6 @@ def measured(problem: object, *others: type) -> Any:
     return problem
 
 
-def isotropic(problem: LinearProblem) -> None:
-    """Refuse inputs whose covariance is known and is not the identity.
-
-    Raises:
-        ValueError: they have one.
-    """
-    if problem.population_covariance is not None:
-        raise ValueError(
-            "this prediction is one of isotropic inputs, and those of this problem have a "
-            "covariance; simulate instead, and read the risk"
-        )
-
-
 def step_size(given: float | Tensor) -> float | Tensor:
     """A learning rate > 0, a number or a tensor (...), where NaN stands for an unknown one."""
     if isinstance(given, Tensor):

@@ -24,7 +24,7 @@ NOISY = (
 )
 UNKNOWN = "no rate: the true shift is not known; pass run.final to predict.rates"
 ELSE = "no rate: known for methods that train A and B without an offset"
-LOWEST = "r > r* with label noise: of the lowest minimum found; a run can end in another"
+LOWEST = "r ≠ r*: the rate at the lowest minimum found; a run can end in another"
 SURPLUS = (
     "no rate: r > r* without noise, where the superfluous directions die out sublinearly or at a "
     "rate that depends on the start; pass run.final to predict.rates"
@@ -99,7 +99,7 @@ def measured_contraction(
     near = rates(
         problem, split_at, rule=rule, scale=chosen.scale, ratio=local.ratio, momentum=local.momentum
     )
-    return near if rank <= problem.shift.rank else replace(near, notes=(LOWEST, *near.notes))
+    return near if rank == problem.shift.rank else replace(near, notes=(LOWEST, *near.notes))
 
 
 def _nothing(problem: SensingProblem, note: str) -> Contraction:

@@ -19,12 +19,16 @@ from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
 from loraone_theory.predict.tangent_map import TangentMap
 
-# Operators on more than this many numbers are handed to Lanczos iteration instead of LAPACK.
+# Operators on more than this many numbers are handed to Lanczos iteration instead of LAPACK, those
+# with an inverse on more than the second.
 DENSE_SIZE = 1000
+INVERSE_SIZE = 600
 # Up to this many, those whose products hold no more numbers than that are made and factored.
 FACTORED_SIZE = 3200
 # Matrices of all instances are made at once up to this many numbers in the largest temporary.
 CHUNK = 1 << 24
+# Where Lanczos iteration stops, as a share of the eigenvalue.
+LANCZOS = 1e-8
 
 
 class Curvature(NamedTuple):
@@ -34,11 +38,14 @@ class Curvature(NamedTuple):
         gauss: (pair, (X, Y)) -> (M Bᵀ, AᵀM), M the curvature's answer to the change XB + AY.
         bend: (X, Y) -> (M Yᵀ, XᵀM) with M the full gradient at the solution; None where it is 0.
         width: numbers that `gauss` holds for one direction.
+        inverse: makes (X, Y) -> (X', Y') that solves for the whole off the null space of J, or None
+            where other directions are at rest; None where no such is known.
     """
 
     gauss: Callable[[Factors, Factors], Factors]
     bend: Callable[[Factors], Factors] | None
     width: int
+    inverse: Callable[[], Callable[[Factors], Factors] | None] | None = None
 
 
 def mode_extremes(tangent: TangentMap, curvature: Curvature) -> Tensor:
@@ -78,6 +85,12 @@ def mode_extremes(tangent: TangentMap, curvature: Curvature) -> Tensor:
         along = seen(x)
         return seen(apply(along)) + middle[..., None] * (x - along)
 
+    if curvature.inverse is not None and size > INVERSE_SIZE:
+        solve = curvature.inverse()
+        if solve is not None:
+            found = _inverted(apply, lambda x: join(solve(split(x))), size, batch, tangent.A)
+            if found is not None:
+                return found
     if size <= DENSE_SIZE:
         return _dense(deflated, size, batch, tangent.A, curvature.width)
     if size <= FACTORED_SIZE and curvature.width <= size:
@@ -128,6 +141,33 @@ def _factored(
     return torch.stack([low, low, high], dim=-1)
 
 
+def _inverted(
+    apply: Callable[[Tensor], Tensor],
+    solve: Callable[[Tensor], Tensor],
+    size: int,
+    batch: torch.Size,
+    like: Tensor,
+) -> Tensor | None:
+    """The same by the pseudo-inverse; None where its smallest is rounding, or it is none.
+
+    A closed form is the inverse at a stationary pair. At others, which count as a solution while
+    their gradient is small, what it gives differs by as much, and the matrix itself is asked.
+    """
+    top = _ends(apply, "LA", size, batch, like)
+    low = 1 / _ends(solve, "LA", size, batch, like)
+    rounding = _rounding(top, size)
+    # Off the gauge, where 1, 2, ... of v is mapped to: at a pseudo-inverse S of H, SHSv = Sv.
+    probe = solve(torch.linspace(1, 2, size).to(like).expand(*batch, size))
+    back = solve(apply(probe)) - probe
+    off = torch.linalg.vector_norm(back, dim=-1) / torch.linalg.vector_norm(probe, dim=-1)
+    # With an inverse no mode is at rest: its smallest is told from 0 by what rounding usually
+    # leaves, a √size-th of the most that it can in a matrix.
+    moves = low > rounding / size**0.5
+    if not bool((moves & (off <= LANCZOS + rounding / low)).all()):
+        return None
+    return torch.stack([low, low, top], dim=-1)
+
+
 def _rounding(top: Tensor, size: int) -> Tensor:
     """Eigenvalues of a matrix made of a few products are known to about 10·size·eps of the top."""
     return 10 * size * linalg.eps(top) * top
@@ -141,7 +181,16 @@ def _with_zero(low: Tensor, moving: Tensor, high: Tensor, size: int) -> Tensor:
 def _lanczos(
     apply: Callable[[Tensor], Tensor], size: int, batch: torch.Size, like: Tensor
 ) -> Tensor:
-    """One instance at a time, the others of its batch at zero."""
+    low, high = (_ends(apply, which, size, batch, like) for which in ("SA", "LA"))
+    unknown = low.abs() <= 10 * LANCZOS * high
+    low = torch.where(unknown, 0.0, low)
+    return torch.stack([low, torch.where(unknown, torch.nan, low), high], dim=-1)
+
+
+def _ends(
+    apply: Callable[[Tensor], Tensor], which: str, size: int, batch: torch.Size, like: Tensor
+) -> Tensor:
+    """One end of the spectrum, (...): an instance at a time, the others of its batch at zero."""
     ends = []
     for index in np.ndindex(*batch):
         whole = like.new_zeros(*batch, size)
@@ -151,12 +200,8 @@ def _lanczos(
             return apply(whole)[index].double().cpu().numpy()
 
         operator = scipy.sparse.linalg.LinearOperator((size, size), matvec=product, dtype=float)
-        ends.append([_end(operator, which) for which in ("SA", "LA")])
-    low, high = torch.tensor(ends, dtype=torch.float64).to(like).reshape(*batch, 2).unbind(-1)
-    # The iteration stops at 1e-8 of the largest eigenvalue.
-    unknown = low.abs() <= 1e-7 * high
-    low = torch.where(unknown, 0.0, low)
-    return torch.stack([low, torch.where(unknown, torch.nan, low), high], dim=-1)
+        ends.append(_end(operator, which))
+    return torch.tensor(ends, dtype=torch.float64).to(like).reshape(batch)
 
 
 def _end(operator: scipy.sparse.linalg.LinearOperator, which: str) -> float:
@@ -170,7 +215,7 @@ def _end(operator: scipy.sparse.linalg.LinearOperator, which: str) -> float:
                 which=which,
                 v0=np.linspace(1, 2, size),
                 return_eigenvectors=False,
-                tol=1e-8,
+                tol=LANCZOS,
                 maxiter=20 * size,
             )[0]
         )

@@ -8,7 +8,7 @@ order in σ: they hold while the noise's edge σ(√d + √k)/√N is small agai
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -43,7 +43,7 @@ def noise_floor(problem: Measured, *, noise_std: float, rank: int | None = None)
         rank: r; r* by default.
 
     Returns:
-        (...); infinite where some direction of T is not measured.
+        (...); infinite where some direction of T is not measured, and 0 at σ = 0.
 
     Raises:
         ValueError: r below r*, where a part of Δ is left whatever the noise is; r* < r < min(d, k)
@@ -65,7 +65,7 @@ def noise_floor(problem: Measured, *, noise_std: float, rank: int | None = None)
     if r > shift.rank and isinstance(problem.operator, MultiResponse):
         linear = LinearProblem.from_data(problem.operator.X, shift=shift)
         return _linear_floor(linear, shift, sigma, r)  # the same loss, at the same σ
-    if shift.rank < r < min(problem.d, problem.k):
+    if not in_closed_form(problem, r):
         raise ValueError(
             f"rank must be r* or min(d, k) for {problem.operator.name!r} measurements; got "
             f"rank={r} with r*={shift.rank}: the best fit of noise has no closed form there; "
@@ -84,8 +84,29 @@ def noise_floor(problem: Measured, *, noise_std: float, rank: int | None = None)
     dof = columns.shape[-1]
     total = torch.where(values > rounding, 1 / values.clamp_min(1e-300), torch.inf).sum(-1)
     short = values.shape[-1] < dof
-    measured = (sigma * operator.label_scale) ** 2 / (2 * m) * total
-    return torch.full_like(measured, torch.inf) if short and sigma > 0 else measured
+    if short:
+        total = torch.full_like(total, torch.inf)
+    return _of_noise((sigma * operator.label_scale) ** 2 / (2 * m), total)
+
+
+def _of_noise(share: float, total: Tensor) -> Tensor:
+    """share·total, 0 without noise whatever is measured."""
+    return share * total if share > 0 else torch.zeros_like(total)
+
+
+def in_closed_form(problem: Measured, rank: int) -> bool:
+    """Whether `noise_floor` has this rank: r* and min(d, k); r >= r* where 𝒜*𝒜/m = Σ̂ ⊗ I.
+
+    >>> from loraone_theory.problems.sensing.sampling import sample_sensing
+    >>> problem = sample_sensing(ensemble="dense", d=6, k=5, true_rank=2, measurements=200)
+    >>> [in_closed_form(problem, rank) for rank in (1, 2, 3, 5)]
+    [False, True, False, True]
+    """
+    checks.measured(problem)
+    rank = validate.rank(rank, d=problem.d, k=problem.k)
+    first = needed(problem, "shift", "the noise floor").rank
+    columns = isinstance(problem, LinearProblem) or isinstance(problem.operator, MultiResponse)
+    return rank in (first, min(problem.d, problem.k)) or (rank >= first and columns)
 
 
 def _rank_of_floor(problem: Measured, true_rank: int, rank: int | None) -> int:
@@ -106,12 +127,13 @@ def _linear_floor(problem: LinearProblem, shift: Factors, sigma: float, rank: in
     values = problem.covariance.spectrum("all")
     low = values[..., 0] <= problem.d * linalg.eps(values) * values[..., -1]
     inverse, inner = _traces(problem, U, values)
-    inverse, first = torch.where(low, torch.inf, inverse), shift.rank
+    first = shift.rank
     total = first * inverse + (problem.k - first) * inner
     if rank > first:
         off = (problem.d - first, problem.k - first)
         total = total + (inverse - inner) / off[0] * _top_squares(off, rank - first)
-    return sigma**2 / (2 * N) * total
+    # With low the rest is rounding, or infinite too: unseen directions of U are in it.
+    return _of_noise(sigma**2 / (2 * N), torch.where(low, torch.inf, total))
 
 
 def _traces(problem: LinearProblem, U: Tensor, values: Tensor) -> tuple[Tensor, Tensor]:
@@ -121,7 +143,7 @@ def _traces(problem: LinearProblem, U: Tensor, values: Tensor) -> tuple[Tensor, 
         return (1 / values).sum(-1), (1 / torch.linalg.eigvalsh(within)).sum(-1)
     eye = torch.eye(problem.d).to(U).expand(*values.shape[:-1], -1, -1)
     solved = torch.linalg.pinv(problem.covariance.apply(eye), hermitian=True) @ law.apply(eye)
-    inner = torch.linalg.solve(within, U.mT @ law.apply(U))
+    inner = torch.linalg.pinv(within, hermitian=True) @ (U.mT @ law.apply(U))
     found = [M.diagonal(dim1=-2, dim2=-1).sum(-1) for M in (solved, inner)]
     return found[0], found[1]
 
@@ -198,12 +220,15 @@ def surplus(
     return sigma**2 / 2 * (N - 1) / ((N - d - 1) * (N - first - 1)) * top
 
 
-@cache
 def _top_squares(shape: tuple[int, int], rank: int, draws: int | None = None) -> float:
     """E Σ_{i≤rank} s_i² of a Gaussian matrix, over that many of fixed seeds; exact for all s_i."""
     if rank == min(shape):
         return float(shape[0] * shape[1])
+    return float((_singular_values(shape, draws)[:, :rank] ** 2).sum(-1).mean())
+
+
+@lru_cache(maxsize=64)
+def _singular_values(shape: tuple[int, int], draws: int | None) -> Tensor:
     source = torch.Generator().manual_seed(0)
     count = max(NUMBERS // (shape[0] * shape[1]), FEWEST) if draws is None else draws
-    values = torch.linalg.svdvals(torch.randn(count, *shape, generator=source, dtype=torch.float64))
-    return float((values[:, :rank] ** 2).sum(-1).mean())
+    return torch.linalg.svdvals(torch.randn(count, *shape, generator=source, dtype=torch.float64))

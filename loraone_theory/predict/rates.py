@@ -15,6 +15,7 @@ from loraone_theory.methods.parametrisations import LEFT, RIGHT
 from loraone_theory.predict import checks
 from loraone_theory.predict.modes import Curvature, mode_extremes
 from loraone_theory.predict.noiseless import noiseless
+from loraone_theory.predict.pair_inverse import Inverse, pair_inverse
 from loraone_theory.predict.relu_modes import relu_extremes
 from loraone_theory.predict.seen import seen
 from loraone_theory.predict.stationary import refuse_moving, refuse_saddle
@@ -31,6 +32,10 @@ UNSEEN = (
 UNMEASURED = (
     "the measurements do not determine AB: some directions are at rest, so the rate is 1; "
     "loss_rate and best_step are those of the part that is measured"
+)
+ROUNDED = (
+    "the smallest μ is within rounding of 0 in {dtype} and given as 0, so the rate is 1: a mode is "
+    "at rest, as where two singular values meet, or slower than this dtype can tell"
 )
 RULES: tuple[RuleName, ...] = ("gd", "preconditioned", "lora-pro")
 
@@ -128,7 +133,8 @@ def rates(
 
     Returns:
         A Contraction, batch (...). Where measurements leave directions unseen (N < d; fewer than
-        r(d + k − r) of them; a row or column without one) the smallest μ is 0, with a note.
+        r(d + k − r) of them; a row or column without one) the smallest μ is 0, with a note; with
+        another where it is 0 to rounding only.
 
     Raises:
         TypeError: another model, or factors that are not tensors.
@@ -172,7 +178,9 @@ def rates(
         )
         at_rest = part.basis is not None
     if not at_rest:
-        return Contraction(found[..., [0, 2]], momentum)
+        rounded = bool((found[..., 0] == 0).any())
+        notes = (ROUNDED.format(dtype=str(found.dtype).removeprefix("torch.")),) if rounded else ()
+        return Contraction(found[..., [0, 2]], momentum, notes)
     high = found[..., 2]
     rested = torch.stack([torch.zeros_like(high), high], dim=-1)
     return Contraction(rested, momentum, (note,), moving=found[..., 1])
@@ -228,8 +236,13 @@ def _linear_extremes(
     def bend(change: Factors) -> Factors:
         return Factors(M @ change.B.mT, change.A.mT @ M)
 
+    def inverse() -> Inverse | None:
+        eye = torch.eye(small.d).to(M).expand(*M.shape[:-2], -1, -1)
+        return pair_inverse(apply(eye), tangent, torch.zeros_like(M) if interpolates else M)
+
     width = pair.A.shape[-1] * (small.d + small.k)
-    found = mode_extremes(tangent, Curvature(gauss, None if interpolates else bend, width))
+    bent = None if interpolates else bend
+    found = mode_extremes(tangent, Curvature(gauss, bent, width, inverse))
     if small.d < problem.d:  # Σ̂ = I: directions outside the span feel X ↦ X B̄B̄ᵀ alone
         outer = tangent.outer
         low = outer.nan_to_num(torch.inf).amin(-1)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from loraone_theory.core import validate
+from loraone_theory.core import linalg, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
@@ -149,11 +149,13 @@ def _like(
 
 def _check_value(problem: LossProblem) -> None:
     """The loss is a finite scalar tensor at W, and torch.func can batch and differentiate it."""
-    first = tuple(array[(0,) * problem.batched] for array in problem.data)
     d, k = problem.d, problem.k
-    W = problem.start[(0,) * (problem.start.ndim - 2)]
+    kept = tuple(array[(0,) * problem.batched] for array in problem.data)
+    kept = (problem.start[(0,) * (problem.start.ndim - 2)], *kept)
+    W, *first = (array.clone() for array in kept)
     try:
         value: Any = problem.function(W, *first)
+        again: Any = problem.function(W, *first)
     except (RuntimeError, TypeError) as error:
         shapes = ", ".join(str(tuple(M.shape)) for M in (W, *first))
         raise ValueError(
@@ -166,6 +168,19 @@ def _check_value(problem: LossProblem) -> None:
             f"loss must return one {problem.like.dtype} number, a tensor of shape (); got "
             f"{value.dtype} of shape {tuple(value.shape)}; take the mean over rows, and keep the "
             "dtype of W"
+        )
+    names = ("W", *(f"data[{i}]" for i in range(len(first))))
+    for name, before, after in zip(names, kept, (W, *first), strict=True):
+        if not before.equal(after):
+            raise ValueError(
+                f"loss must leave its arguments as they are; it changed {name}; work on a copy, "
+                "X * c in place of X.mul_(c)"
+            )
+    digits = linalg.eps(value) ** 0.5  # a card may sum in another order
+    if not torch.isclose(value, again, rtol=digits, atol=0, equal_nan=True):
+        raise ValueError(
+            f"loss must be a function of W and the data alone; got {float(value)} and then "
+            f"{float(again)} at the same W; draw and count outside of it"
         )
     try:
         # Somewhere else as well: at W itself the gradient may be zero.

@@ -61,6 +61,18 @@ def _at_true_rank(given: Tensor | Factors) -> Factors:
     return Factors(U[..., :true_rank] * S[..., None, :true_rank], V[..., :true_rank].mT)
 
 
+def rows_fit(name: str, X: Tensor, pretrained: Tensor, batch: torch.Size) -> None:
+    """Raise where inputs X (..., N, d) are not those of W (..., d, k), or cannot be squared."""
+    validate.same_kind(**{name: X, "pretrained": pretrained})
+    validate.shapes_match(
+        f"pretrained must have as many rows as {name} has columns (d)",
+        X.shape[-1] == pretrained.shape[-2],
+        **{name: X.shape, "pretrained": pretrained.shape},
+    )
+    validate.broadcastable(name, X.shape[:-2], "pretrained", batch)
+    squares_representable(name, largest_entry(X), "its largest entry")
+
+
 def rank_cutoff(d: int, k: int, dtype: torch.dtype) -> float:
     """max(d, k)·ε: singular values below this share of the largest are rounding."""
     return max(d, k) * torch.finfo(dtype).eps
@@ -117,5 +129,10 @@ def second_moment(name: str, X: Tensor) -> Tensor:
     Raises:
         ValueError: it over- or underflows, or X is zero.
     """
-    squares_representable(name, X.abs().amax((-2, -1)), "its largest entry")
+    squares_representable(name, largest_entry(X), "its largest entry")
     return X.mT @ X / X.shape[-2]
+
+
+def largest_entry(M: Tensor) -> Tensor:
+    """max |M_ij|, (...), without the array of sizes."""
+    return torch.maximum(M.amax((-2, -1)), -M.amin((-2, -1)))

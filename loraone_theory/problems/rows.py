@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
+from loraone_theory.core.eigen import is_recording
 from loraone_theory.core.randomness import generator
 
 Arrays = tuple[Tensor, ...]
@@ -71,7 +72,8 @@ def take(array: Tensor, indices: Tensor, lead: int) -> Tensor:
             f"{tuple(indices.shape)}"
         )
     N = array.shape[lead]
-    if not indices.is_cuda and not bool(((indices >= 0) & (indices < N)).all()):
+    unread = indices.is_cuda or is_recording()
+    if not unread and not bool(((indices >= 0) & (indices < N)).all()):
         worst = int(indices[(indices < 0) | (indices >= N)][0])
         raise ValueError(f"indices must be from 0 to N - 1; got {worst} with N={N}")
     if lead == 0:

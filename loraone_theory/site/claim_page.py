@@ -9,12 +9,14 @@ from typing import Any
 
 from loraone_theory.claims import Finding
 from loraone_theory.claims.report import command
+from loraone_theory.core.html import Html, joined, tag
 from loraone_theory.site import margin
 from loraone_theory.site.entries import Entry
-from loraone_theory.site.html import Html, Page, joined, page, tag, upwards
+from loraone_theory.site.html import Page, page, upwards
 from loraone_theory.site.links import Around, beside, linked, neighbours, picture, places
 from loraone_theory.site.marks import badge
 from loraone_theory.site.notation import heading, mathematics
+from loraone_theory.sweeps.cost import in_words
 
 KINDS = {
     "identity": "Identity: both sides agree on every draw, up to a tolerance",
@@ -209,7 +211,7 @@ def _again(entry: Entry, around: Around) -> Html:
     versions = ", ".join(f"{name} {v}" for name, v in made.get("versions", {}).items())
     day, commit = made.get("date", ""), made.get("commit", "").rstrip("+")
     known = f" on {day}, by commit {commit[:12]}" if commit not in ("", "unknown") else ""
-    words = f"Judged{known} in {record['seconds']:.2g} s" + (
+    words = f"Judged{known} in {in_words(record['seconds'])}" + (
         f", with {versions}." if versions else "."
     )
     if not made:

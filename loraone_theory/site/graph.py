@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import NamedTuple
 
+from loraone_theory.core.html import Html, joined, tag
 from loraone_theory.site.entries import Entry
-from loraone_theory.site.html import Html, joined, tag
 from loraone_theory.site.layout import Box, Place, placed
 from loraone_theory.site.marks import shape
 
 ROW, HEAD, PAD, WIDTH, LETTER = 21, 22, 5, 196, 7.3
+# Of boxes without lines: as many as a page of 1280 pixels has room for.
+COLUMNS = 3
 
 
 class Family(NamedTuple):
@@ -70,7 +72,7 @@ def drawing(entries: Sequence[Entry], others: Mapping[str, Entry], title: str) -
     }  # fmt: skip
     places, width, height = placed(boxes)
     alone = [family for family in found if family.name not in linked]
-    at, bottom = _grid(alone, max(width, 4 * (WIDTH + 20)), height + (40 if linked else 0))
+    at, bottom = _grid(alone, max(width, COLUMNS * (WIDTH + 20)), height + (40 if linked else 0))
     places |= at
     rows = {
         entry.id: _row_place(places[family.name], i)

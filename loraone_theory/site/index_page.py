@@ -8,16 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 
 from loraone_theory.claims import Finding
+from loraone_theory.core.html import Html, joined, tag
 from loraone_theory.site.entries import MODELS, Entry
-from loraone_theory.site.html import Html, Page, joined, page, tag
+from loraone_theory.site.html import Page, page
 from loraone_theory.site.marks import badge, icon
 from loraone_theory.site.notation import mathematics
 
 _FACETS: tuple[tuple[str, str, Callable[[Entry], str]], ...] = (
     ("verdict", "Verdict", lambda e: e.finding.value),
-    ("paper", "Paper", lambda e: e.paper.id),
     ("kind", "Kind", lambda e: e.claim.kind),
     ("model", "Model", lambda e: e.model),
+    ("paper", "Paper", lambda e: e.paper.id),
 )
 _HELP = (
     ("paper:scaled-gd", "claims of a paper"),

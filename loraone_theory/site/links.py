@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from loraone_theory.core.html import Html, joined, tag
 from loraone_theory.site.entries import Entry
-from loraone_theory.site.html import Html, joined, tag
 from loraone_theory.site.marks import icon
 from loraone_theory.site.notation import mathematics
 

@@ -7,8 +7,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from loraone_theory.claims.sampled import Sample, Side
+from loraone_theory.core.html import Html, joined, label, line, tag
 from loraone_theory.site.axes import Scale, scale, shown
-from loraone_theory.site.html import Html, joined, tag
 
 WIDTH, LEFT, RIGHT = 480, 66, 14
 _GOLDEN = 0.6180339887498949
@@ -154,23 +154,15 @@ def _crosses(x: np.ndarray, y: np.ndarray) -> Html:
     return tag("path", d=points, class_="mutant")
 
 
-def _text(x: float, y: float, text: str, **attributes: str) -> Html:
-    return tag("text", text, x=f"{x:.1f}", y=f"{y:.1f}", **attributes)
-
-
-def _line(x1: float, y1: float, x2: float, y2: float, class_: str) -> Html:
-    return tag("path", d=f"M{x1:.1f} {y1:.1f}L{x2:.1f} {y2:.1f}", class_=class_)
-
-
 def _below(across: Scale, bottom: float, name: str) -> Html:
     """The axis at the bottom."""
-    parts = [_line(across.start, bottom, across.end, bottom, "axis")]
+    parts = [line(across.start, bottom, across.end, bottom, "axis")]
     for value in across.ticks():
         x = float(across(value))
-        parts.append(_line(x, bottom, x, bottom + 4, "axis"))
-        parts.append(_text(x, bottom + 17, shown(value), text_anchor="middle"))
+        parts.append(line(x, bottom, x, bottom + 4, "axis"))
+        parts.append(label(x, bottom + 17, shown(value), text_anchor="middle"))
     middle = (across.start + across.end) / 2
-    parts.append(_text(middle, bottom + 36, name, text_anchor="middle", class_="name"))
+    parts.append(label(middle, bottom + 36, name, text_anchor="middle", class_="name"))
     return joined(parts)
 
 
@@ -195,10 +187,10 @@ def _lanes(sample: Sample, terms: Terms, worst: Side | None) -> Drawn:
             parts.append(_dots(x[~side.inside], y[~side.inside], "draw outside"))
         else:
             parts.append(_crosses(x, y))
-        parts.append(_text(LEFT - 10, centre + 4, name, text_anchor="end"))
+        parts.append(label(LEFT - 10, centre + 4, name, text_anchor="end"))
         if terms.two_sided and np.isfinite(side.mean):
             mean = float(across(side.mean))
-            parts.append(_line(mean, upper + 2, mean, upper + lane - 2, f"mean {name}"))
+            parts.append(line(mean, upper + 2, mean, upper + lane - 2, f"mean {name}"))
     if worst is not None:
         parts.append(_ring(float(across(terms.value(worst))[0]), top + lane / 2, lane / 2 - 2))
     parts.append(_below(across, bottom, terms.measured))
@@ -226,10 +218,10 @@ def _label(side: Side, terms: Terms) -> str:
 def _ring(x: float, y: float, reach: float) -> Html:
     """The worst draw: a ring, with a line through its lane so that it is found among many."""
     ring = tag("circle", cx=f"{x:.1f}", cy=f"{y:.1f}", r="6", class_="worst")
-    return joined([_line(x, y - reach, x, y + reach, "worst-line"), ring])
+    return joined([line(x, y - reach, x, y + reach, "worst-line"), ring])
 
 
-def _promise(across: Scale, reach: np.ndarray, label: str, top: float, lane: float) -> Html:
+def _promise(across: Scale, reach: np.ndarray, words: str, top: float, lane: float) -> Html:
     """Where the draws of a lane may lie, and the limit."""
     places = across(reach)
     low, high = (across.start, places[0]) if len(reach) == 1 else (places[0], places[-1])
@@ -239,8 +231,8 @@ def _promise(across: Scale, reach: np.ndarray, label: str, top: float, lane: flo
         [
             tag("rect", x=f"{low:.1f}", y=top, width=f"{max(float(high - low), 0.0):.1f}",
                 height=lane, class_="allowed"),
-            _line(at, top - 3, at, top + lane, "limit"),
-            _text(at, top - 8, label, text_anchor=ends, class_="name"),
+            line(at, top - 3, at, top + lane, "limit"),
+            label(at, top - 8, words, text_anchor=ends, class_="name"),
         ]
     )  # fmt: skip
 
@@ -264,12 +256,12 @@ def _plane(sample: Sample, terms: Terms, worst: Side | None) -> Drawn:
     if worst is not None:
         place = across(terms.limit(worst))[0], upwards(terms.value(worst))[0]
         parts.append(_ring(float(place[0]), float(place[1]), 16))
-    parts.append(_line(LEFT, top, LEFT, bottom, "axis"))
+    parts.append(line(LEFT, top, LEFT, bottom, "axis"))
     for value in upwards.ticks():
         y_tick = float(upwards(value))
-        parts.append(_line(LEFT - 4, y_tick, LEFT, y_tick, "axis"))
-        parts.append(_text(LEFT - 8, y_tick + 4, shown(value), text_anchor="end"))
-    parts.append(_text(4, top - 11, terms.measured, class_="name"))
+        parts.append(line(LEFT - 4, y_tick, LEFT, y_tick, "axis"))
+        parts.append(label(LEFT - 8, y_tick + 4, shown(value), text_anchor="end"))
+    parts.append(label(4, top - 11, terms.measured, class_="name"))
     parts.append(_below(across, bottom, terms.promised))
     return joined(parts), height, (across, upwards)
 
@@ -279,8 +271,8 @@ def _diagonal(across: Scale, upwards: Scale) -> Html:
     ends = (across.low, across.high)
     values = np.geomspace(*ends, 40) if across.log else np.linspace(*ends, 40)
     x, y = across(values), upwards(values)
-    line = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
-    area = f"M{line}L{across.end:.1f} {upwards.start:.1f}L{across.start:.1f} {upwards.start:.1f}Z"
+    edge = "L".join(f"{a:.1f} {b:.1f}" for a, b in zip(x, y, strict=True))
+    area = f"M{edge}L{across.end:.1f} {upwards.start:.1f}L{across.start:.1f} {upwards.start:.1f}Z"
     return joined(
-        [tag("path", d=area, class_="allowed"), tag("path", d=f"M{line}", class_="limit")]
+        [tag("path", d=area, class_="allowed"), tag("path", d=f"M{edge}", class_="limit")]
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loraone_theory.claims import Finding
-from loraone_theory.site.html import Html, tag
+from loraone_theory.core.html import Html, tag
 
 # Paths about the origin, 12 units wide.
 _SHAPES = {

@@ -10,7 +10,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
-from loraone_theory.site.html import Html, escaped, tag
+from loraone_theory.core.html import Html, escaped, tag
 
 # Letters in a row that are no product.
 _ABBREVIATIONS = {"GD", "SGD", "SVD", "QR", "KS", "GA", "SB", "XS", "CPU", "GPU"}

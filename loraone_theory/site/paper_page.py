@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 
 from loraone_theory.claims import Finding, Paper
+from loraone_theory.core.html import Html, joined, tag
 from loraone_theory.site import graph
 from loraone_theory.site.entries import Entry
-from loraone_theory.site.html import Html, Page, joined, page, tag, upwards
+from loraone_theory.site.html import Page, page, upwards
 from loraone_theory.site.links import to_claim
 from loraone_theory.site.marks import badge
 from loraone_theory.site.notation import heading

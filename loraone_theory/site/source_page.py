@@ -9,8 +9,9 @@ from pygments import highlight
 from pygments.formatters import HtmlFormatter
 from pygments.lexers import PythonLexer
 
+from loraone_theory.core.html import Html, tag
 from loraone_theory.site.entries import Entry
-from loraone_theory.site.html import Html, Page, page, tag, upwards
+from loraone_theory.site.html import Page, page, upwards
 
 FOLDER = "source"
 

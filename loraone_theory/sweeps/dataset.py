@@ -16,7 +16,7 @@ from loraone_theory.core.extras import extra
 from loraone_theory.core.files import target, whole_file
 from loraone_theory.sweeps.cells import SEED
 from loraone_theory.sweeps.compute import ABSENT, CODES
-from loraone_theory.sweeps.keywords import STEP
+from loraone_theory.sweeps.keywords import COORDINATES, STEP
 from loraone_theory.sweeps.result import CURVE, Result, Variable
 
 REASON = Variable("reason", (), (), {})
@@ -39,7 +39,7 @@ def dataset(result: Result) -> Any:
     lazily = _lazy(importlib.import_module("xarray.core.indexing"),
                    importlib.import_module("xarray.backends"))  # fmt: skip
     coords = {
-        name: (dimension, _column(values))
+        name: _coordinate(name, dimension, _column(values))
         for name, (dimension, values) in result.coordinates.items()
     }
     variables = {}
@@ -47,12 +47,20 @@ def dataset(result: Result) -> Any:
         dims = (*result.sizes, *variable.axes)
         variables[name] = xarray.Variable(dims, lazily(result, variable), variable.attrs)
         if variable.axes == CURVE:
-            coords[STEP] = (STEP, result.steps)
+            coords[STEP] = _coordinate(STEP, STEP, result.steps)
     told = {"long_name": "why the runs could not be made, where they could not"}
     why = lazily(result, REASON)
     variables["reason"] = xarray.Variable(tuple(result.cells.outer), why, told)
     attrs = {"name": result.spec.name, "sweep": json.dumps(result.manifest)}
     return xarray.Dataset(variables, coords, attrs)
+
+
+def _coordinate(name: str, dimension: str, values: np.ndarray) -> tuple[Any, ...]:
+    """With unit and meaning, where the values are numbers that are known."""
+    if name not in COORDINATES or values.dtype == object:
+        return dimension, values
+    units, meaning = COORDINATES[name]
+    return dimension, values, {"units": units, "long_name": meaning}
 
 
 def _column(values: list[Any]) -> np.ndarray:

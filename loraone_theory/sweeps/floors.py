@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 from loraone_theory import predict
-from loraone_theory.predict.measured import fits_exactly
 from loraone_theory.problems.base import Problem
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
@@ -24,10 +23,14 @@ def loss_floor(problem: Problem, plan: Any) -> np.ndarray:
         settings = plan.settings
         found = predict.floor(problem, plan.chosen, rank=settings.rank, seeds=settings.seeds)
         return found.cpu().numpy()
-    if type(problem) is SensingProblem and fits_exactly(problem) and plan.chosen.is_pair:
-        if plan.settings.rank >= (problem.true_rank or 0):
-            return np.zeros(tuple(problem.batch_shape))
-        raise ValueError("no floor is known of ranks below the true one; give the measure a level")
+    if type(problem) is SensingProblem:
+        found = predict.measured_floor(problem, plan.chosen, rank=plan.settings.rank)
+        if bool(found.isnan().any()):
+            raise ValueError(
+                f"no floor of the loss is known for {plan.chosen.name!r} on these measurements at "
+                f"rank={plan.settings.rank}; give the measure a level"
+            )
+        return found.cpu().numpy()
     raise ValueError(
         f"no floor of the loss is known for this {type(problem).__name__}; give the measure a level"
     )

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple, get_args
 
 from loraone_theory.core import validate
 from loraone_theory.dynamics.batches import SAMPLING
+from loraone_theory.dynamics.engine import ENGINES
 from loraone_theory.dynamics.settings import REDUCE
 from loraone_theory.problems.linear.laws import LAWS, STUDENT
 from loraone_theory.problems.relu.sampling import ColumnLaw
@@ -26,6 +27,7 @@ RUN = (
     "batch_size",
     "sampling",
     "reduce",
+    "engine",
 )
 # Sampler and method first.
 NEEDED = ("sampler", "method", "rank", "learning_rate", "steps")
@@ -65,9 +67,33 @@ CHECKS: dict[str, Callable[[str, Any], Any]] = {
     "batch_size": lambda name, given: given if given is None else _count(name, given),
     "seed": lambda name, given: validate.integer(name, given, least=0),
     "reduce": _one_of(REDUCE),
+    "engine": _one_of(ENGINES),
     "sampling": lambda name, given: given if given is None else _one_of(SAMPLING)(name, given),
     "dtype": lambda name, given: str(validate.dtype(given)).removeprefix("torch."),
     "device": lambda name, given: str(validate.device(given)),
+}
+
+# Of the numbers above, as coordinates of a result: unit, and what it is.
+COORDINATES: dict[str, tuple[str, str]] = {
+    "d": ("1", "input width d"),
+    "k": ("1", "output width k"),
+    "true_rank": ("1", "rank r* of the shift"),
+    "samples": ("1", "samples N"),
+    "measurements": ("1", "measurements m"),
+    RATIO: ("1", "samples N over d, or measurements m over r*(d + k − r*)"),
+    "condition_number": ("1", "condition number κ of the shift"),
+    "noise_std": ("1", "standard deviation σ of the label noise"),
+    "relative_shift": ("1", "relative shift c"),
+    "freedom": ("1", "degrees of freedom ν of Student inputs"),
+    "rank": ("1", "rank r of the factors"),
+    "init_std": ("1", "standard deviation α of the entries of A₀"),
+    "learning_rate": ("1", "learning rate η"),
+    "damping": ("1", "damping λ"),
+    "steps": ("step", "number of steps T"),
+    "every": ("step", "steps from one record to the next"),
+    "batch_size": ("1", "rows b of the gradient of a step"),
+    "seed": ("1", "seed of the trial"),
+    STEP: ("step", "recorded step t"),
 }
 
 # What the arguments of the library's own samplers have to be; those of others are theirs.

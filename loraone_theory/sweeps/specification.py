@@ -188,10 +188,11 @@ def _lengths(columns: Mapping[str, list[Any]]) -> None:
 
 def _different(name: str, given: Iterable[Any]) -> tuple[Any, ...]:
     found = tuple(values.used(name, one) for one in given)
-    labels = [values.label(name, one) for one in found]
-    for i, one in enumerate(labels):
-        if one in labels[:i]:
+    seen = set()  # an axis of a million seeds is not compared with itself
+    for one in (values.label(name, value) for value in found):
+        if one in seen:
             raise ValueError(f"the values of an axis must differ; {name} has {one!r} twice")
+        seen.add(one)
     return found
 
 

@@ -82,5 +82,6 @@ CLAIMS = (
             "At dense Gaussian measurements it exceeds this by about 1/(1 − p/m), p parameters."
         ),
         derivation="neighbours 9",
+        uses=("nora/under-rank/alternating",),
     ),
 )

@@ -64,7 +64,7 @@ HOW = f"d = k = {D}, r = r* = {RANK}, κ = {KAPPA:g}, ε = {listed(SIZES)}, η =
 READ = "Jia et al. 2024 (approximated Gauss–Newton), Sections 1 to 3"
 
 
-def _slow(id: str, title: str, name: str, *, damped: bool) -> Claim:
+def _slow(id: str, title: str, name: str, uses: str, *, damped: bool) -> Claim:
     return Claim(
         id=id,
         title=title,
@@ -83,6 +83,7 @@ def _slow(id: str, title: str, name: str, *, damped: bool) -> Claim:
         trials=12,
         smoke_trials=6,
         derivation="neighbours 9",
+        uses=(uses,),
     )
 
 
@@ -102,11 +103,18 @@ CLAIMS = (
         smoke_trials=3,
         derivation="neighbours 9",
     ),
-    _slow("gauss-newton/saddle/gd", "Gradient descent is slow there", "descent", damped=False),
+    _slow(
+        "gauss-newton/saddle/gd",
+        "Gradient descent is slow there",
+        "descent",
+        "lora-one/linear/one-step",
+        damped=False,
+    ),
     _slow(
         "gauss-newton/saddle/damped",
         "So is ScaledGD with a fixed damping",
         f"ScaledGD damped by {DAMPING:g}σ_r",
+        "gauss-newton/saddle/gd",
         damped=True,
     ),
 )

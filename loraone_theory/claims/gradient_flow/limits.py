@@ -86,11 +86,14 @@ CLAIMS = (
         mutant=lambda draws: _limit(draws, later=1),
         trials=10,
         smoke_trials=2,
+        uses=("lora-one/linear/floors/bound",),
     ),
     Claim(
         id="gradient-flow/sequential",
         title="Simultaneous and sequential steps share the flow",
-        reference="Rushka, Klabjan, arXiv 2602.10212, abstract; the exponent is ours",
+        reference=(
+            "Rushka, Klabjan, arXiv 2602.10212, abstract; the exponent is derivations, neighbours 9"
+        ),
         statement="At a fixed time their products differ by O(η): exponent 1.",
         hypotheses=("𝒜 = I", "the same start"),
         how=(
@@ -103,5 +106,6 @@ CLAIMS = (
         mutant=lambda draws: _apart(draws, share=SLOWER),
         trials=30,
         smoke_trials=16,
+        derivation="neighbours 9",
     ),
 )

@@ -15,8 +15,8 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import Method
 
 D, K, RANK, COND = 12, 9, 3, 3.0
-SCALE, WORST, ETA = 3.0, 10.0, 0.3
-REG, SMALLEST = 1e-2, 1e-300
+SCALE, WORST, ETA, BENT = 3.0, 10.0, 0.3, 1.01
+REG = 1e-2
 WHOLE = (
     methods.p_lora(),
     methods.p_lora_alternating(),
@@ -25,16 +25,16 @@ WHOLE = (
 )
 TURNING = (methods.lora(), methods.muon())
 PRO = (methods.lora_pro(ridge=0.0),)
-# Adam's first step without means is η times the sign of the gradient.
-SIGN = (methods.lora_adamw(betas=(0.0, 0.0), eps=SMALLEST),)
 
 
 def _gauges(seeds: Sequence[int]) -> dict[str, Tensor]:
-    """Orthogonal, a multiple of I, and one of condition number WORST."""
+    """Orthogonal, nearly so, a multiple of I, and one of condition number WORST."""
     P, R = (haar(RANK, RANK, seeds, name) for name in ("P", "R"))
-    values = spectrum(WORST, RANK) / WORST**0.5
+    values, ones = spectrum(WORST, RANK) / WORST**0.5, torch.ones(RANK, dtype=P.dtype)
+    ones[0] = BENT
     return {
         "orthogonal": P,
+        "nearly orthogonal": (P * ones) @ R.mT,
         "multiple of I": SCALE * torch.eye(RANK, dtype=P.dtype).expand_as(P),
         "general": (P * values) @ R.mT,
     }
@@ -115,6 +115,7 @@ CLAIMS = (
         trials=20,
         smoke_trials=3,
         derivation="neighbours 8",
+        uses=("lora-one/linear/gauge",),
     ),
     Claim(
         id="lora-rite/invariance/lora-pro",
@@ -141,6 +142,7 @@ CLAIMS = (
             "gradients, which depend on the gauge, and so does the term of second order."
         ),
         derivation="neighbours 8",
+        uses=("lora-one/linear/lora-pro/optimum",),
     ),
     Claim(
         id="lora-rite/invariance/rotations",
@@ -151,10 +153,11 @@ CLAIMS = (
         how=f"Largest relative change of one step; {SIZES}, factors and Δ of condition {COND:g}.",
         kind="identity",
         measure=lambda draws: _changes(draws, TURNING, only="orthogonal"),
-        mutant_statement="Adam's first step, the sign of the gradient",
-        mutant=lambda draws: _changes(draws, SIGN, only="orthogonal"),
+        mutant_statement=f"for Q with one singular value {BENT:g} in place of 1",
+        mutant=lambda draws: _changes(draws, TURNING, only="nearly orthogonal"),
         trials=20,
         smoke_trials=3,
         derivation="neighbours 8",
+        uses=("lora-one/linear/gauge/gd",),
     ),
 )

@@ -119,6 +119,7 @@ CLAIMS = (
             "order α²."
         ),
         derivation="neighbours 5",
+        uses=("over-parameterised/asymmetric/constant",),
     ),
     Claim(
         id="over-parameterised/asymmetric/constant",
@@ -142,5 +143,6 @@ CLAIMS = (
             "rest of the allowance is for terms of relative order α⁴."
         ).replace("HIGH", f"{HIGH:g}"),
         derivation="neighbours 5",
+        uses=("lora-one/linear/one-step/balance",),
     ),
 )

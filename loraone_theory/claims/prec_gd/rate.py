@@ -138,7 +138,9 @@ CLAIMS = (
         smoke_trials=4,
         explanation=(
             "Too large a damping is what breaks it. λ_t = ρ², below the window, still converges "
-            "here at every κ."
+            "here at every κ, and so does λ_t = ‖E‖_F² with a plain inverse, though the Gram "
+            "matrix is then singular to rounding before the end. That depends on units: with "
+            "σ₁ = 1 in place of σ_r = 1 rounding stops those runs, see the derivation."
         ),
         uses=("prec-gd/rate/surplus",),
     ),

@@ -83,6 +83,7 @@ def _claim(
         trials=256,
         smoke_trials=64,
         explanation=explanation,
+        uses=("apgd/rate" if alternating else "scaled-gd/factorisation/edge",),
     )
 
 

@@ -124,6 +124,7 @@ CLAIMS = (
             "one, against a limit of a few thousandths. It vanishes for u and −u alone, where the "
             "layers do not see each other."
         ),
+        uses=("scaled-gd/sensing",),
     ),
     Claim(
         id="riemannian/multi-gate/opposite",

@@ -95,6 +95,7 @@ CLAIMS = (
             "the same; at large κ a few do not, as with too few entries."
         ),
         derivation="neighbours 1",
+        uses=("sensing/local-rates/completion",),
     ),
     Claim(
         id="scaled-gd/completion/gd",
@@ -109,5 +110,6 @@ CLAIMS = (
         mutant=lambda draws: _in_kappa(draws, promised=-LESS),
         trials=24,
         smoke_trials=16,
+        uses=("sensing/local-rates/completion",),
     ),
 )

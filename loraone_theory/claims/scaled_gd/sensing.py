@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 
 import numpy as np
 
@@ -28,24 +29,30 @@ SIZES = ((1, 1.0), (2, 10.0), (3, 10.0), (3, 100.0))
 RATES = (0.3, 2 / 3)
 DELTA, SHARE, SIZE, TIGHT = 0.02, 0.6, 0.15, 1.1
 LEVEL = 1e-10
+WEAKER = (10.0, 50.0)
 
 
-def _designed(rank: int, kappa: float, seeds: tuple[int, ...]) -> tuple[SensingProblem, Factors]:
-    """𝒜*𝒜/m = I + δT, δ = 0.02/(√r κ), eigenvalues of T ±1; σ_r = 1; and the spectral start."""
+def _designed(
+    rank: int, kappa: float, seeds: tuple[int, ...], times: float = 1.0
+) -> tuple[SensingProblem, Factors]:
+    """𝒜*𝒜/m = I + δT, δ = times·0.02/(√r κ), T of eigenvalues ±1; σ_r = 1; the spectral start."""
     of = population(D, D, spectrum(kappa, rank), seeds)
     shift = of.problem.shift
-    operator = rip.designed(D, D, DELTA / (rank**0.5 * kappa), extreme=True, seeds=seeds)
+    delta = times * DELTA / (rank**0.5 * kappa)
+    operator = rip.designed(D, D, delta, extreme=True, seeds=seeds)
     problem = SensingProblem.from_data(operator, operator.forward(shift), shift=shift)
     U, S, V = linalg.truncated_svd(problem.one_step_gradient(), rank)
     root = S.sqrt()
     return problem, Factors(U * root[:, None, :], root[..., None] * V.mT)
 
 
-def _bound(draws: Draws, *, share: float) -> Evidence:
+def _bound(draws: Draws, *, share: float, times: float = 1.0) -> Evidence:
     """max_t ‖E_t‖_F/((1 − share·η)ᵗ·0.15σ_r) until the bound is at LEVEL."""
     found, rounding = [], []
-    for block, (rank, kappa) in enumerate(SIZES[1:2] if draws.smoke else SIZES):
-        problem, start = _designed(rank, kappa, draws.seeds(block=block))
+    # At κ = 1 there is no δ below one that is so much larger.
+    sizes = SIZES[1:2] if draws.smoke else SIZES if times == 1 else SIZES[1:]
+    for block, (rank, kappa) in enumerate(sizes):
+        problem, start = _designed(rank, kappa, draws.seeds(block=block), times)
         for eta in RATES[-1:] if draws.smoke else RATES:
             steps = math.ceil(math.log(LEVEL) / math.log(1 - share * eta))
             run = simulate(
@@ -59,6 +66,18 @@ def _bound(draws: Draws, *, share: float) -> Evidence:
     ratios = np.concatenate(found)
     numbers = {"largest ratio to the bound": float(ratios.max())}
     return Evidence(ratios, 1.0, tolerance=np.concatenate(rounding), numbers=numbers)
+
+
+def _with_larger(draws: Draws) -> Evidence:
+    """The same, and among the numbers what becomes of it at larger δ."""
+    found = _bound(draws, share=SHARE)
+    larger = {
+        f"largest ratio to the bound, δ {times:g} times as large": float(
+            _bound(draws, share=SHARE, times=times).lhs.max()
+        )
+        for times in (() if draws.smoke else WEAKER)
+    }
+    return replace(found, numbers={**found.numbers, **larger})
 
 
 COUNTS, WIDE = (200, 800), 10.0
@@ -138,12 +157,17 @@ CLAIMS = (
             f"η = {listed(RATES)}, until the bound is at {LEVEL:g} of its start."
         ),
         kind="bound",
-        measure=lambda draws: _bound(draws, share=SHARE),
+        measure=_with_larger,
         mutant_statement=f"(1 − {TIGHT:g}η)ᵗ, a tenth faster than what is reached, (1 − η)ᵗ",
         mutant=lambda draws: _bound(draws, share=TIGHT),
         trials=6,
         smoke_trials=2,
-        explanation="Supported with room: what is reached is about a twentieth of the bound.",
+        uses=("scaled-gd/factorisation", "sensing/isometry/designed"),
+        explanation=(
+            "Supported with room: what is reached is about a twentieth of the bound, and the "
+            "numbers tell that it holds at larger δ too, until the start itself is beyond it. "
+            "Eigenvalues of T that are evenly spaced, in place of all at ±1, give less."
+        ),
     ),
     Claim(
         id="scaled-gd/sensing/gaussian",
@@ -170,6 +194,7 @@ CLAIMS = (
             "measurements reach that only with m of order κ²r²(d + k)·10⁴. Without the condition "
             "the start itself is off by more than the bound."
         ),
+        uses=("scaled-gd/sensing",),
     ),
     Claim(
         id="scaled-gd/condition-number",

@@ -139,5 +139,6 @@ CLAIMS = (
         trials=20,
         smoke_trials=4,
         derivation="neighbours 7",
+        uses=("small-initialisation/plateau",),
     ),
 )

@@ -74,6 +74,7 @@ CLAIMS = (
         trials=4000,
         smoke_trials=1500,
         derivation="sensing 3.1",
+        uses=("sensing/local-rates/wishart",),
     ),
     Claim(
         id="sensing/lazy-dense",

@@ -144,6 +144,7 @@ CLAIMS = (
         trials=100,
         smoke_trials=5,
         derivation="sensing 7.1",
+        uses=("lora-one/linear/one-step",),
     ),
     Claim(
         id="sensing/flow/preconditioned",
@@ -159,6 +160,7 @@ CLAIMS = (
         trials=100,
         smoke_trials=5,
         derivation="sensing 7.1",
+        uses=("lora-one/linear/one-step/preconditioned",),
     ),
     Claim(
         id="sensing/flow/lora-init",

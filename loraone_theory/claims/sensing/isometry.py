@@ -5,18 +5,23 @@ from __future__ import annotations
 import math
 
 import numpy as np
+import torch
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
 from loraone_theory.claims.sensing.base import EPS
+from loraone_theory.core.factors import Factors
 from loraone_theory.problems.linear.sampling import sample_linear
 from loraone_theory.problems.sensing import rip
-from loraone_theory.problems.sensing.operators import Completion, Dense, MultiResponse
+from loraone_theory.problems.sensing.operators import Completion, Dense, MultiResponse, RankOne
 from loraone_theory.problems.sensing.sampling import sample_sensing
 
 D, RANK, MEASUREMENTS = 12, 4, 300
 BEYOND = 0.6
 WIDTH, OUT, SAMPLES, RANKS = 8, 4, 60, (1, 2)
 SIDE, REPEATED, DISTINCT = 6, 50, 30
+# Products of norms far above the measurements, so that one of them alone is most of the sum.
+HIGH, PRODUCTS = 16, 12
+SQUARE, DELTA = 4, 0.3
 
 
 def _gordon(draws: Draws, *, share: float) -> Evidence:
@@ -35,6 +40,49 @@ def _gordon(draws: Draws, *, share: float) -> Evidence:
         probability=1 - math.exp(-(BEYOND**2) / 2),
         numbers={"mean √(m(1 + upper side)) − √m": float(excess.mean()), "w": width},
     )
+
+
+def _below(draws: Draws, *, share: float) -> Evidence:
+    """√m − inf ‖𝒜M‖, which exceeds w + t with probability below e^{−t²/2}."""
+    problem = sample_sensing(
+        ensemble="dense", d=D, k=D, true_rank=1, measurements=MEASUREMENTS, seeds=draws.seeds()
+    )
+    assert isinstance(problem.operator, Dense)
+    found = rip.estimate(problem.operator, RANK, 1, sweeps=25, tolerance=1e-3)
+    lack = MEASUREMENTS**0.5 * (1 - (1 - found.lower.numpy()).clip(0) ** 0.5)
+    _, bottom = rip.gordon_bounds(D, D, RANK, MEASUREMENTS)
+    width = MEASUREMENTS**0.5 * (1 - (1 - bottom) ** 0.5)
+    return Evidence(
+        lack,
+        share * width + BEYOND,
+        probability=1 - math.exp(-(BEYOND**2) / 2),
+        numbers={"mean √m − √(m(1 − lower side))": float(lack.mean()), "w": width},
+    )
+
+
+def _rank_one(draws: Draws, *, share: float) -> Evidence:
+    """The upper side at M = x_iz_iᵀ of the largest ‖x_i‖‖z_i‖."""
+    problem = sample_sensing(
+        ensemble="rank-one", d=HIGH, k=HIGH, true_rank=1, measurements=PRODUCTS, seeds=draws.seeds()
+    )
+    operator = problem.operator
+    assert isinstance(operator, RankOne)
+    sizes = (operator.X**2).sum(-1) * (operator.Z**2).sum(-1)
+    top, at = sizes.max(-1)
+    each = torch.arange(len(at))
+    M = Factors(operator.X[each, at][..., None], operator.Z[each, at][:, None])
+    reached = rip.quotient(operator, M) - 1
+    return Evidence((share * top / PRODUCTS - 1).numpy(), reached.numpy())
+
+
+def _designed(draws: Draws, *, share: float) -> Evidence:
+    """What a search finds, which at full rank is δ itself, against δ."""
+    found = []
+    for rank in (1, SQUARE):
+        operator = rip.designed(SQUARE, SQUARE, DELTA, seeds=draws.seeds())
+        found.append(rip.estimate(operator, rank, 2).delta.numpy())
+    # Eigenvalues of I + δT, of T by d²-fold products.
+    return Evidence(np.concatenate(found), share * DELTA, tolerance=1e2 * SQUARE**2 * EPS)
 
 
 def _multi_response(draws: Draws, *, edge: bool) -> Evidence:
@@ -97,7 +145,7 @@ CLAIMS = (
         mutant_statement="0.8 w in place of w",
         mutant=lambda draws: _gordon(draws, share=0.8),
         trials=80,
-        smoke_trials=56,
+        smoke_trials=120,
         explanation="The search can only find lower bounds, so it could miss a violation.",
         derivation="sensing 4",
         figure="fig_rip.png",
@@ -133,6 +181,56 @@ CLAIMS = (
         mutant=lambda draws: _completion(draws, less=SIDE**2 / REPEATED),
         trials=200,
         smoke_trials=10,
+        derivation="sensing 4",
+    ),
+    Claim(
+        id="sensing/gordon/below",
+        title="Gordon's bound on the lower side",
+        reference="derivations, sensing 4",
+        statement="inf ‖𝒜M‖ >= √m − w − t with probability 1 − e^{−t²/2}, w as above.",
+        hypotheses=("dense Gaussian measurements", "rank M <= r, ‖M‖ = 1"),
+        how=(
+            f"What a search finds, an upper bound on the infimum; d = k = {D}, r = {RANK}, "
+            f"m = {MEASUREMENTS}, t = {BEYOND:g}."
+        ),
+        kind="probability",
+        measure=lambda draws: _below(draws, share=1.0),
+        mutant_statement="0.8 w in place of w",
+        mutant=lambda draws: _below(draws, share=0.8),
+        trials=80,
+        smoke_trials=80,
+        explanation="The search can only find upper bounds, so it could miss a violation.",
+        derivation="sensing 4",
+        figure="fig_rip.png",
+    ),
+    Claim(
+        id="sensing/isometry/rank-one",
+        title="Rank-one measurements are far from isometric",
+        reference="derivations, sensing 4",
+        statement="δ₁ >= max_i ‖x_i‖²‖z_i‖²/m − 1, at M = x_iz_iᵀ.",
+        hypotheses=("rank-one measurements",),
+        how=f"The upper side there; d = k = {HIGH}, m = {PRODUCTS}.",
+        kind="bound",
+        measure=lambda draws: _rank_one(draws, share=1.0),
+        mutant_statement="1.2 times max_i ‖x_i‖²‖z_i‖²/m",
+        mutant=lambda draws: _rank_one(draws, share=1.2),
+        trials=200,
+        smoke_trials=10,
+        derivation="sensing 4",
+    ),
+    Claim(
+        id="sensing/isometry/designed",
+        title="Operators of a chosen isometry constant",
+        reference="derivations, sensing 4",
+        statement="𝒜*𝒜/m = I + δT with ‖T‖ = 1 has δ_r <= δ for every r, and δ at full rank.",
+        hypotheses=("designed measurements",),
+        how=f"A search at ranks one and {SQUARE}; d = k = {SQUARE}, δ = {DELTA:g}.",
+        kind="bound",
+        measure=lambda draws: _designed(draws, share=1.0),
+        mutant_statement="δ_r <= 0.9 δ",
+        mutant=lambda draws: _designed(draws, share=0.9),
+        trials=100,
+        smoke_trials=6,
         derivation="sensing 4",
     ),
 )

@@ -145,6 +145,21 @@ def _edge(draws: Draws, *, factor: float) -> Evidence:
     return Evidence(np.array(agrees), 1.0)
 
 
+def _undetermined(draws: Draws, *, missing: int) -> Evidence:
+    """μ_min over μ_max at m = dof − `missing`, both rules: 0 or not."""
+    problem = sample_sensing(
+        ensemble="dense", d=D, k=K, true_rank=RANK, measurements=DOF - missing, seeds=draws.seeds()
+    )
+    assert problem.shift is not None
+    at = balanced(problem.shift)
+    found = []
+    for rule in METHODS:
+        near = predict.rates(problem, at, rule=rule).extremes
+        found.append(near[:, 0] / near[:, 1])
+    # Squares of singular values that are rounding of the largest.
+    return Evidence(torch.cat(found).numpy(), 0.0, tolerance=(10 * DOF * EPS) ** 2)
+
+
 def _rate_claim(ensemble: str) -> Claim:
     return Claim(
         id=f"sensing/local-rates/{ensemble}",
@@ -216,5 +231,21 @@ CLAIMS = (
         smoke_trials=2,
         derivation="sensing 5",
         uses=("sensing/local-rates/dense", "sensing/local-rates/completion"),
+    ),
+    Claim(
+        id="sensing/local-rates/undetermined",
+        title="Fewer measurements than degrees of freedom",
+        reference="derivations, sensing 5",
+        statement="For m < r(d + k − r) μ_min = 0: a part of E is at rest.",
+        hypotheses=("r = r*", "AB near Δ", "m < dof"),
+        how=f"μ_min/μ_max at m one less than dof, dense; d = {D}, k = {K}, r = {RANK}.",
+        kind="identity",
+        measure=lambda draws: _undetermined(draws, missing=1),
+        mutant_statement="at m = dof too",
+        mutant=lambda draws: _undetermined(draws, missing=0),
+        trials=40,
+        smoke_trials=5,
+        derivation="sensing 5",
+        uses=("sensing/local-rates/dense",),
     ),
 )

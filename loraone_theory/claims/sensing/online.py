@@ -239,6 +239,7 @@ CLAIMS = (
         smoke_trials=250,
         explanation=NO_PROOF,
         derivation="sensing 6.2",
+        uses=("lora-one/linear/rotation",),
         figure="fig_online.png",
     ),
 )

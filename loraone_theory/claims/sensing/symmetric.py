@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.population import gaussian
 from loraone_theory.claims.sensing.base import EPS
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import haar_frame, per_seed
@@ -13,11 +14,13 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.symmetric import symmetric
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.sensing.sampling import sample_sensing
 
 D, SPECTRUM, RATE = 10, (1.0, 0.5), 0.2
 STEPS, SHARE = 40, 0.02
 RANK, START, LATE = 5, 0.3, 4000
 NEAR = 1e-6
+COUNT = 60  # measurements
 
 
 def _population(draws: Draws) -> tuple[LinearProblem, Tensor, Tensor]:
@@ -86,10 +89,47 @@ def _over_rank(draws: Draws, *, more: int) -> Evidence:
     return Evidence(found.numpy(), 1.0, tolerance=1 / (2 * RATE * LATE * 0.05))
 
 
+def _gradient(draws: Draws, *, half: float) -> Evidence:
+    """⟨V, R_sU⟩ against the derivative of ‖𝒜(UUᵀ − X*)‖²/4m along V, a quartic, by four values."""
+    problem = sample_sensing(
+        ensemble="symmetric", d=D, k=D, true_rank=len(SPECTRUM), measurements=COUNT,
+        spectrum=SPECTRUM, seeds=draws.seeds(),
+    )  # fmt: skip
+    U, V = (gaussian(D, 3, draws.seeds(), name) for name in ("U", "V"))
+
+    def loss(step: float) -> Tensor:
+        at = U + step * V
+        return problem.loss(Factors(at, at.mT)) / 2
+
+    # Four central values give the derivative of a quartic without a remainder.
+    slope = (8 * (loss(1.0) - loss(-1.0)) - (loss(2.0) - loss(-2.0))) / 12
+    miss = problem.operator.forward(Factors(U, U.mT)) - problem.targets
+    R = problem.operator.adjoint(miss) / COUNT
+    found = half * (V * (R @ U)).sum((-2, -1))
+    size = torch.linalg.matrix_norm(V) * torch.linalg.matrix_norm(R @ U)
+    # Losses at twice the step are up to 1e3 times the slope; sums over m measurements.
+    return Evidence((found / size).numpy(), (slope / size).numpy(), tolerance=1e3 * COUNT * EPS)
+
+
 _SIZES = f"d = {D}, λ = {', '.join(f'{s:g}' for s in SPECTRUM)}, η = {RATE}"
 _MODEL = "population, Δ = Q diag(λ) Qᵀ"
 
 CLAIMS = (
+    Claim(
+        id="sensing/symmetric/gradient",
+        title="The gradient of UUᵀ",
+        reference="derivations, sensing 8",
+        statement="L = ‖𝒜(UUᵀ − X*)‖²/4m has the gradient R_sU, R = 𝒜*(𝒜(UUᵀ − X*))/m.",
+        hypotheses=("symmetric measurements",),
+        how=f"Along a Gaussian direction at Gaussian U, by a difference; d = {D}, m = {COUNT}.",
+        kind="identity",
+        measure=lambda draws: _gradient(draws, half=1.0),
+        mutant_statement="2R_sU, that of A and B by the chain rule",
+        mutant=lambda draws: _gradient(draws, half=2.0),
+        trials=100,
+        smoke_trials=5,
+        derivation="sensing 8",
+    ),
     Claim(
         id="sensing/symmetric",
         title="Descent on UUᵀ along eigenpairs",

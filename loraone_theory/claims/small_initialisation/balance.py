@@ -108,6 +108,7 @@ CLAIMS = (
             "back as E → 0, so that its last value alone does not tell the two apart."
         ),
         derivation="neighbours 6",
+        uses=("lora-one/linear/one-step/balance",),
     ),
     Claim(
         id="small-initialisation/balance/law",
@@ -131,5 +132,6 @@ CLAIMS = (
         trials=20,
         smoke_trials=4,
         derivation="neighbours 6",
+        uses=("lora-one/linear/one-step/balance", "small-initialisation/balance"),
     ),
 )

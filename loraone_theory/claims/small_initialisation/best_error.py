@@ -132,6 +132,7 @@ CLAIMS = (
             "grows."
         ),
         derivation="neighbours 6",
+        uses=("small-initialisation/plateau", "sensing/isometry/designed"),
     ),
     Claim(
         id="small-initialisation/best-error/gaussian",
@@ -158,11 +159,12 @@ CLAIMS = (
             "the measured δ is tens of times the limit. The exponent is then below 21/16 on most "
             "draws; that is no violation."
         ),
+        uses=("small-initialisation/best-error",),
     ),
     Claim(
         id="small-initialisation/best-error/smaller-start",
         title="A smaller start ends lower without isometry too",
-        reference="Ours, after the claim before; nothing is promised there",
+        reference="Ours, derivations, neighbours 6; nothing is promised there",
         statement=(
             f"For Gaussian measurements min_t ‖E_t‖_F at α = {ALPHAS[-1]:g} is at most half of "
             f"that at α = {ALPHAS[0]:g}."
@@ -175,5 +177,7 @@ CLAIMS = (
         mutant=lambda draws: _smaller_wins(draws, rank=TRUE_RANK),
         trials=8,
         smoke_trials=3,
+        derivation="neighbours 6",
+        uses=("small-initialisation/best-error/gaussian",),
     ),
 )

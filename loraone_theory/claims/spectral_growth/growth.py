@@ -93,5 +93,6 @@ CLAIMS = (
         trials=16,
         smoke_trials=12,
         derivation="neighbours 10",
+        uses=("lora-one/theorem-3.2/proof",),
     ),
 )

@@ -18,6 +18,18 @@ from loraone_theory.problems.base import Problem, fact
 Init = Callable[[Problem, int, tuple[int, ...]], Start]
 
 
+def split(svd: SVD, root: Tensor) -> tuple[Tensor, Tensor]:
+    """U diag(root) and diag(root) Vᵀ; `root` (..., p)."""
+    return svd.U * root[..., None, :], root[..., None] * svd.V.mT
+
+
+def signed(svd: SVD) -> SVD:
+    """The same triplets with the largest entry of each column of U positive."""
+    largest = torch.take_along_dim(svd.U, svd.U.abs().argmax(-2, keepdim=True), -2)
+    signs = torch.where(largest < 0, -1.0, 1.0).to(svd.U)
+    return SVD(svd.U * signs, svd.S, svd.V * signs)
+
+
 def gradient_svd(problem: Problem, rank: int, options: SVDOptions) -> SVD:
     """The leading `rank` triplets of G = −∇_W L at W, with signs that do not depend on the library.
 
@@ -34,9 +46,7 @@ def gradient_svd(problem: Problem, rank: int, options: SVDOptions) -> SVD:
             "the one-step gradient must be finite and non-zero (sigma_1 > 0) to initialise from; "
             f"got sigma_1 = {top.flatten().tolist()}; check the labels, or use 'lora'"
         )
-    largest = torch.take_along_dim(svd.U, svd.U.abs().argmax(-2, keepdim=True), -2)
-    signs = torch.where(largest < 0, -1.0, 1.0).to(svd.U)
-    return SVD(svd.U * signs, svd.S, svd.V * signs)
+    return signed(svd)
 
 
 def pretrained(problem: Problem, name: str) -> Tensor:

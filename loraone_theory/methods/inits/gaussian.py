@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from torch import Tensor
+
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Scalar
 from loraone_theory.core.randomness import normal, per_seed
@@ -17,6 +19,7 @@ def gaussian(std: Scalar) -> Init:
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
         A = per_seed(lambda rng: normal(rng, problem.d, rank), seeds, "A0", problem.like)
         B = A.new_zeros(A.shape[0], rank, problem.k)
-        return Start((std * A, B))
+        size = std.to(A) if isinstance(std, Tensor) else std
+        return Start((size * A, B))
 
     return init

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from loraone_theory.core import validate
-from loraone_theory.core.linalg import EXACT, SVDOptions
-from loraone_theory.methods.inits.base import Init, gradient_svd
+from loraone_theory.core.factors import Params
+from loraone_theory.core.linalg import EXACT, SVD, SVDOptions
+from loraone_theory.methods.inits.base import Init, gradient_svd, split
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.problems.base import Problem
 
@@ -17,8 +18,11 @@ def released(gamma: float = 128.0, svd: SVDOptions = EXACT) -> Init:
     gamma = validate.number("gamma", gamma, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
-        U, S, V = gradient_svd(problem, rank, svd)
-        root = (S / S[..., :1] / gamma).sqrt()
-        return Start((U * root[..., None, :], root[..., None] * V.mT))
+        return Start(factors(gradient_svd(problem, rank, svd), gamma))
 
     return init
+
+
+def factors(svd: SVD, gamma: float) -> Params:
+    """A₀ and B₀ from the triplets of G."""
+    return split(svd, (svd.S / svd.S[..., :1] / gamma).sqrt())

@@ -7,11 +7,11 @@ import math
 import torch
 
 from loraone_theory.core import validate
-from loraone_theory.core.factors import Scalar
-from loraone_theory.core.linalg import EXACT, SVDOptions
-from loraone_theory.methods.inits.base import Init, gradient_svd
+from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.linalg import EXACT, SVD, SVDOptions
+from loraone_theory.methods.inits.base import Init, gradient_svd, split
 from loraone_theory.methods.parametrisations import Start
-from loraone_theory.problems.base import Problem, facts
+from loraone_theory.problems.base import Problem, fact
 
 
 def spectral(gamma: float | str | None = None, scale: float = 1.0, svd: SVDOptions = EXACT) -> Init:
@@ -33,29 +33,34 @@ def spectral(gamma: float | str | None = None, scale: float = 1.0, svd: SVDOptio
     scale = validate.number("scale", scale, positive=True)
 
     def init(problem: Problem, rank: int, seeds: tuple[int, ...]) -> Start:
-        U, S, V = gradient_svd(problem, rank, svd)
-        root = (_factor(problem, gamma) / scale * S).sqrt()
-        return Start((U * root[..., None, :], root[..., None] * V.mT))
+        found = gradient_svd(problem, rank, svd)
+        return Start(factors(found, _factor(problem, gamma), scale))
 
     return init
 
 
+def factors(svd: SVD, gamma: Scalar, scale: float) -> Params:
+    """A₀ and B₀ from the triplets of G; γ is a number, or one for each instance as (..., 1)."""
+    return split(svd, (gamma / scale * svd.S).sqrt())
+
+
 def _factor(problem: Problem, gamma: float | str | None) -> Scalar:
     """γ as a number, or one for each instance as (..., 1)."""
-    known = facts(problem)
+    usual: float = fact(problem, "spectral_gamma")
     if gamma is None:
-        return known.spectral_gamma
+        return usual
     if not isinstance(gamma, str):
         return gamma
-    if known.relative_shift is None:
+    relative_shift = fact(problem, "relative_shift")
+    if relative_shift is None:
         raise ValueError(
             "gamma='corrected' needs the relative shift of a ReLU problem; got "
             f"{type(problem).__name__}; give a number, or leave gamma out"
         )
-    shift = known.relative_shift()
+    shift: torch.Tensor = relative_shift()
     if not bool((shift < math.pi).all()):
         raise ValueError(
             "gamma='corrected' needs a relative shift max_m |Delta_m|/|w_m| < pi; got "
             f"{torch.as_tensor(shift).flatten().tolist()}; give gamma as a number"
         )
-    return known.spectral_gamma / (1 - shift[..., None] / math.pi)
+    return usual / (1 - shift[..., None] / math.pi)

@@ -12,6 +12,7 @@ from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
 from loraone_theory.methods.rules.base import (
     ADAM,
+    DECAY,
     Betas,
     Drops,
     Local,
@@ -131,7 +132,7 @@ def lora_pro(
         dropped=lambda s: (s[0].steps, s[0].last),
         pair=True,
         inverts=True,
-        local=Local("full") if betas is None else None,
-        no_rate=ADAM,
+        local=Local("full") if betas is None and weight_decay == 0 else None,
+        no_rate=DECAY if betas is None else ADAM,
         replays=True,
     )

@@ -115,9 +115,13 @@ def squared_error(E: Tensor, weight: Tensor) -> Tensor:
         E: (..., d, k), target minus current.
         weight: (..., d, k), the current weight W'.
     """
-    of = columns(E, weight)
+    return squared_error_of(columns(E, weight), (E * E).sum((-2, -1)))
+
+
+def squared_error_of(of: Columns, square: Tensor) -> Tensor:
+    """The same from what is known of the columns, and ‖E‖_F² (...)."""
     masked = of.target_size * of.size * g(of.angle) / math.pi
-    return 0.5 * (E * E).sum((-2, -1)) - masked.sum(-1)
+    return 0.5 * square - masked.sum(-1)
 
 
 def pieces(batch: torch.Size, most: int) -> Iterator[tuple[int | slice, ...]]:

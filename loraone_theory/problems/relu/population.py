@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, fields
 from functools import cached_property
 from typing import Any, ClassVar
@@ -15,6 +16,7 @@ from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.problems.described import Described
 from loraone_theory.problems.given import shift_and_pretrained
 from loraone_theory.problems.relu import closed_forms as relu_math
+from loraone_theory.problems.relu import descent_forms as forms
 
 # Batches are worked through in pieces whose d×k temporaries take about this many bytes.
 PIECE_BYTES = 1 << 20
@@ -22,9 +24,6 @@ DEVICE_PIECE_BYTES = 1 << 28
 # From this many entries of W on, gradients are made from thin factors. Below it the
 # factorisation costs more than the d×k temporaries that it avoids.
 THIN_ENTRIES = 1 << 16
-# The thin form knows the part of w' outside span(Δ, A) by a difference of squares. Where less
-# than this fraction of ‖w'‖² is outside, it hands the step over to the dense form.
-LEAST_OUTSIDE = 1 / 16
 
 
 @dataclass(frozen=True, eq=False, kw_only=True, repr=False)
@@ -179,10 +178,28 @@ class ReLUPopulation(Described):
     def gradients(self, shift: Factors) -> Factors:
         """(−JBᵀ, −AᵀJ); large problems without any d×k temporary."""
         batch = broadcast(shift.shape[:-2], self.batch_shape)
-        inner = shift.rank + self.target.rank
-        if self.d * self.k >= THIN_ENTRIES and 4 * inner <= self.d:
-            return self._by_pieces(shift, batch, thin=True)
-        return self._by_pieces(shift, batch, thin=False)
+        return self._by_pieces(shift, batch, thin=self._goes_thin(shift))
+
+    def loss_and_gradients(self, shift: Factors) -> tuple[Tensor, Factors]:
+        """The loss (...) with the gradients, for little more than these alone."""
+        seen, gradients = self.seen_and_gradients(shift)
+        return self.loss_of(seen), gradients
+
+    def seen_and_gradients(self, shift: Factors) -> tuple[Tensor, Factors]:
+        """What the gradients know of the columns (..., 4, k), for `loss_of`, and themselves."""
+        batch = broadcast(shift.shape[:-2], self.batch_shape)
+        seen = self.like.new_empty(*batch, 4, self.k)
+        return seen, self._by_pieces(shift, batch, thin=self._goes_thin(shift), seen=seen)
+
+    @staticmethod
+    def loss_of(seen: Tensor) -> Tensor:
+        """The losses (...) at points whose gradients have seen this."""
+        size, along, across, squares = seen.unbind(-2)
+        of = relu_math.Columns(size, along, across)
+        return relu_math.squared_error_of(of, squares.sum(-1)).div_(2)
+
+    def _goes_thin(self, shift: Factors) -> bool:
+        return self.d * self.k >= THIN_ENTRIES and 4 * (shift.rank + self.target.rank) <= self.d
 
     def one_step_gradient(self) -> Tensor:
         """G = J at W, dense (..., d, k): ½Δ less a part of relative size c/π (Lemma D.2)."""
@@ -213,15 +230,18 @@ class ReLUPopulation(Described):
         most = size // (self.d * self.k * self.like.element_size())
         return list(relu_math.pieces(batch, most))
 
-    def _by_pieces(self, shift: Factors, batch: torch.Size, *, thin: bool) -> Factors:
+    def _by_pieces(
+        self, shift: Factors, batch: torch.Size, *, thin: bool, seen: Tensor | None = None
+    ) -> Factors:
         parts = [self.frozen, *shift, *(self._thin_parts if thin else (self._dense_target,))]
         views = [M.expand(*batch, *M.shape[-2:]) for M in parts]
-        form = _thin if thin else _dense
+        form: Callable[..., Factors] = forms.thin if thin else forms.dense
         indices = relu_math.pieces(batch, 1) if thin else self._pieces(batch)
         grad_A = self.like.new_empty(*batch, *shift.A.shape[-2:])
         grad_B = self.like.new_empty(*batch, *shift.B.shape[-2:])
         for index in indices:
-            grad_A[index], grad_B[index] = form(*(M[index] for M in views))
+            given = [M[index] for M in (*views, *(() if seen is None else (seen,)))]
+            grad_A[index], grad_B[index] = form(*given)
         return Factors(grad_A, grad_B)
 
     @cached_property
@@ -231,52 +251,3 @@ class ReLUPopulation(Described):
         Q = torch.linalg.qr(target.A).Q
         squares = (W * W).sum(-2, keepdim=True)
         return Q, Q.mT @ target.A @ target.B, Q.mT @ W, target.A, target.B, squares
-
-
-def _dense(W: Tensor, A: Tensor, B: Tensor, target: Tensor) -> Factors:
-    AB = A @ B
-    E, weight = target - AB, AB.add_(W)
-    first, second = relu_math.gradient_weights(relu_math.columns(E, weight))
-    J = E.mul_(first[..., None, :]).addcmul_(weight, second[..., None, :])
-    return Factors(tall.product(J, B.mT).neg_(), (A.mT @ J).neg_())
-
-
-def _thin(
-    W: Tensor,
-    A: Tensor,
-    B: Tensor,
-    Q: Tensor,
-    coordinates: Tensor,
-    inside_W: Tensor,
-    left: Tensor,
-    right: Tensor,
-    squares: Tensor,
-) -> Factors:
-    """One instance in an orthonormal basis [Q, P] of span(T, A): two products with W.
-
-    E = [Q P] C with small C, so its column norms are those of C. Everything outside the basis
-    belongs to W alone.
-    """
-    p = Q.shape[-1]
-    P = torch.linalg.qr(torch.cat([Q, A], dim=-1)).Q[..., p:]
-    A_in = torch.cat([Q.mT @ A, P.mT @ A], dim=-2)
-    C = -(A_in @ B)
-    inside = torch.cat([inside_W, P.mT @ W], dim=-2)
-    outside = squares[..., 0, :] - (inside * inside).sum(-2)
-    inside -= C  # W' = W_f + AB within the basis
-    C[..., :p, :] += coordinates
-    total = (inside * inside).sum(-2) + outside.clamp_min(0)
-    if not bool((outside > LEAST_OUTSIDE * torch.maximum(total, squares[..., 0, :])).all()):
-        return _dense(W, A, B, left @ right)
-    size = total.sqrt()
-    along = (C * inside).sum(-2) / size
-    tilt = along / size
-    rest = C - inside * tilt[..., None, :]
-    across = ((rest * rest).sum(-2) + tilt * tilt * outside).sqrt()
-    first, second = relu_math.gradient_weights(relu_math.Columns(size, along, across))
-    scaled, weighted = C * first[..., None, :], B * second[..., None, :]
-    J_in = scaled + inside * second[..., None, :]
-    basis = torch.cat([Q, P], dim=-1)
-    inner = scaled @ B.mT + A_in @ (B @ weighted.mT)
-    grad_A = tall.product(W, weighted.mT) + basis @ inner
-    return Factors(grad_A.neg_(), (A_in.mT @ J_in).neg_())

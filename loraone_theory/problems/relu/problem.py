@@ -17,7 +17,7 @@ from loraone_theory.core.randomness import normal, per_seed
 from loraone_theory.core.validate import Array
 from loraone_theory.problems import rows
 from loraone_theory.problems.described import Described
-from loraone_theory.problems.given import squares_representable
+from loraone_theory.problems.given import rows_fit
 from loraone_theory.problems.relu import closed_forms as relu_math
 from loraone_theory.problems.relu.population import ReLUPopulation
 
@@ -54,6 +54,7 @@ class ReLUProblem(Described):
 
     takes_residual: ClassVar[bool] = True
     replays: ClassVar[bool] = True
+    spectral_gamma: ClassVar[float] = 2.0  # γ, as in the population
 
     @classmethod
     def from_data(
@@ -102,14 +103,7 @@ class ReLUProblem(Described):
 
     @classmethod
     def _of_rows(cls, name: str, X: Tensor, population: ReLUPopulation) -> ReLUProblem:
-        validate.same_kind(**{name: X, "pretrained": population.pretrained})
-        validate.shapes_match(
-            f"pretrained must have as many rows as {name} has columns (d)",
-            X.shape[-1] == population.d,
-            **{name: X.shape, "pretrained": population.pretrained.shape},
-        )
-        validate.broadcastable(name, X.shape[:-2], "pretrained", population.batch_shape)
-        squares_representable(name, X.abs().amax((-2, -1)), "its largest entry")
+        rows_fit(name, X, population.pretrained, population.batch_shape)
         return cls(X, population)
 
     @property
@@ -151,11 +145,6 @@ class ReLUProblem(Described):
     def like(self) -> Tensor:
         """A tensor that carries the problem's dtype and device."""
         return self.population.like
-
-    @property
-    def spectral_gamma(self) -> float:
-        """γ = 2, as in the population."""
-        return self.population.spectral_gamma
 
     @property
     def relative_shift(self) -> Tensor:
@@ -209,6 +198,16 @@ class ReLUProblem(Described):
 
     def gradients(self, shift: Factors) -> Factors:
         """(Xᵀ(MBᵀ)/N, (XA)ᵀM/N), in blocks of rows that stay in cache."""
+        return self._pass(shift, None)
+
+    def loss_and_gradients(self, shift: Factors) -> tuple[Tensor, Factors]:
+        """The loss (...) with the gradients, for little more than these alone."""
+        squares = self.like.new_zeros(broadcast(shift.shape[:-2], self.batch_shape))
+        gradients = self._pass(shift, squares)
+        return squares.div_(2 * self.samples), gradients
+
+    def _pass(self, shift: Factors, squares: Tensor | None) -> Factors:
+        """The gradients; ‖relu(Z) − Y‖_F² is added to `squares` if that is given."""
         batch = broadcast(shift.shape[:-2], self.batch_shape)
         grad_A = self.like.new_zeros(*batch, *shift.A.shape[-2:])
         grad_B = self.like.new_zeros(*batch, *shift.B.shape[-2:])
@@ -222,8 +221,11 @@ class ReLUProblem(Described):
             # Thin products have their short side first, which BLAS runs up to four times as fast.
             AX = A.mT @ X.mT
             torch.matmul(AX.mT, B, out=Z).add_(frozen)
-            # Where Z > 0, relu(Z) is Z; elsewhere the mask makes the entry 0.
-            torch.sub(Z, labels, out=miss)
+            if squares is not None:
+                torch.sub(Z.relu_(), labels, out=miss)
+                squares[index] += miss.square().sum((-2, -1))
+            else:  # where Z > 0, relu(Z) is Z; elsewhere the mask makes the entry 0
+                torch.sub(Z, labels, out=miss)
             _mask(miss, Z, 0, grad_input=miss)
             grad_A[index].mT.add_((B @ miss.mT) @ X)
             grad_B[index].add_(AX @ miss)
@@ -241,14 +243,12 @@ class ReLUProblem(Described):
 
     def batch(self, indices: Tensor) -> ReLUProblem:
         """The problem of the training rows `indices` (..., b), which broadcast to the runs."""
-        new = self._on(self._rows(self.inputs, indices))
-        for name in ("labels", "_frozen"):  # rows of what is known instead of products again
-            object.__setattr__(new, name, self._rows(getattr(self, name), indices))
+        X, frozen, labels = (rows.take(M, indices, M.ndim - 2) for M in self.parts())
+        new = self._on(X)
+        # Rows of what is known instead of products again.
+        object.__setattr__(new, "labels", labels)
+        object.__setattr__(new, "_frozen", frozen)
         return new
-
-    @staticmethod
-    def _rows(M: Tensor, indices: Tensor) -> Tensor:
-        return rows.take(M, indices, M.ndim - 2)
 
     @property
     def fresh(self) -> rows.Fresh | None:

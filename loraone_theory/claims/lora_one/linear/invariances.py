@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -25,15 +24,15 @@ GA_RANK = 2
 GA_TRUE_RANK = 2 * GA_RANK
 # Methods whose start is made of the problem, or is zero.
 OWN = ("lora-one", "lora-one-preconditioned", "lora-sb", "full")
-EPS = np.finfo(np.float64).eps
 
 
 def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
     """Instances with N = 8d, κ = 2, and factors of full rank near Spectral-init."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=RANK, samples=SAMPLES_RATIO * D, condition_number=KAPPA, seeds=seeds
-    )
+        d=D, k=K, true_rank=RANK, samples=SAMPLES_RATIO * D, condition_number=KAPPA, seeds=seeds,
+        **draws.place,
+    )  # fmt: skip
     A, B = methods.lora_one().init(problem, RANK, (0,)).trainable
     A = A + 0.1 * per_seed(lambda rng: normal(rng, D, RANK), seeds, "gauge A", A)
     B = B + 0.1 * per_seed(lambda rng: normal(rng, RANK, K), seeds, "gauge B", B)
@@ -67,7 +66,8 @@ def _tolerance(
     """
     top = problem.covariance_spectrum()[..., -1]
     growth = torch.stack([(2 * top * run["loss"]).sqrt().sum(0) for run in runs]).amax(0)
-    answer = D * STEPS * EPS * ratio**0.5 * torch.exp(ratio * RATE * growth)
+    eps = torch.finfo(top.dtype).eps
+    answer = D * STEPS * eps * ratio**0.5 * torch.exp(ratio * RATE * growth)
     if not inverts:
         return answer
     ends = [M for run in runs for pair in (run.initial, run.final) for M in pair]
@@ -87,15 +87,15 @@ def _gauge(draws: Draws, name: str, *, stretch: float) -> Evidence:
         per_seed(lambda rng: haar_frame(rng, RANK, RANK), draws.seeds(), stream, initial.A)
         for stream in ("gauge left", "gauge right")
     )
-    sigma = torch.logspace(-1, 1, RANK, base=stretch, dtype=torch.float64)
+    sigma = torch.logspace(-1, 1, RANK, base=stretch, dtype=torch.float64).to(initial.A)
     moved = Factors(initial.A @ (left * sigma) @ right, right.mT @ (left / sigma).mT @ initial.B)
     runs = (_run(problem, name, initial), _run(problem, name, moved))
     distance = _distance(runs[0].final.dense(), runs[1].final.dense(), problem)
     tolerance = _tolerance(problem, runs, inverts=name == "p-lora")
     return Evidence(
-        lhs=distance.numpy(),
+        lhs=distance.cpu().numpy(),
         rhs=0.0,
-        tolerance=tolerance.numpy(),
+        tolerance=tolerance.cpu().numpy(),
         numbers={
             "largest relative distance": float(distance.max()),
             "smallest tolerance": float(tolerance.min()),
@@ -150,7 +150,7 @@ def _own_starts(draws: Draws, *, signed: bool) -> Evidence:
     distance = _distance(shift, runs[1].learned_shift().dense(), problem)
     allowed = _tolerance(problem, runs, inverts=False)
     return Evidence(
-        lhs=distance.numpy(),
+        lhs=distance.cpu().numpy(),
         rhs=0.0,
         tolerance=allowed.numpy(),
         numbers={
@@ -179,9 +179,9 @@ def _rotation(draws: Draws, names: tuple[str, ...]) -> Evidence:
         allowed.append(_tolerance(problem, (there, here), inverts=inverts, ratio=ratio))
         numbers[f"largest relative distance, {name}"] = float(found[-1].max())
     return Evidence(
-        lhs=torch.cat(found).numpy(),
+        lhs=torch.cat(found).cpu().numpy(),
         rhs=0.0,
-        tolerance=torch.cat(allowed).numpy(),
+        tolerance=torch.cat(allowed).cpu().numpy(),
         numbers=numbers,
     )
 
@@ -214,6 +214,8 @@ CLAIMS = (
         trials=300,
         smoke_trials=20,
         derivation="3.1",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/linear/gauge/gd",
@@ -230,6 +232,8 @@ CLAIMS = (
         trials=300,
         smoke_trials=20,
         derivation="3.1",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/linear/rotation",
@@ -251,6 +255,8 @@ CLAIMS = (
         trials=100,
         smoke_trials=10,
         derivation="3.1",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/linear/rotation/lora-ga",

@@ -242,5 +242,6 @@ CLAIMS = (
         trials=500,
         smoke_trials=30,
         derivation="3.9",
+        uses=("lora-one/linear/one-step",),
     ),
 )

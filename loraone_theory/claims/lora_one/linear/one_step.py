@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -16,15 +15,15 @@ from loraone_theory.problems.linear.sampling import sample_linear
 D, K, RANK, RATIO = 16, 12, 3, 3
 WIDER = RANK + 1
 RATES = (0.05, 0.4)
-EPS = np.finfo(np.float64).eps
 
 
 def _instances(draws: Draws) -> tuple[LinearProblem, Factors]:
     """Instances with N = {RATIO}d and Gaussian factors of their own."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds
-    )
+        d=D, k=K, true_rank=RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds,
+        **draws.place,
+    )  # fmt: skip
     A = per_seed(lambda rng: normal(rng, D, RANK), seeds, "A", problem.like)
     B = per_seed(lambda rng: normal(rng, RANK, K), seeds, "B", problem.like)
     return problem, Factors(0.5 * A, 0.5 * B)
@@ -49,10 +48,12 @@ def _parts(problem: LinearProblem, start: Factors) -> tuple[Tensor, Tensor]:
     return E, problem.covariance.apply(E)
 
 
-def _evidence(gaps: list[Tensor], sizes: list[Tensor], conditions: Tensor | float) -> Evidence:
+def _evidence(
+    draws: Draws, gaps: list[Tensor], sizes: list[Tensor], conditions: Tensor | float
+) -> Evidence:
     """Relative gaps; rounding of three products of length up to d, times the conditioning."""
-    relative = torch.cat([gap / size for gap, size in zip(gaps, sizes, strict=True)])
-    tolerance = 3 * D * EPS * torch.as_tensor(conditions, dtype=torch.float64)
+    relative = torch.cat([gap / size for gap, size in zip(gaps, sizes, strict=True)]).cpu()
+    tolerance = 3 * D * draws.eps * torch.as_tensor(conditions, dtype=torch.float64).cpu()
     return Evidence(
         lhs=relative.numpy(),
         rhs=0.0,
@@ -79,7 +80,7 @@ def _gd(draws: Draws, *, second_order: float) -> Evidence:
         promised = terms[0] - terms[1] - terms[2] + terms[3]
         gaps.append(torch.linalg.matrix_norm(found - promised))
         sizes.append(torch.stack([torch.linalg.matrix_norm(term) for term in terms]).amax(0))
-    return _evidence(gaps, sizes, 1.0)
+    return _evidence(draws, gaps, sizes, 1.0)
 
 
 def _preconditioned(draws: Draws, *, overlap: bool) -> Evidence:
@@ -99,7 +100,7 @@ def _preconditioned(draws: Draws, *, overlap: bool) -> Evidence:
         sizes.append(torch.stack(largest).amax(0))
     # A Gram inverse has the relative error eps·cond², and two of them are multiplied.
     conditions = (torch.linalg.cond(A) * torch.linalg.cond(B)) ** 2
-    return _evidence(gaps, sizes, conditions)
+    return _evidence(draws, gaps, sizes, conditions)
 
 
 def _balance(draws: Draws, *, second_order: float) -> Evidence:
@@ -117,22 +118,23 @@ def _balance(draws: Draws, *, second_order: float) -> Evidence:
         # Rounding is that of the Gram matrices and of the cross terms ηAᵀ∇_A that cancel.
         largest = [A1.mT @ A1, B1 @ B1.mT, A.mT @ A, B @ B.mT, rate * A.mT @ grad_A, change]
         sizes.append(torch.stack([torch.linalg.matrix_norm(M) for M in largest]).amax(0))
-    return _evidence(gaps, sizes, 1.0)
+    return _evidence(draws, gaps, sizes, 1.0)
 
 
 def _spectral_balance(draws: Draws, *, uneven: float) -> Evidence:
     """‖D₀‖_F at Spectral-init, relative to ‖G‖; `uneven` moves a share of S from A to B."""
     seeds = draws.seeds()
     problem = sample_linear(
-        d=D, k=K, true_rank=RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds
-    )
+        d=D, k=K, true_rank=RANK, samples=RATIO * D, condition_number=3.0, seeds=seeds,
+        **draws.place,
+    )  # fmt: skip
     run = simulate(
         problem, "lora-one", rank=WIDER, learning_rate=0.1, steps=1, record=(), reduce="never"
     )
     A, B = (1 + uneven) * run.initial.A, run.initial.B / (1 + uneven)
     gap = torch.linalg.matrix_norm(A.mT @ A - B @ B.mT)
     size = torch.linalg.matrix_norm(problem.one_step_gradient().dense())
-    return _evidence([gap], [size], 1.0)
+    return _evidence(draws, [gap], [size], 1.0)
 
 
 _HYPOTHESES = ("linear model",)
@@ -154,6 +156,8 @@ CLAIMS = (
         trials=1000,
         smoke_trials=50,
         derivation="3.4",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/linear/one-step/preconditioned",
@@ -170,6 +174,8 @@ CLAIMS = (
         trials=1000,
         smoke_trials=50,
         derivation="3.4",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/linear/one-step/balance",
@@ -186,6 +192,8 @@ CLAIMS = (
         trials=1000,
         smoke_trials=50,
         derivation="3.4",
+        dtypes=("float64", "float32"),
+        devices=("cpu", "cuda"),
     ),
     Claim(
         id="lora-one/linear/one-step/spectral",

@@ -109,6 +109,20 @@ def hitting_time(of: Instance, alpha: Tensor, *, steps: int, every: int = 1) -> 
     return np.where(below.any(0), start + share * (stop - start), np.inf)
 
 
+def farthest(problem: LinearProblem) -> LinearProblem:
+    """The same with the eigenvector of Σ̂ farthest from 1 as top left singular vector of Δ.
+
+    There ‖(Σ̂ − I)Δ‖_op = ‖Σ̂ − I‖_op‖Δ‖_op, the largest of all Δ of this norm.
+    """
+    U, S, V = linalg.truncated_svd(problem.shift, problem.true_rank)
+    eye = torch.eye(problem.d, dtype=U.dtype, device=U.device)
+    values, Q = torch.linalg.eigh(problem.covariance.apply(eye))
+    place = (values - 1).abs().argmax(-1)[..., None, None]
+    v = Q.take_along_dim(place.expand(*Q.shape[:-1], 1), -1)
+    frame = torch.linalg.qr(torch.cat([v, U[..., 1:]], dim=-1)).Q
+    return replace(problem, shift=Factors(frame * S[..., None, :], V.mT), recipe=None)
+
+
 @dataclass(frozen=True)
 class Regime:
     """Where the bound is tried; `ratio` = N/d, None for N = ∞.
@@ -142,6 +156,14 @@ class Regime:
         shift = Factors(problem.shift.A[..., :1], row.expand(len(seeds), 1, self.k))
         population = ReLUPopulation(pretrained=problem.pretrained, shift=shift)
         return replace(problem, population=population)
+
+    @property
+    def reached(self) -> float:
+        """x of the contraction 1 − xη of the slowest direction, at the edge of the spectrum."""
+        if self.ratio is None:
+            return 0.5
+        rate = predict_relu.finite_rate(1.0, samples=self.ratio, d=1, concentrated=self.one_column)
+        return 1 - rate
 
     def __str__(self) -> str:
         spread = "Δ in one column, " if self.one_column else f"r = r* = {self.true_rank}, "

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 
+from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
@@ -119,7 +120,7 @@ def _closer_and_sooner(draws: Draws, *, swapped: bool) -> Evidence:
         "median distance, Spectral-init": float(np.median(near_spectral)),
         "median steps, LoRA-init": float(np.median(steps)),
         "median steps, Spectral-init": float(np.median(steps_spectral)),
-        "median of steps Spectral/LoRA": float(np.nanmedian(saved)),
+        "median of steps Spectral/LoRA": stats.median(saved),
     }
     worse = np.maximum(distances, times)
     return Evidence(worse, 1.0, probability=0.5, numbers=numbers)
@@ -243,5 +244,6 @@ CLAIMS = (
             "on half of the draws. About a third start nearer all the same; a fifth of the runs "
             f"do not arrive within {STEPS} steps."
         ),
+        uses=("lora-one/discrepancies/notebook",),
     ),
 )

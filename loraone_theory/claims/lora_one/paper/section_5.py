@@ -124,5 +124,6 @@ CLAIMS = (
         trials=60,
         smoke_trials=8,
         derivation="3.6",
+        uses=("lora-one/linear/plateau", "lora-one/linear/floors"),
     ),
 )

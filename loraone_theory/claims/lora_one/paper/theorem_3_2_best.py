@@ -261,7 +261,7 @@ CLAIMS = (
         mutant_statement="the two smallest α exchanged",
         mutant=lambda draws: _figure_risks(draws, exchanged=True),
         trials=128,
-        smoke_trials=48,
+        smoke_trials=112,
         explanation=(
             "The last pair decides: at α² = 1e-4 the run starts late enough to be overtaken on "
             "about one draw in eight. Beyond the figure the order turns, see "

@@ -151,6 +151,7 @@ CLAIMS = (
         trials=200,
         smoke_trials=20,
         derivation="3.6",
+        uses=("lora-one/linear/exact-law",),
     ),
     Claim(
         id="lora-one/theorem-3.2/proof/bound",
