@@ -185,13 +185,15 @@ def spread(work: Work, jobs: Iterable[Job], client: Any = None) -> Iterator[tupl
 
 def _by_client(work: Work, jobs: Iterator[Job], client: Any) -> Iterator[tuple[Job, Any]]:
     library = distributed()
-    width = AHEAD * max(1, sum(client.nthreads().values()))
+    with _lost_with(client):
+        width = AHEAD * max(1, sum(client.nthreads().values()))
     ours: dict[Any, Job] = {}
 
     def hand_out(count: int) -> list[Any]:
         made = []
         for job in itertools.islice(jobs, count):
-            future = client.submit(work, job, pure=False)
+            with _lost_with(client):
+                future = client.submit(work, job, pure=False)
             ours[future] = job
             made.append(future)
         return made
@@ -200,7 +202,7 @@ def _by_client(work: Work, jobs: Iterator[Job], client: Any) -> Iterator[tuple[J
     try:
         for future in done:
             job = ours.pop(future)
-            answer = _answer(library, future, job)
+            answer = _answer(library, future, job, client)
             future.release()
             for more in hand_out(1):
                 done.add(more)
@@ -211,14 +213,29 @@ def _by_client(work: Work, jobs: Iterator[Job], client: Any) -> Iterator[tuple[J
                 client.cancel(list(ours), force=True)
 
 
-def _answer(library: Any, future: Any, job: object) -> Any:
+def _answer(library: Any, future: Any, job: object, client: Any) -> Any:
+    with _lost_with(client, future):
+        try:
+            return future.result()
+        except library.KilledWorker as error:
+            said = " ".join(str(error).split())
+            return Lost(f"the worker that had {job} was ended again and again ({said})")
+
+
+@contextlib.contextmanager
+def _lost_with(client: Any, future: Any = None) -> Iterator[None]:
+    """What the library raises for want of its scheduler is a `Lost`; what a job raised stays.
+
+    A connection breaks at any moment: an answer that is on its way breaks with it, a question finds
+    nobody, and a client that has given up refuses to ask.
+    """
     try:
-        return future.result()
-    except library.KilledWorker as error:
-        return Lost(
-            f"the worker that had {job} was ended again and again ({' '.join(str(error).split())})"
-        )
-    except (CancelledError, TimeoutError) as error:
+        yield
+    except Exception as error:
+        of_the_job = future is not None and future.status == "error"
+        broken = isinstance(error, (CancelledError, TimeoutError, OSError))
+        if of_the_job or not (broken or client.status != "running"):
+            raise
         raise Lost(
             f"the cluster was lost ({type(error).__name__}); what was finished is kept: run again "
             "to go on"

@@ -1,11 +1,14 @@
 """Who does the jobs: the same answers from this process, from two, and from a cluster."""
 
+import itertools
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import CancelledError
+from typing import Any
 
 import pytest
 
@@ -21,6 +24,8 @@ def work(name: str) -> str:
     """A job for the processes below."""
     if name == "raises":
         raise ArithmeticError("no such thing")
+    if name == "waits":
+        raise TimeoutError("of the job's own")
     if name == "dies":
         os.kill(os.getpid(), signal.SIGKILL)
     return name.upper()
@@ -53,6 +58,8 @@ def test_processes_hand_back_what_they_make() -> None:
         assert dict(engines.spread(work, [], client)) == {}
         with pytest.raises(ArithmeticError, match="no such thing"):
             list(engines.spread(work, ["a", "raises"], client))
+        with pytest.raises(TimeoutError, match="of the job's own"):
+            list(engines.spread(work, ["waits"], client))
         assert dict(engines.spread(work, ["a"], client)) == {"a": "A"}
     assert kept_environment() == environment
 
@@ -66,6 +73,52 @@ def test_a_job_that_ends_its_worker_is_given_up() -> None:
     assert (found["a"], found["b"]) == ("A", "B")
     assert isinstance(found["dies"], engines.Lost)
     assert "the worker that had dies was ended again and again" in str(found["dies"])
+
+
+class Gone:
+    """A client whose scheduler goes away when it is asked for the `nth` time."""
+
+    def __init__(self, real: Any, error: Exception, nth: int) -> None:
+        self.real, self.error, self.left = real, error, nth
+        self.status = "running"
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.real, name)
+
+    def ask(self) -> None:
+        self.left -= 1
+        if self.left < 0:
+            self.status = "closed"
+            raise self.error
+
+    def nthreads(self) -> Any:
+        self.ask()
+        return self.real.nthreads()
+
+    def submit(self, *args: Any, **options: Any) -> Any:
+        self.ask()
+        future = self.real.submit(*args, **options)
+        result = future.result
+
+        def asked() -> Any:
+            self.ask()
+            return result()
+
+        future.result = asked
+        return future
+
+
+def test_a_scheduler_that_goes_is_one_error_whenever_it_goes() -> None:
+    """While a question is under way, a job or an answer; and whatever the library says then."""
+    comm = pytest.importorskip("distributed.comm", reason="the extra sweep is not installed")
+    said = [comm.CommClosedError("in <TCP>"), CancelledError("k"), RuntimeError("is closed")]
+    jobs = list("abc")
+    with engines.opened(engines.place(2)) as real:
+        questions = 1 + 2 * len(jobs)
+        for error, nth in itertools.product(said, range(questions)):
+            with pytest.raises(engines.Lost, match=r"the cluster was lost \(.*run again to go on"):
+                list(engines.spread(work, jobs, Gone(real, error, nth)))
+        assert len(list(engines.spread(work, jobs, Gone(real, said[0], questions)))) == len(jobs)
 
 
 def surroundings(_: object) -> tuple[str | None, str | None, bool]:
