@@ -19,7 +19,7 @@ LEAST = 1 / 20
 INSIDE: dict[str, Any] = {"d": 10, "k": 8, "true_rank": 1, "ratio": 4000, "shift": 0.05}
 FEW: dict[str, Any] = {"d": 16, "k": 12, "true_rank": 2, "ratio": 256, "shift": 0.05}
 LARGE: dict[str, Any] = {"d": 6, "k": 5, "true_rank": 1, "ratio": 2000, "shift": 1.0}
-GAMMA, LESS, VERY_FEW, LARGER = 2.0, 1.85, 16, 2.0
+GAMMA, LESS, FEWER, LARGER = 2.0, 1.85, 205, 1.2
 
 
 def _sizes(of: dict[str, Any]) -> str:
@@ -115,8 +115,8 @@ CLAIMS = (
         how=_sizes(FEW),
         kind="probability",
         measure=lambda draws: _start(draws, FEW),
-        mutant_statement=f"the same at N = {VERY_FEW}d",
-        mutant=lambda draws: _start(draws, FEW | {"ratio": VERY_FEW}),
+        mutant_statement=f"the same at N = {FEWER}d",
+        mutant=lambda draws: _start(draws, FEW | {"ratio": FEWER}),
         trials=200,
         smoke_trials=12,
         expected=Finding.VIOLATED,
