@@ -199,6 +199,19 @@ def test_a_subclass_is_obeyed_in_every_stream_of_rows(kind, stream, method):
     torch.testing.assert_close(found["loss"], 2 * expected["loss"], rtol=20 * allowed, atol=allowed)
 
 
+def test_who_has_no_prediction_is_sent_to_what_works():
+    """ReLU problems to their own predictions, others to what measures them."""
+    relu = lt.sample_relu_population(d=5, k=4, true_rank=1, relative_shift=0.1, seeds=[0])
+    with pytest.raises(TypeError, match="predict.relu holds what is known of the ReLU model"):
+        lt.predict.plateau(relu)
+    own = lt.from_loss(lambda W: torch.logaddexp(W, -W).sum(), d=5, k=4)
+    with pytest.raises(TypeError, match='got LossProblem; lt.tune_step .* record "sharpness"'):
+        lt.predict.plateau(own)
+    step = lt.tune_step(own, "lora", rank=2, steps=5).learning_rate
+    run = lt.simulate(own, "lora", rank=2, steps=5, learning_rate=step, record=("sharpness",))
+    assert torch.isfinite(run["sharpness"]).all()
+
+
 def test_predictions_are_of_exactly_their_class():
     """Those of the linear model say nothing of a problem with a ridge."""
     problem = stiffer()

@@ -12,27 +12,32 @@ from torch import Tensor
 
 from loraone_theory.core import validate
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.relu.population import ReLUPopulation
+from loraone_theory.problems.relu.problem import ReLUProblem
 from loraone_theory.problems.sensing.problem import SensingProblem
 
 
 def linear(problem: object) -> LinearProblem:
     """`problem` if it is a linear one, else TypeError."""
     if type(problem) is not LinearProblem:
-        raise TypeError(
-            "this prediction is one of the linear model; "
-            f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
-        )
+        raise _unknown(problem, "the linear model")
     return problem
 
 
 def measured(problem: object, *others: type) -> Any:
     """`problem` if it measures AB linearly, or is one of `others`, else TypeError."""
     if type(problem) not in (LinearProblem, SensingProblem, *others):
-        raise TypeError(
-            "this prediction is one of the linear model and of matrix sensing; "
-            f"got {type(problem).__name__}; predict.relu holds what is known of the ReLU model"
-        )
+        raise _unknown(problem, "the linear model and of matrix sensing")
     return problem
+
+
+def _unknown(problem: object, models: str) -> TypeError:
+    remedy = (
+        "predict.relu holds what is known of the ReLU model"
+        if isinstance(problem, (ReLUProblem, ReLUPopulation))
+        else 'lt.tune_step finds a step, and the record "sharpness" how long one may be'
+    )
+    return TypeError(f"this prediction is one of {models}; got {type(problem).__name__}; {remedy}")
 
 
 def step_size(given: float | Tensor) -> float | Tensor:
