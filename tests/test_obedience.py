@@ -202,10 +202,10 @@ def test_a_subclass_is_obeyed_in_every_stream_of_rows(kind, stream, method):
 def test_who_has_no_prediction_is_sent_to_what_works():
     """ReLU problems to their own predictions, others to what measures them."""
     relu = lt.sample_relu_population(d=5, k=4, true_rank=1, relative_shift=0.1, seeds=[0])
-    with pytest.raises(TypeError, match="predict.relu holds what is known of the ReLU model"):
+    with pytest.raises(TypeError, match=r"predict\.relu holds what is known of the ReLU model"):
         lt.predict.plateau(relu)
     own = lt.from_loss(lambda W: torch.logaddexp(W, -W).sum(), d=5, k=4)
-    with pytest.raises(TypeError, match='got LossProblem; lt.tune_step .* record "sharpness"'):
+    with pytest.raises(TypeError, match=r'got LossProblem; lt\.tune_step .* record "sharpness"'):
         lt.predict.plateau(own)
     step = lt.tune_step(own, "lora", rank=2, steps=5).learning_rate
     run = lt.simulate(own, "lora", rank=2, steps=5, learning_rate=step, record=("sharpness",))

@@ -137,7 +137,7 @@ CLAIMS = (
         mutant_statement=f"exponent {POWER:g}",
         mutant=lambda draws: _growth(draws, promised=POWER),
         trials=192,
-        smoke_trials=112,
+        smoke_trials=200,
         explanation=(
             "The start's overlap adds a factor ln d, of the order of a tenth of an exponent. With "
             "tanh the exponent is nearer to that of d ln d at these widths and beyond; He₃ asks "

@@ -62,7 +62,7 @@ CLAIMS = (
         mutant_statement=f"{LESS:g} in place of it, at r = {RANKS[-1]}",
         mutant=lambda draws: _fits(draws, constant=LESS, ranks=RANKS[-1:]),
         trials=128,
-        smoke_trials=160,
+        smoke_trials=240,
         explanation=(
             "Conservative: somewhat larger N are fitted as well. The condition r(r + 1)/2 > N of "
             "the "

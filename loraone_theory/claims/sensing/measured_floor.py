@@ -67,7 +67,7 @@ CLAIMS = (
         mutant_statement="dof in place of tr((P_TKP_T)⁻¹)",
         mutant=lambda draws: _given(draws, inverse=False),
         trials=3000,
-        smoke_trials=400,
+        smoke_trials=700,
         derivation="sensing 3.1",
         uses=("sensing/dense-floor",),
     ),
