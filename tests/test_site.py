@@ -119,15 +119,15 @@ WRITTEN = [*sorted(ROOT.glob("*.md")), *sorted(DOCS.glob("*.md"))]
 
 
 @pytest.mark.parametrize("page", WRITTEN, ids=lambda path: path.name)
-def test_indices_are_not_taken_for_emphasis(page):
-    """∇_A Q and ∇_B: Markdown would set what is between the underscores in italics."""
-    marked = [
-        inner.markup
-        for token in MarkdownIt("commonmark").enable("table").parse(page.read_text("utf-8"))
-        for inner in token.children or ()
-        if inner.type in ("em_open", "strong_open")
-    ]
-    assert "_" not in marked
+def test_signs_are_not_taken_for_emphasis(page):
+    """∇_A Q and ∇_B, 𝒜*𝒜 and K*K: Markdown would set what is between two signs in italics."""
+    for token in MarkdownIt("commonmark").enable("table").parse(page.read_text("utf-8")):
+        before = ""
+        for inner in token.children or ():
+            if inner.type in ("em_open", "strong_open"):
+                assert inner.markup != "_", inner
+                assert not before[-1:].isalnum(), f"a star after {before[-40:]!r}"
+            before = inner.content
 
 
 def test_examples_of_the_site_s_own_code():
