@@ -34,6 +34,9 @@ def by_long_inverse(gram: np.ndarray, right: np.ndarray) -> np.ndarray:
     return right @ inverted(gram)
 
 
+ARRIVED = 1e-10  # of σ_r
+
+
 def arrivals(largest: float, kappa: float, divide: Divide, dtype: type = np.float64) -> int:
     """X⁺ = X − ηEX(XᵀX + ‖E‖²I)⁻¹ to ‖E‖ <= 1e-10σ_r in 100 steps, how many of 40 draws.
 
@@ -50,7 +53,7 @@ def arrivals(largest: float, kappa: float, divide: Divide, dtype: type = np.floa
         for _ in range(100):
             E = X @ X.T - M
             square = (E * E).sum()
-            if square <= (1e-10 * S[-1]) ** 2:
+            if square <= (ARRIVED * S[-1]) ** 2:
                 count += 1
                 break
             try:

@@ -172,12 +172,16 @@ def test_an_offset_cancels_the_factors_it_was_made_of(make):
 
 
 @pytest.mark.parametrize("dtype", list(EMPIRICAL))
-def test_the_population_gradient_is_exactly_zero_at_the_target(dtype):
+def test_the_population_gradient_vanishes_at_the_target(dtype):
+    """Up to AB − Δ, two products of the same factors that may be summed in another order."""
     problem = lt.sample_relu_population(**SIZES, dtype=dtype)
+    A, B = problem.shift.A, problem.shift.B
     at_target = problem.gradients(problem.shift)
-    assert (at_target.A == 0).all()
-    assert (at_target.B == 0).all()
-    assert (problem.risk(problem.shift) == 0).all()
+    apart = rounding(A.shape[-1] + max(problem.d, problem.k), operations=2, dtype=dtype)
+    off = apart * float(A.norm() * B.norm())
+    assert float(at_target.A.norm()) <= off * float(B.norm())
+    assert float(at_target.B.norm()) <= off * float(A.norm())
+    assert float(problem.risk(problem.shift).max()) <= off**2
 
 
 @pytest.mark.parametrize("dtype", list(EMPIRICAL))
