@@ -269,6 +269,9 @@ def test_the_snippet_gives_the_worst_draw(pages, judged, name):
 
 # Claims whose draws depend on each other are measured whole: long verdicts are left out.
 QUICK = [r["id"] for r in RECORDS if r.get("worst_draw") and r["seconds"] < 2]
+# Its runs are past the edge of stability, where rounding grows to their own size: what another
+# processor gives again is that the promise breaks.
+UNSTABLE = {"lora-one/discrepancies/step-condition"}
 
 
 @pytest.mark.slow
@@ -286,9 +289,10 @@ def test_committed_snippets_give_their_numbers(name):
     # A ratio that is unknown, since neither run arrives, is unknown again.
     expected = pytest.approx(worst["lhs"], rel=ELSEWHERE, abs=allowed, nan_ok=True)
     found = run(snippet(worst))
-    # Past stability rounding grows to the size of the run: what is left is that the promise breaks.
-    broken = record["verdict"] == "VIOLATED" and found > worst["rhs"] + allowed
-    assert broken or found == expected
+    if name in UNSTABLE:
+        assert found > worst["rhs"] + allowed
+    else:
+        assert found == expected
 
 
 def test_pages_of_former_claims_go_and_others_stay(tmp_path, judged):
