@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from torch import Tensor
@@ -18,10 +21,10 @@ from loraone_theory.claims.population import (
     started,
     symmetric_population,
 )
-from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.factors import Factors, Params, Scalar
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.until import Until
-from loraone_theory.methods import Method
+from loraone_theory.methods import Method, p_lora
 from loraone_theory.methods.rules import Rule
 from loraone_theory.methods.symmetric import symmetric_preconditioned
 
@@ -77,22 +80,34 @@ SIZES, RANKS = (1.0, 3.0), (3, 4, 8)
 LOW, HIGH, ALLOWED = 1e-11, 1e-6, 0.02
 DAMPED = (10.0, 30.0)
 ONE, ROOT, POWER, EXPONENT = 1.0, 0.5, 0.6, 0.8
+UNBALANCED = 1.5
 
 
-def _surplus(draws: Draws, *, power: float) -> Evidence:
-    """ln(rate)/(2 ln(1 − η/(1 + c(r − r*)^power))), averaged over c and r."""
+def _of_surplus(c: float, surplus: int, *, power: float = ROOT, sides: float = 1.0) -> float:
+    """(1 − η/(1 + c·√sides·(r − r*)^power))²; a pair sees the error from both of its sides."""
+    return (1 - ETA / (1 + c * sides**0.5 * surplus**power)) ** 2
+
+
+def _surplus(draws: Draws, law: Callable[[float, int], float], pair: float = 0.0) -> Evidence:
+    """ln(rate)/ln(law(c, r − r*)), averaged over c and r.
+
+    By X itself, or from A = pair·X and B = Xᵀ/pair where `pair` is given.
+    """
     found = []
     every = [(c, r) for c in SIZES for r in RANKS]
     for block, (c, rank) in enumerate(every[1:3] if draws.smoke else every):
         seeds = draws.seeds(block=block)
         of, start = _drawn(seeds, 10.0, rank)
+        method, initial = started(symmetric_preconditioned(adaptive=c), start), None
+        if pair:
+            method = p_lora().trained_by("preconditioned", adaptive=c)
+            initial = Factors(pair * start, start.mT / pair)
         run = simulate(
-            of.problem, started(symmetric_preconditioned(adaptive=c), start), rank=rank,
-            learning_rate=ETA, steps=450, record=("error",), until=Until("error", LOW),
+            of.problem, method, rank=rank, learning_rate=ETA, steps=450, record=("error",),
+            until=Until("error", LOW), initial=initial,
         )  # fmt: skip
         rate = stats.decay_rate(run["error"].numpy(), low=LOW, high=HIGH)
-        law = 2 * np.log(1 - ETA / (1 + c * (rank - TRUE_RANK) ** power))
-        found.append(np.log(rate) / law)
+        found.append(np.log(rate) / np.log(law(c, rank - TRUE_RANK)))
     ratios = np.array(found).mean(0)
     return Evidence(ratios, 1.0, tolerance=ALLOWED)
 
@@ -158,12 +173,64 @@ CLAIMS = (
             f"over c = {listed(SIZES)} and r = {listed(RANKS)}; {SIZE}; ± {ALLOWED:g}."
         ),
         kind="value",
-        measure=lambda draws: _surplus(draws, power=ROOT),
+        measure=lambda draws: _surplus(draws, _of_surplus),
         mutant_statement=f"(r − r*)^{POWER:g} in place of √(r − r*)",
-        mutant=lambda draws: _surplus(draws, power=POWER),
+        mutant=lambda draws: _surplus(draws, functools.partial(_of_surplus, power=POWER)),
         trials=8,
         smoke_trials=4,
         derivation="neighbours 2",
+    ),
+    Claim(
+        id="prec-gd/rate/surplus/pair",
+        title="A pair sees that error twice",
+        reference="derivations, neighbours 2",
+        statement=(
+            "A pair A, B damped by λ_t = c√(‖E P_B‖² + ‖P_A E‖²) ends at a factor of "
+            "(1 − η/(1 + c√(2(r − r*))))² a step from A₀ = B₀ᵀ, where that exceeds 1 − η."
+        ),
+        hypotheses=(
+            "𝒜 = I, M symmetric, r > r*",
+            f"A₀ = B₀ᵀ = X₀, ‖X₀ − US^{{1/2}}‖_F = {START:g}√σ_r",
+        ),
+        how=(
+            f"ln of the factor between ‖E‖_F = {HIGH:g} and {LOW:g} over that of the law, averaged "
+            f"over c = {listed(SIZES)} and r = {listed(RANKS)}; {SIZE}; ± {ALLOWED:g}."
+        ),
+        kind="value",
+        measure=lambda draws: _surplus(draws, functools.partial(_of_surplus, sides=2.0), 1.0),
+        mutant_statement="c√(r − r*), the law of a symmetric X",
+        mutant=lambda draws: _surplus(draws, _of_surplus, 1.0),
+        trials=8,
+        smoke_trials=4,
+        derivation="neighbours 2",
+        uses=("prec-gd/rate/surplus",),
+    ),
+    Claim(
+        id="prec-gd/rate/surplus/unbalanced",
+        title="An unbalanced pair does not pay for it",
+        reference="derivations, neighbours 2",
+        statement=(
+            "From A₀ = sX₀, B₀ = X₀ᵀ/s with s ≠ 1 the same damping ends at 1 − η a step, whatever "
+            "c and r are."
+        ),
+        hypotheses=("𝒜 = I, M symmetric, r > r*", f"‖X₀ − US^{{1/2}}‖_F = {START:g}√σ_r"),
+        how=(
+            f"s = {UNBALANCED:g}; ln of the factor between ‖E‖_F = {HIGH:g} and {LOW:g} over that "
+            f"of the law, averaged over c = {listed(SIZES)} and r = {listed(RANKS)}; {SIZE}; "
+            f"± {ALLOWED:g}."
+        ),
+        kind="value",
+        measure=lambda draws: _surplus(draws, lambda c, surplus: 1 - ETA, UNBALANCED),
+        mutant_statement="s = 1",
+        mutant=lambda draws: _surplus(draws, lambda c, surplus: 1 - ETA, 1.0),
+        trials=8,
+        smoke_trials=4,
+        explanation=(
+            "Balance is unstable there: where A is the larger factor, B is the one that shrinks "
+            "faster, λ_t falls with their product, and in the end A stands still."
+        ),
+        derivation="neighbours 2",
+        uses=("prec-gd/rate/surplus/pair",),
     ),
     Claim(
         id="prec-gd/window",

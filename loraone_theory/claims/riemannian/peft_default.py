@@ -33,6 +33,7 @@ UNBALANCED, LONGER = (10.0, 20.0), 1500
 ALLOWED = 0.01
 # Counted to FAR from START, where second-order terms have their share in the first steps.
 FAR, MOST, MARGIN = 1e-10, 1500, 0.02
+SHARE = 0.5
 
 
 def _errors(seeds: tuple[int, ...], kappa: float, method: Method, reg: float) -> np.ndarray:
@@ -66,6 +67,17 @@ def _predicted(of: Population, start: Factors, reg: float, level: float) -> np.n
     rates = 1 - ETA * of.S / (of.S + reg)
     steps = torch.arange(MOST + 1, dtype=torch.float64)[:, None, None]
     return first_below((parts * rates ** (2 * steps)).sum(-1).sqrt(), level)
+
+
+def _relative(draws: Draws, *, factor: float) -> Evidence:
+    """ln of the factor a step, the regulariser a share of the factors' own λ_min, over the law's."""
+    method = p_lora().trained_by("preconditioned", relative=SHARE)
+    found = []
+    for block, kappa in enumerate(STEEP):
+        errors = _errors(draws.seeds(block=block), kappa, method, 0.0)
+        rate = stats.decay_rate(errors, low=LOW, high=HIGH)
+        found.append(np.log(rate) / np.log(1 - ETA / (1 + factor * SHARE)))
+    return Evidence(np.concatenate(found), 1.0, tolerance=ALLOWED)
 
 
 def _counted(draws: Draws, *, factor: float) -> Evidence:
@@ -234,6 +246,28 @@ CLAIMS = (
             "The rate is 1 − ησ_r/(σ_r + reg): free of κ only while σ_r is well above reg, that is "
             "κ ≪ σ₁/reg. The theorem has no regulariser and is not touched."
         ),
+        derivation="neighbours 4",
+        uses=("riemannian/regulariser",),
+    ),
+    Claim(
+        id="riemannian/regulariser/relative/rate",
+        title="The rate with a regulariser on the factors' scale",
+        reference="derivations, neighbours 4",
+        statement=(
+            "With c·λ_min(BBᵀ) and c·λ_min(AᵀA) added the error ends at 1 − η/(1 + c) a step, "
+            "whatever κ and the size of Δ are."
+        ),
+        hypotheses=HYPOTHESES,
+        how=(
+            f"ln of the factor between {HIGH:g} and {LOW:g} of σ_r over that of the law; "
+            f"c = {SHARE:g}, κ = {listed(STEEP)}; {SIZES}; ± {ALLOWED:g}."
+        ),
+        kind="identity",
+        measure=lambda draws: _relative(draws, factor=1.0),
+        mutant_statement=f"{MORE:g}·c in the law",
+        mutant=lambda draws: _relative(draws, factor=MORE),
+        trials=10,
+        smoke_trials=2,
         derivation="neighbours 4",
         uses=("riemannian/regulariser",),
     ),

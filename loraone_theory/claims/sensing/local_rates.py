@@ -84,19 +84,20 @@ def _contraction(draws: Draws, ensemble: str, *, less: int) -> Evidence:
         at = balanced(problem.shift)
         m = problem.measurements
         for rule, name in METHODS.items():
-            near = predict.rates(problem, at, rule=rule).extremes * (m / (m - less))
-            _, X, Y = _modes(problem, at, rule)
-            eta = 0.7 / float(near[:, 1].max())
-            for mode, end in ((DOF - 1, 0), (0, 1)):
+            # Of the map's own matrix: `predict.rates` goes by the adjoint, as the gradient does.
+            S, X, Y = _modes(problem, at, rule)
+            near = S**2 * (m / (m - less))
+            eta = 0.7 / float(near[:, 0].max())
+            for mode in (DOF - 1, 0):
                 moved = Factors(at.A + NEAR * X[:, mode], at.B + NEAR * Y[:, mode])
                 run = simulate(
                     problem, name, rank=RANK, learning_rate=eta, steps=1, initial=moved,
                     record=("error",),
                 )  # fmt: skip
                 found.append(run["error"][1] / run["error"][0])
-                promised.append((1 - eta * near[:, end]).abs())
+                promised.append((1 - eta * near[:, mode]).abs())
                 # E is NEAR times the root of its mode: relative errors grow by κ and that root.
-                spread = (near[:, 1] / near[:, 0]).sqrt()
+                spread = (near[:, 0] / near[:, DOF - 1]).sqrt()
                 allowed.append(spread * kappa * (30 * NEAR + 30 * m * EPS / NEAR))
     return Evidence(
         torch.cat(found).numpy(), torch.cat(promised).numpy(), tolerance=torch.cat(allowed).numpy()
