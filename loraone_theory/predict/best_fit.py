@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ STEPS = 100  # the most
 PRODUCTS = 40  # of conjugate gradients in a step of Gauss–Newton
 CURVED = 150  # in one of Newton, whose form is flat where the next singular value is near
 ENTRIES = 10_000  # d·k up to which full matrices are fitted
+EXCHANGES = 8  # starts below the true rank, beside its own best part and G's
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,9 +42,10 @@ class Fit:
 def best_fit(problem: SensingProblem, rank: int) -> Fit:
     """The minimiser of the loss near the true target T = Δ + offset, of rank r.
 
-    Steps go from the best rank-r part of T, below its rank from that of G too. Beyond its rank the
+    Steps go from the best rank-r part of T; below its rank from parts of T with one of the leading
+    directions in exchange for a later one and from the best part of G too. Beyond its rank the
     fit of that rank comes first, and from it with some of the leading directions of the gradient
-    that is left there, and from the best part of G, the lowest end is taken. A step solves least
+    that is left there, and from the best part of G. The lowest end is taken. A step solves least
     squares over the tangent space {XVᵀ + UYᵀ} at the present M, with the bend of the matrices of
     rank r (Newton) where that lowers the loss, else without it (Gauss–Newton), and takes the best
     rank-r part. An instance is done once its loss changes by rounding. That no other minimum lies
@@ -77,7 +80,8 @@ def best_fit(problem: SensingProblem, rank: int) -> Fit:
     if rank == target.rank:
         return fit
     if rank < target.rank:  # near T there may be several, most of all where λ_r = λ_{r+1}
-        fits = [fit, _descended(problem, _best_part(problem, rank))]
+        starts = [_best_part(problem, rank), *_exchanged(target, rank)]
+        fits = [fit, *(_descended(problem, start) for start in starts)]
     else:
         fits = [_descended(problem, start) for start in _wider(problem, fit.at, rank)]
     least = fits[0]
@@ -116,6 +120,20 @@ def _descended(problem: SensingProblem, M: Factors) -> Fit:
         if bool(found.all()):
             break
     return Fit(M, torch.where(found, loss, math.nan))
+
+
+def _exchanged(target: Factors, rank: int) -> Iterator[Factors]:
+    """T's leading r directions, one of them in exchange for a later one, near exchanges first."""
+    U, S, V = linalg.truncated_svd(target, target.rank)
+    root = S.sqrt()
+    pairs = itertools.product(range(rank), range(rank, target.rank))
+    for out, new in sorted(pairs, key=lambda pair: pair[1] - pair[0])[:EXCHANGES]:
+        kept = [*(i for i in range(rank) if i != out), new]
+        left, right = (
+            U[..., kept] * root[..., None, kept],
+            root[..., kept, None] * V.mT[..., kept, :],
+        )
+        yield Factors(left, right)
 
 
 def _wider(problem: SensingProblem, M: Factors, rank: int) -> Iterator[Factors]:

@@ -70,7 +70,7 @@ def _predicted(of: Population, start: Factors, reg: float, level: float) -> np.n
 
 
 def _relative(draws: Draws, *, factor: float) -> Evidence:
-    """ln of the factor a step, the regulariser a share of the factors' own λ_min, over the law's."""
+    """ln of the factor a step over that of the law, with a share of the factors' own λ_min."""
     method = p_lora().trained_by("preconditioned", relative=SHARE)
     found = []
     for block, kappa in enumerate(STEEP):

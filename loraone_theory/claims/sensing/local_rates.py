@@ -84,21 +84,25 @@ def _contraction(draws: Draws, ensemble: str, *, less: int) -> Evidence:
         at = balanced(problem.shift)
         m = problem.measurements
         for rule, name in METHODS.items():
-            # Of the map's own matrix: `predict.rates` goes by the adjoint, as the gradient does.
+            # μ of the map's own matrix, and as predicted, by the adjoint as the gradient is.
             S, X, Y = _modes(problem, at, rule)
-            near = S**2 * (m / (m - less))
-            eta = 0.7 / float(near[:, 0].max())
-            for mode in (DOF - 1, 0):
+            own = S[:, [DOF - 1, 0]] ** 2
+            predicted = predict.rates(problem, at, rule=rule).extremes
+            near = [mu * (m / (m - less)) for mu in (own, predicted)]
+            eta = 0.7 / float(near[0][:, 1].max())
+            # E is NEAR times the root of its mode: relative errors grow by κ and that root.
+            spread = (own[:, 1] / own[:, 0]).sqrt()
+            bend = spread * kappa * (30 * NEAR + 30 * m * EPS / NEAR)
+            for mode, end in ((DOF - 1, 0), (0, 1)):
                 moved = Factors(at.A + NEAR * X[:, mode], at.B + NEAR * Y[:, mode])
                 run = simulate(
                     problem, name, rank=RANK, learning_rate=eta, steps=1, initial=moved,
                     record=("error",),
                 )  # fmt: skip
-                found.append(run["error"][1] / run["error"][0])
-                promised.append((1 - eta * near[:, mode]).abs())
-                # E is NEAR times the root of its mode: relative errors grow by κ and that root.
-                spread = (near[:, 0] / near[:, DOF - 1]).sqrt()
-                allowed.append(spread * kappa * (30 * NEAR + 30 * m * EPS / NEAR))
+                for mu in near:
+                    found.append(run["error"][1] / run["error"][0])
+                    promised.append((1 - eta * mu[:, end]).abs())
+                    allowed.append(bend)
     return Evidence(
         torch.cat(found).numpy(), torch.cat(promised).numpy(), tolerance=torch.cat(allowed).numpy()
     )
