@@ -90,12 +90,23 @@ def test_a_smoke_run_finds_its_mutant_out(kept: Claim) -> None:
         slack = np.broadcast_to(evidence.rhs + np.asarray(evidence.tolerance), inside.shape)
         successes, n = int((evidence.lhs <= slack)[inside].sum()), int(inside.sum())
         assert evidence.probability is not None
+        level = LEVEL if evidence.setting is None else 1 - (1 - LEVEL) / 2
         refuted = [
-            stats.probability_sequence(count, n, LEVEL).high < evidence.probability
+            stats.probability_sequence(count, n, level).high < evidence.probability
             for count in range(n + 1)
         ]
         law = scipy.stats.betabinom(n, successes + 0.5, n - successes + 0.5)
         assert law.cdf(sum(refuted) - 1) >= POWER, f"{successes} of {n} succeed"
+
+
+def test_draws_of_several_settings_say_which(kept: Claim) -> None:
+    """Where there are more draws than were asked for, which else count as of one."""
+    if kept.kind not in ("probability", "value"):
+        return
+    evidence = kept.measure(Draws(kept.smoke_trials, smoke=True))
+    if evidence.lhs.size > kept.smoke_trials:
+        assert evidence.setting is not None
+        assert len(np.unique(evidence.setting)) > 1
 
 
 @pytest.mark.slow

@@ -189,6 +189,79 @@ def test_a_mean_is_bounded_under_a_prior_of_ten_standard_deviations() -> None:
         assert factor == pytest.approx(10.0, rel=64 * n * np.finfo(float).eps)
 
 
+# --- several settings together
+
+
+def test_a_setting_that_fails_is_not_outvoted_by_those_that_hold() -> None:
+    """10 of 30 fail in one of three, 10 of 4030 together: above 0.99 together, not in that one."""
+    sizes, confidence = (2000, 30, 2000), 0.99
+    lhs = np.concatenate([np.zeros(2000), np.repeat([0.0, 2.0], (20, 10)), np.zeros(2000)])
+    setting = np.repeat(["a", "b", "c"], sizes)
+    together = judge(Evidence(lhs, 1.0, probability=0.99), "probability", confidence)
+    assert together.finding is Finding.SUPPORTED
+    apart = judge(Evidence(lhs, 1.0, probability=0.99, setting=setting), "probability", confidence)
+    high = stats.probability_sequence(20, 30, 1 - 0.01 / 6).high
+    found = f"4020 of 4030 succeed: in one setting 20 of 30, probability <= {high:.4f}"
+    assert apart.reason == f"{found} against 0.99 promised"
+    assert apart.finding is Finding.VIOLATED
+    # What is outside the hypotheses refutes nothing.
+    held = Evidence(lhs, 1.0, lhs < 1.0, probability=0.99, setting=setting)
+    assert judge(held, "probability", confidence).finding is Finding.SUPPORTED
+
+
+def test_values_that_are_off_to_both_sides_are_not_right_in_the_mean() -> None:
+    rng = np.random.default_rng(5)
+    noise, setting = 0.01 * rng.standard_normal(80), np.repeat([0, 1], 40)
+    lhs = 1.0 + noise + np.where(setting, 0.2, -0.2)
+    assert judge(Evidence(lhs, 1.0, tolerance=0.15), "value").finding is Finding.SUPPORTED
+    apart = judge(Evidence(lhs, 1.0, tolerance=0.15, setting=setting), "value")
+    assert apart.finding is Finding.VIOLATED
+    assert "in one setting" in apart.reason
+    assert apart.worst > 0
+    within = Evidence(lhs, 1.0, tolerance=0.25, setting=setting)
+    assert judge(within, "value").finding is Finding.SUPPORTED
+    # Each setting is held to its own allowance.
+    own = Evidence(lhs, 1.0, tolerance=np.where(setting, 0.25, 0.15), setting=setting)
+    assert judge(own, "value").finding is Finding.VIOLATED
+
+
+@pytest.mark.parametrize("kind", ["probability", "value"])
+def test_settings_take_no_more_than_the_level(kind: Any) -> None:
+    """At the edge of the promise at most 1 − c are refuted, by all draws or by those of one."""
+    rng, confidence, repetitions, settings, of = np.random.default_rng(2), 0.8, 1000, 8, 25
+    setting, wrong = np.repeat(np.arange(settings), of), 0
+    for _ in range(repetitions):
+        if kind == "probability":
+            lhs = np.where(rng.random(settings * of) < 0.9, 0.0, 2.0)
+            evidence = Evidence(lhs, 1.0, probability=0.9, setting=setting)
+        else:
+            lhs = 0.5 + rng.standard_normal(settings * of)
+            evidence = Evidence(lhs, 0.0, tolerance=0.5, setting=setting)
+        wrong += judge(evidence, kind, confidence).finding is Finding.VIOLATED
+    # Four standard errors of a share.
+    level = 1 - confidence
+    assert wrong / repetitions <= level + 4 * math.sqrt(level * confidence / repetitions)
+
+
+@pytest.mark.parametrize("kind", ["probability", "value"])
+def test_one_setting_is_judged_as_none(kind: Any) -> None:
+    lhs = np.array([0.0, 1.0, 0.5, 0.25] * 9)
+    plain = Evidence(lhs, 0.5, tolerance=0.1, probability=0.4)
+    one = Evidence(lhs, 0.5, tolerance=0.1, probability=0.4, setting=np.zeros(36))
+    assert judge(one, kind) == judge(plain, kind)
+    with pytest.raises(ValueError, match="setting must be one per draw"):
+        judge(Evidence(lhs, 0.5, probability=0.4, setting=np.zeros(3)), kind)
+
+
+def test_all_settings_together_refute_what_none_does_alone() -> None:
+    """Three failures of four in each of ten settings."""
+    lhs, setting = np.tile([2.0, 2.0, 2.0, 0.0], 10), np.repeat(np.arange(10), 4)
+    found = judge(Evidence(lhs, 1.0, probability=0.9, setting=setting), "probability")
+    high = stats.probability_sequence(10, 40, 1 - 0.01 / 2).high
+    assert found.finding is Finding.VIOLATED
+    assert found.reason == f"10 of 40 succeed: probability <= {high:.4f} against 0.9 promised"
+
+
 # --- what a claim says of itself
 
 

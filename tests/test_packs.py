@@ -236,6 +236,7 @@ BROKEN = {
     "one number for all draws": ({"measure": gives(lhs=0.5)}, r"lhs of shape \(n,\)"),
     "texts": ({"measure": gives(lhs=np.array(["a"]))}, r"lhs of shape \(n,\)"),
     "hypotheses of other draws": ({"measure": gives(inside=[True] * 4)}, "inside must be one or"),
+    "settings of other draws": ({"measure": gives(setting=np.zeros(4))}, "setting must be"),
     "no probability": ({"kind": "probability"}, "must state the promised probability"),
     "numbers that are arrays": ({"measure": gives(numbers={"x": np.ones(2)})}, "must be plain"),
     "global randomness": (

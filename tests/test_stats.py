@@ -94,6 +94,21 @@ def test_mean_bounds_hold_at_every_number_of_values(law, promised):
     assert 1 - missed.mean() >= at_least(promised, repetitions)
 
 
+@pytest.mark.parametrize(("law", "promised"), [("normal", 1.7e-5), ("exponential", 7e-4)])
+def test_mean_bounds_at_the_level_of_a_verdict(law, promised):
+    """From 8 values on, doubled four times, as a claim is; the interval's half width by hand."""
+    rng, repetitions, looks = np.random.default_rng(11), 100_000, (8, 16, 32, 64, 128)
+    missed = np.zeros(repetitions, dtype=bool)
+    drawn = getattr(rng, f"standard_{law}")((repetitions, looks[-1])) - (law == "exponential")
+    for n in looks:
+        known = np.array([-1.0, 1.0] * (n // 2))
+        per_error = stats.mean_sequence(known, stats.each()).high / known.std(ddof=1)
+        values = drawn[:, :n]
+        missed |= np.abs(values.mean(1)) > per_error * values.std(1, ddof=1)
+    # Four standard errors of a share.
+    assert missed.mean() <= promised + 4 * math.sqrt(promised / repetitions)
+
+
 def test_mean_bounds_are_where_the_bayes_factor_reaches_the_level():
     """The factor by two quadratures over μ/σ and σ, at the upper bound of the mean."""
     values = np.random.default_rng(1).standard_normal(9)

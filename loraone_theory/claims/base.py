@@ -114,6 +114,9 @@ class Evidence:
       allowance, outside it, or neither.
     - certificate: proved on the whole domain, or refuted at a point; no draws.
 
+    A share or a mean over draws of several settings (sizes, laws) hides one that fails among those
+    that hold. With `setting`, none of them may refute the claim on its own draws alone.
+
     Args:
         lhs: (n,) measured.
         rhs: (n,) promised, or one number.
@@ -122,6 +125,8 @@ class Evidence:
         probability: promised probability, for that kind.
         numbers: further figures for the report, by name.
         certificate: for that kind.
+        setting: (n,) which setting each draw is of, where probabilities or values have several
+            (`setting_of`).
     """
 
     lhs: np.ndarray
@@ -131,9 +136,19 @@ class Evidence:
     probability: float | None = None
     numbers: Mapping[str, Any] = field(default_factory=dict)
     certificate: Certificate | None = None
+    setting: np.ndarray | None = None
 
 
 Measure = Callable[[Draws], Evidence]
+
+
+def setting_of(columns: Sequence[np.ndarray]) -> np.ndarray:
+    """For each entry of the columns, put one after another, the number of its column.
+
+    >>> setting_of([np.zeros(2), np.zeros(3)])
+    array([0, 0, 1, 1, 1])
+    """
+    return np.repeat(np.arange(len(columns)), [len(column) for column in columns])
 
 
 def listed(values: Iterable[float]) -> str:

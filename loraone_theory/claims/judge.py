@@ -54,16 +54,38 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
         return Judgement(Finding.OUTSIDE_HYPOTHESES, reason, n, 0, float("nan"))
     lhs, rhs, slack = lhs[inside], rhs[inside], slack[inside]
     if kind == "value":
-        return _judge_value(lhs, rhs, slack, n, confidence)
+        return _judge_value(lhs, rhs, slack, _apart(evidence, inside), n, confidence)
     gap = np.abs(lhs - rhs) if kind == "identity" else lhs - rhs
     fails = ~(gap <= slack)
     worst = float(np.max(np.where(np.isnan(gap), np.inf, gap - slack)))
     if kind == "probability":
-        return _judge_probability(evidence, fails, n, worst, confidence)
+        apart = _apart(evidence, inside)
+        return _judge_probability(evidence, fails, apart, n, worst, confidence)
     if fails.any():
         reason = f"{int(fails.sum())} of {kept} draws exceed the promise, by up to {worst:.3g}"
         return Judgement(Finding.VIOLATED, reason, n, kept, worst)
     return Judgement(Finding.SUPPORTED, f"holds on all {kept} draws", n, kept, worst)
+
+
+def _apart(evidence: Evidence, inside: np.ndarray) -> list[np.ndarray]:
+    """Which of the draws inside are of each setting; nothing where there is one alone."""
+    if evidence.setting is None:
+        return []
+    given = np.asarray(evidence.setting)
+    if given.shape != inside.shape:
+        raise ValueError(f"setting must be one per draw, {inside.shape}; got {given.shape}")
+    names = np.unique(given)
+    return [given[inside] == name for name in names] if len(names) > 1 else []
+
+
+def _refuting(confidence: float, settings: int) -> tuple[float, float]:
+    """Of all draws together, and of those of one setting, the confidence to refute the claim at.
+
+    One half of what may go wrong is for all together, the other shared out among the settings.
+    """
+    if not settings:
+        return confidence, confidence
+    return 1 - (1 - confidence) / 2, 1 - (1 - confidence) / (2 * settings)
 
 
 def _judge_certificate(evidence: Evidence) -> Judgement:
@@ -81,26 +103,42 @@ def _judge_certificate(evidence: Evidence) -> Judgement:
 
 
 def _judge_probability(
-    evidence: Evidence, fails: np.ndarray, n: int, worst: float, confidence: float
+    evidence: Evidence,
+    fails: np.ndarray,
+    apart: list[np.ndarray],
+    n: int,
+    worst: float,
+    confidence: float,
 ) -> Judgement:
     kept, successes = len(fails), int((~fails).sum())
     promised = evidence.probability
     if promised is None:
         raise ValueError("evidence of kind 'probability' must state the promised probability")
-    bounds = stats.probability_sequence(successes, kept, confidence)
-    if bounds.low >= promised:
-        finding, text = Finding.SUPPORTED, f"probability >= {bounds.low:.4f}"
-    elif bounds.high < promised:
-        finding, text = Finding.VIOLATED, f"probability <= {bounds.high:.4f}"
+    together, alone = _refuting(confidence, len(apart))
+    low = stats.probability_sequence(successes, kept, confidence).low
+    high = stats.probability_sequence(successes, kept, together).high
+    counts = [(int((~fails[which]).sum()), int(which.sum())) for which in apart if which.any()]
+    highs = [stats.probability_sequence(*count, alone).high for count in counts]
+    if high < promised:
+        finding, text = Finding.VIOLATED, f"probability <= {high:.4f}"
+    elif highs and min(highs) < promised:
+        (some, of), finding = counts[int(np.argmin(highs))], Finding.VIOLATED
+        text = f"in one setting {some} of {of}, probability <= {min(highs):.4f}"
+    elif low >= promised:
+        finding, text = Finding.SUPPORTED, f"probability >= {low:.4f}"
     else:
-        finding = Finding.INCONCLUSIVE
-        text = f"probability in [{bounds.low:.4f}, {bounds.high:.4f}]"
+        finding, text = Finding.INCONCLUSIVE, f"probability in [{low:.4f}, {high:.4f}]"
     reason = f"{successes} of {kept} succeed: {text} against {promised:.4g} promised"
     return Judgement(finding, reason, n, kept, worst)
 
 
 def _judge_value(
-    lhs: np.ndarray, rhs: np.ndarray, slack: np.ndarray, n: int, confidence: float
+    lhs: np.ndarray,
+    rhs: np.ndarray,
+    slack: np.ndarray,
+    apart: list[np.ndarray],
+    n: int,
+    confidence: float,
 ) -> Judgement:
     kept = len(lhs)
     if not np.isfinite(lhs).all():
@@ -115,10 +153,21 @@ def _judge_value(
         f"{found.estimate + promised:.5g} in [{found.low + promised:.5g}, "
         f"{found.high + promised:.5g}] against {promised:.5g} ± {allowance:.2g} promised"
     )
-    if worst <= 0:
-        finding = Finding.SUPPORTED
-    elif found.low > allowance or found.high < -allowance:
-        finding = Finding.VIOLATED
-    else:
-        finding = Finding.INCONCLUSIVE
+    together, alone = _refuting(confidence, len(apart))
+    if _off(stats.mean_sequence(lhs - rhs, together), allowance) > 0:
+        return Judgement(Finding.VIOLATED, text, n, kept, worst)
+    for which in apart:
+        if which.sum() < 3:
+            continue
+        own, limit = stats.mean_sequence((lhs - rhs)[which], alone), float(slack[which].min())
+        if _off(own, limit) > 0:
+            center = float(rhs[which].mean())
+            text += f"; in one setting {own.low + center:.5g} to {own.high + center:.5g}"
+            return Judgement(Finding.VIOLATED, text, n, kept, max(worst, _off(own, limit)))
+    finding = Finding.SUPPORTED if worst <= 0 else Finding.INCONCLUSIVE
     return Judgement(finding, text, n, kept, worst)
+
+
+def _off(found: stats.Interval, allowance: float) -> float:
+    """By how much a whole interval lies beyond the allowance; negative where it does not."""
+    return max(found.low, -found.high) - allowance

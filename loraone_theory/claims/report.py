@@ -40,9 +40,11 @@ _LEVEL = """\
 
 Probabilities and values are decided by confidence sequences, which hold at every number of draws at
 once: easy claims stop early, hard ones go on to a cap. At the level {level:g} the chance that luck
-makes any verdict of a whole run wrong is at most {wrong:.2g}: each of up to {verdicts} verdicts, on
+makes any such verdict of a whole run wrong is at most {wrong:.2g}: each of up to {verdicts}, on
 claims and mutants alike, is decided at {each:.2g}. So a probability of 0.99 is supported by
-{needed} draws without a failure, not by fewer. Identities and bounds are decided by every draw, up
+{needed} draws without a failure, not by fewer: of all settings of the claim together, none of which
+may refute it alone. For values the chance is that of Gaussian ones, and larger where few draws are
+skewed. Identities and bounds are decided by every draw, up
 to a tolerance derived from dtype, size and conditioning.
 
 This file is written by `loraone report` from `{source}`; `loraone verify` makes that file.

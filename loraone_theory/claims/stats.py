@@ -21,7 +21,7 @@ class Interval(NamedTuple):
 
 # Verdicts on probabilities and values that a whole run may hold, claims and mutants alike: each is
 # decided at the run's level divided by this number (Bonferroni), so that none is wrong by luck
-# except with that probability. Those on single draws, identities and bounds, ask for no confidence.
+# except with that probability. Identities and bounds are decided by every draw and have no level.
 # A test counts them.
 VERDICTS = 600
 # Standard deviation of the prior of a mean over the values' own, where means are bounded.
@@ -118,8 +118,10 @@ def mean_sequence(values: np.ndarray, confidence: float) -> Interval:
 
     With the right Haar prior on the variance and μ/σ ~ N(0, g) against μ = 0, the Bayes factor
     [(1 + x)/(1 + x/(1+gn))]^{n/2}/√(1+gn), x = t²/(n − 1), is a supermartingale under μ = 0, and
-    the interval holds the means that it does not refute at 1/(1 − c). It is two-sided, and covers
-    approximately where the values are not Gaussian. g = `EFFECT`² is large, since what is measured
+    the interval holds the means that it does not refute at 1/(1 − c). It is two-sided. Where the
+    values are not Gaussian it covers approximately, and the less so the smaller 1 − c and n: of an
+    exponential law, looked at from 8 values on, it misses the mean by 7e-4 at 1 − c = 1.7e-5. Where
+    all values are equal it has no width. g = `EFFECT`² is large, since what is measured
     here mostly varies little from draw to draw.
 
     Args:

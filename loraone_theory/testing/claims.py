@@ -107,6 +107,9 @@ def _measured(claim: Claim, name: str, draws: Draws) -> Evidence:
     for part in ("rhs", "inside", "tolerance"):
         shape = np.shape(getattr(evidence, part))
         require(shape in ((), lhs.shape), f"{who}: {part} must be one or {lhs.shape}; got {shape}")
+    if evidence.setting is not None:
+        shape = np.shape(evidence.setting)
+        require(shape == lhs.shape, f"{who}: setting must be {lhs.shape}; got {shape}")
     if claim.kind == "probability":
         promised = evidence.probability
         require(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from loraone_theory import methods
-from loraone_theory.claims.base import Claim, Draws, Evidence, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed, setting_of
 from loraone_theory.claims.population import LIKE, gaussian
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
@@ -36,7 +36,8 @@ def _fits(draws: Draws, *, constant: float, ranks: tuple[int, ...] = RANKS) -> E
         share = float((found[-1] <= FITTED).mean())
         numbers[f"share fitted at r = {rank}, N = {count}"] = share
     return Evidence(
-        np.concatenate(found), FITTED, probability=PROBABILITY, numbers=numbers
+        np.concatenate(found), FITTED, probability=PROBABILITY, numbers=numbers,
+        setting=setting_of(found),
     )  # fmt: skip
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loraone_theory import methods
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Draws, Evidence
+from loraone_theory.claims.base import Draws, Evidence, setting_of
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.randomness import normal, per_seed
@@ -238,6 +238,7 @@ def within_bound(
         tolerance=rounding,
         probability=0.9 if few else 0.99,
         numbers=numbers,
+        setting=setting_of([part[0] for part in parts]),
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, setting_of
 from loraone_theory.problems.linear.sampling import sample_linear_matrix_free
 
 CONDITION_NUMBERS = (1.0, 2.0)
@@ -37,6 +37,7 @@ def _tail(draws: Draws, ratio: int, widths: tuple[int, ...], *, enough: bool = T
         inside=edge <= 0.5 if enough else True,
         probability=0.99,
         numbers=numbers,
+        setting=setting_of(found),
     )
 
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 import scipy
 
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed, setting_of
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 
 # The constant of the second branch, which the paper leaves open: with it min(1/(2κ), c/κ³) is the
@@ -44,7 +44,10 @@ def _branches(draws: Draws, *, margin: float) -> Evidence:
             found.append(problem.covariance_deviation().numpy() / bound)
             numbers[f"N/d at κ = {kappa:g}"] = samples / d
             numbers[f"mean of ‖Σ̂ − I‖_op/ε, κ = {kappa:g}, d = {d}"] = float(found[-1].mean())
-    return Evidence(np.concatenate(found), 1.0, probability=PROBABILITY, numbers=numbers)
+    return Evidence(
+        np.concatenate(found), 1.0, probability=PROBABILITY, numbers=numbers,
+        setting=setting_of(found),
+    )  # fmt: skip
 
 
 LAW_WIDTH, LAW_RATIO, FREEDOM, HEAVIER = 20, 40, 5.0, 3.0
@@ -61,7 +64,10 @@ def _laws(draws: Draws, laws: Sequence[str], freedom: float = FREEDOM) -> Eviden
         found.append(problem.covariance_deviation().numpy())
         numbers[f"mean of ‖Σ̂ − I‖_op, {law}"] = float(found[-1].mean())
         numbers[f"share within 1/2, {law}"] = float((found[-1] <= 0.5).mean())
-    return Evidence(np.concatenate(found), 0.5, probability=PROBABILITY, numbers=numbers)
+    return Evidence(
+        np.concatenate(found), 0.5, probability=PROBABILITY, numbers=numbers,
+        setting=setting_of(found),
+    )  # fmt: skip
 
 
 # Of the tail at d = 1: ε, and N from which on it is followed.

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from loraone_theory import methods
-from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.base import Claim, Draws, Evidence, setting_of
 from loraone_theory.claims.lora_one.paper.base import (
     ETA,
     RATIO,
@@ -57,7 +57,10 @@ def _reach(draws: Draws, *, dropped: bool = False) -> Evidence:
         numbers[f"time constant of 99 % of draws, {law}"] = float(
             np.quantile(found[-1], 0.99, method="higher")
         )
-    return Evidence(np.concatenate(found), TIME, probability=PROBABILITY, numbers=numbers)
+    return Evidence(
+        np.concatenate(found), TIME, probability=PROBABILITY, numbers=numbers,
+        setting=setting_of(found),
+    )  # fmt: skip
 
 
 def _start(draws: Draws, laws: Sequence[str], *, strength: float) -> Evidence:

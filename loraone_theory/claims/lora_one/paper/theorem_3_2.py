@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed, setting_of
 from loraone_theory.claims.lora_one.paper.base import (
     ETA,
     RATIO,
@@ -55,16 +55,19 @@ def _reach(draws: Draws, *, dropped: bool = False) -> Evidence:
         }
         seeds = {kappa: draws.seeds(n, block=f"{d}, {kappa}") for kappa, n in counts.items()}
         root = math.log(math.sqrt(d) / THETA) / math.log(1 / THETA) if dropped else 1.0
-        found.append(root * np.concatenate([_times(d, kappa, own) for kappa, own in seeds.items()]))
+        found += [root * _times(d, kappa, own) for kappa, own in seeds.items()]
         for rank in () if dropped or draws.smoke else (TRUE_RANK, TRUE_RANK + 2):
             reached = (_time(at_infinity(d, seeds[0.0], rank=rank)) < np.inf).mean()
             numbers[f"share within the time at r = {rank}, d = {d}"] = float(reached)
-        constants.append(float(np.quantile(found[-1], 0.99, method="higher")))
+        here = np.concatenate(found[-len(seeds) :])
+        constants.append(float(np.quantile(here, 0.99, method="higher")))
         numbers[f"time constant of 99 % of draws, d = {d}"] = constants[-1]
     if np.isfinite(constants).all():
         trend = stats.slopes(np.log(list(sizes)), np.log(constants)[:, None])
         numbers["its exponent in d"] = float(trend[0])
-    return Evidence(np.concatenate(found), TIME, probability=0.99, numbers=numbers)
+    return Evidence(
+        np.concatenate(found), TIME, probability=0.99, numbers=numbers, setting=setting_of(found)
+    )
 
 
 @functools.lru_cache(maxsize=1)

@@ -8,7 +8,7 @@ import math
 import numpy as np
 import torch
 
-from loraone_theory.claims.base import Claim, Draws, Evidence, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed, setting_of
 from loraone_theory.claims.lora_one.paper.base import (
     ETA,
     THETA,
@@ -75,7 +75,9 @@ def _tail(draws: Draws, *, lift: float = 1.0) -> Evidence:
     # With p = r − r* + 1, P(σ_min < s) ∝ s^p(1 − bs² + …) for a Gaussian r*×r matrix, b of order
     # one, and the mean excess is (1/p)(1 + 2bs²/(p + 2)), s at the quantile: s² is 0.0007 for
     # r = 4 and 0.026 for r = 5, which makes 0.013b at most.
-    return Evidence(np.concatenate(scaled), 1.0, tolerance=0.03, numbers=numbers)
+    return Evidence(
+        np.concatenate(scaled), 1.0, tolerance=0.03, numbers=numbers, setting=setting_of(scaled)
+    )
 
 
 CLAIMS = (

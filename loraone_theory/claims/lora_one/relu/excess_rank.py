@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from loraone_theory import methods
-from loraone_theory.claims.base import Claim, Draws, Evidence, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed, setting_of
 from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.predict import relu as predict_relu
@@ -50,6 +50,7 @@ def _fixed(draws: Draws, t: int, *, counted: bool = True) -> Evidence:
         # t = 500, after a transient of ln(σ₀/λ)/η ≈ 10 steps, another 2 %.
         tolerance=0.05,
         numbers=numbers,
+        setting=setting_of(ratios),
     )
 
 
@@ -73,6 +74,7 @@ def _adaptive(draws: Draws, *, share: float = 1.0) -> Evidence:
         # of a fifth of the error at t = 40 moves the mean rate over 40 steps by this.
         tolerance=0.005,
         numbers=numbers,
+        setting=setting_of(lhs),
     )
 
 

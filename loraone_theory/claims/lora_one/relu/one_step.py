@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed, setting_of
 from loraone_theory.core.linalg import truncated_svd
 from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu import closed_forms as relu_math
@@ -103,7 +103,10 @@ def _finite(draws: Draws, *, constant: float) -> Evidence:
         numbers[f"mean of ρ₀/F·√(N/d) at N = {ratio}d"] = float((rho / F).mean() * ratio**0.5)
         numbers[f"mean of ρ₀ at N = {ratio}d"] = float(rho.mean())
     # The constant is stated to one decimal: half a unit of it either way.
-    return Evidence(np.concatenate(ratios), 1.0, tolerance=0.05 / constant, numbers=numbers)
+    return Evidence(
+        np.concatenate(ratios), 1.0, tolerance=0.05 / constant, numbers=numbers,
+        setting=setting_of(ratios),
+    )  # fmt: skip
 
 
 CLAIMS = (

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from loraone_theory.claims import stats
-from loraone_theory.claims.base import Claim, Draws, Evidence, listed
+from loraone_theory.claims.base import Claim, Draws, Evidence, listed, setting_of
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.predict import relu as predict_relu
 from loraone_theory.problems.relu.sampling import sample_relu, sample_relu_population
@@ -97,7 +97,10 @@ def _finite(draws: Draws, *, factor: float) -> Evidence:
             ETA, samples=ratio * d, d=d
         )
     numbers["allowance of a finite window"] = min(allowances)
-    return Evidence(np.concatenate(ratios), 1.0, tolerance=min(allowances), numbers=numbers)
+    return Evidence(
+        np.concatenate(ratios), 1.0, tolerance=min(allowances), numbers=numbers,
+        setting=setting_of(ratios),
+    )  # fmt: skip
 
 
 def _descent(draws: Draws, *, factor: float) -> Evidence:
@@ -127,6 +130,7 @@ def _descent(draws: Draws, *, factor: float) -> Evidence:
         # that relative size: a hundredth leaves room for what is left of either.
         tolerance=0.01,
         numbers=numbers,
+        setting=setting_of(ratios),
     )
 
 
