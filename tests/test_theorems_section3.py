@@ -60,7 +60,7 @@ def test_slow_modes_are_eigenvectors_of_the_linearised_step():
     for rule in ("gd", "preconditioned"):
         ends = lt.predict.tangent_extremes(problem, rule)
         for column, fastest in enumerate((False, True)):
-            A, B, v, w = p3_7._slow_mode(problem, rule, fastest)
+            A, B, v, w = p3_7.slow_mode(problem, rule, fastest)
             E = v @ w.mT
             P_A, P_B = A @ torch.linalg.pinv(A), torch.linalg.pinv(B) @ B
             right, left = (B.mT @ B, A @ A.mT) if rule == "gd" else (P_B, P_A)

@@ -6,8 +6,9 @@ import torch
 
 from loraone_theory import predict
 from loraone_theory.claims.base import Claim, Draws, Evidence
-from loraone_theory.claims.sensing.base import balanced, ratios
+from loraone_theory.claims.sensing.base import EPS, balanced, ratios
 from loraone_theory.core import linalg
+from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.sensing.operators import RankOne
 from loraone_theory.problems.sensing.sampling import sample_sensing
@@ -16,6 +17,16 @@ D, RANK = 6, 1
 DOF = RANK * (2 * D - RANK)
 COUNT, SIGMA, RATE, STEPS = 150, 1e-3, 0.3, 200
 ALLOWANCE = 0.05
+# Of what is predicted for every ensemble.
+K, WIDER, KAPPA = 5, 2, 3.0
+FREE = WIDER * (D + K - WIDER)
+COUNTS = {
+    "dense": 40,
+    "rank-one": 60,
+    "single-response": 80,
+    "multi-response": 12 * K,
+    "completion": 90,
+}
 
 
 def _given(draws: Draws, *, inverse: bool) -> Evidence:
@@ -49,6 +60,37 @@ def _given(draws: Draws, *, inverse: bool) -> Evidence:
     )  # fmt: skip
 
 
+def _responses(draws: Draws, *, inverse: bool) -> Evidence:
+    """½σ²‖R‖²_F over the predicted floor, R from noise to the least-squares fit within T."""
+    found, allowed = [], []
+    for block, (ensemble, count) in enumerate(COUNTS.items()):
+        problem = sample_sensing(
+            ensemble=ensemble, d=D, k=K, true_rank=WIDER, measurements=count,
+            condition_number=KAPPA, seeds=draws.seeds(block=block),
+        )  # fmt: skip
+        operator, shift = problem.operator, problem.shift
+        assert shift is not None
+        U, _, V = linalg.truncated_svd(shift, WIDER)
+        at, units = Factors(U, V.mT), torch.eye(WIDER * (D + K), dtype=torch.float64)
+        moves, seen = [], []
+        for unit in units:
+            X, Y = unit[: D * WIDER].view(D, WIDER), unit[D * WIDER :].view(WIDER, K)
+            moves.append((X @ at.B + at.A @ Y).flatten(-2))
+            seen.append(operator.tangent(at, Factors(X, Y)))
+        design = torch.stack(seen, -1)
+        # The gauge, which moves nothing, is left out: dof values are not zero.
+        P, S, Qh = torch.linalg.svd(design, full_matrices=False)
+        P, S, Q = P[..., :FREE], S[..., :FREE], Qh.mT[..., :FREE]
+        response = torch.stack(moves, -1) @ (Q / S[..., None, :]) @ P.mT
+        power = response.square().sum((-2, -1))
+        if not inverse:
+            power = torch.full_like(power, FREE / count)
+        sigma = SIGMA * getattr(operator, "label_scale", 1.0)
+        found.append(0.5 * sigma**2 * power / predict.noise_floor(problem, noise_std=SIGMA))
+        allowed.append(10 * count * EPS * (S[..., 0] / S[..., -1]) ** 2)
+    return Evidence(torch.cat(found).numpy(), 1.0, tolerance=torch.cat(allowed).numpy())
+
+
 CLAIMS = (
     Claim(
         id="sensing/measured-floor",
@@ -70,5 +112,27 @@ CLAIMS = (
         smoke_trials=700,
         derivation="sensing 3.1",
         uses=("sensing/dense-floor",),
+    ),
+    Claim(
+        id="sensing/measured-floor/responses",
+        title="The trace is the mean of what the noise moves",
+        reference="derivations, sensing 3.1",
+        statement=(
+            "½σ²tr((P_TKP_T)⁻¹)/m is the mean of ½‖Rz‖² over the noise z, R the least-squares fit "
+            "of labels within T, whatever is measured."
+        ),
+        hypotheses=("measurements that see all of T", "r = r*"),
+        how=(
+            "½σ²‖R‖_F² over `predict.noise_floor`, R by singular values of (X, Y) ↦ 𝒜(XVᵀ + UY); "
+            f"d = {D}, k = {K}, r = {WIDER}, κ = {KAPPA:g}, "
+            f"m = {', '.join(f'{m} ({name})' for name, m in COUNTS.items())}."
+        ),
+        kind="identity",
+        measure=lambda draws: _responses(draws, inverse=True),
+        mutant_statement="dof in place of tr((P_TKP_T)⁻¹)",
+        mutant=lambda draws: _responses(draws, inverse=False),
+        trials=40,
+        smoke_trials=3,
+        derivation="sensing 3.1",
     ),
 )

@@ -7,6 +7,7 @@ from loraone_theory.claims.lora_one.linear import (
     local_rates,
     lora_pro,
     one_step,
+    other_rules,
     plateau,
     reduction,
     sample_size,
@@ -20,6 +21,7 @@ FILES = (
     floors,
     plateau,
     local_rates,
+    other_rules,
     sample_size,
     lora_pro,
 )

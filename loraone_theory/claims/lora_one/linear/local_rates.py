@@ -48,7 +48,7 @@ def _instances(
     )
 
 
-def _slow_mode(problem: LinearProblem, rule: RuleName, fastest: bool) -> tuple[Tensor, ...]:
+def slow_mode(problem: LinearProblem, rule: RuleName, fastest: bool) -> tuple[Tensor, ...]:
     """The balanced solution A, B and E = v wᵀ (unit norm) on an extreme mode of the contraction.
 
     On w_j, eigenvector of BᵀB with eigenvalue β_j, the residual's column v obeys
@@ -69,7 +69,7 @@ def _slow_mode(problem: LinearProblem, rule: RuleName, fastest: bool) -> tuple[T
 
 def _growth(problem: LinearProblem, rule: RuleName, rate: float, fastest: bool) -> Tensor:
     """‖E₁‖/‖E₀‖ of one step from `NEAR` along an extreme mode."""
-    A, B, v, w = _slow_mode(problem, rule, fastest)
+    A, B, v, w = slow_mode(problem, rule, fastest)
     # E = A'B − Δ is exactly NEAR·v wᵀ with w in the row space of B.
     moved = Factors(A + NEAR * v @ (torch.linalg.pinv(B).mT @ w).mT, B)
     run = simulate(
