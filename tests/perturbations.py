@@ -175,7 +175,27 @@ SECOND = (
     Row("predict/noise.py", "0.95 of the floor of the noise", "/ (2 * m), total)",
         "/ (2 * m), 0.95 * total)", "sensing/noise"),
 )  # fmt: skip
-TABLE = FIRST + SECOND
+THIRD = (
+    Row("predict/flow.py", "0.95 of the exponent of the flow", "x = torch.exp(-2 * lam * _times",
+        "x = torch.exp(-1.9 * lam * _times"),
+    Row("predict/stochastic.py", "a sign in what noise adds to the variance of a batch",
+        "error**2 + sigma**2 * d * k) / batch", "error**2 - sigma**2 * d * k) / batch"),
+    Row("problems/sensing/operators/rank_one.py", "0.95 of the adjoint of rank-one measurements",
+        "return inner(fold.data(self.Z), M)", "return 0.95 * inner(fold.data(self.Z), M)",
+        "sensing/"),
+    Row("methods/rules/adamw.py", "0.95 of the ratio of AdamW's steps",
+        "+ [ratio * learning_rate]", "+ [0.95 * ratio * learning_rate]"),
+    Row("methods/rules/muon.py", "0.95 of the size of a scaled step",
+        "return (found * M).sum((-2, -1), keepdim=True)",
+        "return 0.95 * (found * M).sum((-2, -1), keepdim=True)"),
+    Row("methods/inits/pissa.py", "the sign of what is taken off W", "Factors(scale * A, B)",
+        "Factors(-scale * A, B)"),
+    Row("problems/relu/problem.py", "N − 1 for N in the loss", "out.div_(2 * self.samples)",
+        "out.div_(2 * (self.samples - 1))", "lora-one/relu"),
+    Row("predict/rates.py", "a power of the scale in preconditioned rates",
+        '"preconditioned": s**2', '"preconditioned": s'),
+)  # fmt: skip
+TABLE = FIRST + SECOND + THIRD
 
 
 class Outcome(NamedTuple):
