@@ -580,3 +580,317 @@ def test_sparse_gradients_are_refused_before_anything_moves() -> None:
     ):
         optimizer.step()
     assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+
+
+# --- what groups are given as, and settings that change
+
+
+def test_parameters_of_a_group_may_come_from_an_iterator() -> None:
+    """It can be gone through once only, and every check of a group goes through it."""
+    head = nn.Linear(3, 3)
+    for given, count in ((head.parameters(), 2), (iter([head.bias]), 1), (head.weight, 1)):
+        optimizer = PairOptimizer([{"params": given, "rule": "adamw"}])
+        assert [len(group["params"]) for group in optimizer.param_groups] == [count]
+
+
+@pytest.mark.parametrize(
+    ("group", "error", "message"),
+    [
+        ({"rule": "gd"}, ValueError, "must have 'pairs' or 'params'; got 'rule'"),
+        ({"params": [("name", nn.Parameter(torch.ones(2)))]}, TypeError, "without their names"),
+        ({"params": {nn.Parameter(torch.ones(2))}}, TypeError, "in an order; got a set"),
+        ({"params": [nn.Parameter(torch.ones(2) * 1j)]}, ValueError, "real; got complex"),
+        ({"pairs": [nn.Parameter(torch.ones(2))]}, TypeError, "each of pairs must be a Pair"),
+        ({"params": [nn.Parameter(torch.ones(2))], "ratio": 4.0}, ValueError, "for other param"),
+    ],
+)
+@pytest.mark.parametrize("later", [False, True])
+def test_groups_of_something_else_are_refused(
+    group: Any, error: type[Exception], message: str, later: bool
+) -> None:
+    optimizer = PairOptimizer(lora_pairs(headed()[0]), "adamw")
+    take = optimizer.add_param_group if later else lambda group: PairOptimizer([group], "adamw")
+    with pytest.raises(error, match=message):
+        take(group)
+    assert len(optimizer.param_groups) == 1
+
+
+@pytest.mark.parametrize("later", [False, True])
+def test_adams_means_of_one_group_are_not_those_of_another(later: bool) -> None:
+    """LoRA-Pro without betas keeps no moments, whatever the head is trained by."""
+    model, X, Y = headed()
+    twin = copy.deepcopy(model)
+    head = [p for n, p in model.named_parameters() if p.requires_grad and "head" in n]
+    adam, pro = {"rule": "adamw", "params": head}, {"rule": "lora-pro", "damping": 1e-2}
+    groups = [adam, {"pairs": lora_pairs(model), **pro}]
+    optimizer = PairOptimizer(groups[: 1 if later else 2], lr=0.1)
+    if later:
+        optimizer.add_param_group(groups[1])
+    reference = PairOptimizer(lora_pairs(twin), lr=0.1, **pro)
+    for each, its in ((model, optimizer), (twin, reference)):
+        train(each, its, X, Y, 1)
+    for mine, other in zip(lora_pairs(model), lora_pairs(twin), strict=True):
+        assert torch.equal(mine.down, other.down)
+        assert torch.equal(mine.up, other.up)
+    with pytest.raises(ValueError, match="must support momentum or beta1"):
+        torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=0.02, total_steps=6)
+
+
+def test_the_ratio_is_that_of_pairs() -> None:
+    """What is outside the pairs has no B, and is trained as torch's AdamW does at its own rate."""
+    model, X, Y = headed()
+    twin = copy.deepcopy(model)
+    head, theirs = (
+        [p for n, p in each.named_parameters() if p.requires_grad and "head" in n]
+        for each in (model, twin)
+    )
+    optimizer = PairOptimizer(model, "adamw", lr=1e-3, ratio=16.0, others={"rule": "adamw"})
+    assert [group["ratio"] for group in optimizer.param_groups] == [16.0, 1.0]
+    reference = torch.optim.AdamW(theirs, lr=1e-3, weight_decay=0.0)
+    for each, its in ((model, optimizer), (twin, reference)):
+        train(each, its, X, Y, 1)
+    for p, q in zip(head, theirs, strict=True):
+        # One step of AdamW, whose entries are quotients of gradients over the batch.
+        torch.testing.assert_close(p, q, **near(len(X), operations=1, scale=1e-3, dtype=p.dtype))
+
+
+BAD_EDITS: list[tuple[str, Any, str]] = [
+    ("lr", float("nan"), "learning_rate"),
+    ("lr", -1.0, "learning_rate"),
+    ("betas", (1.0, 0.9), "betas"),
+    ("eps", 0.0, "eps"),
+    ("rule", "adam", "rule must be one of"),
+    ("rule", "flow", "asks for gradients at points of its own"),
+    ("rule", "preconditioned", "needs pairs"),
+    ("rule", "gd", "keep the state that it has"),
+]
+
+
+@pytest.mark.parametrize(("key", "value", "message"), BAD_EDITS)
+def test_bad_edits_are_refused_before_anything_moves(key: str, value: Any, message: str) -> None:
+    """In the second group, while the first could make its step."""
+    model, X, Y = headed()
+    optimizer = PairOptimizer(model, "gd", lr=0.1, others={"rule": "adamw"})
+    train(model, optimizer, X, Y, 1)
+    before = {n: p.detach().clone() for n, p in model.named_parameters()}
+    held = copy.deepcopy(optimizer.state_dict()["state"])
+    optimizer.param_groups[1][key] = value
+    with pytest.raises(ValueError, match=message):
+        optimizer.step()
+    assert all(torch.equal(p, before[n]) for n, p in model.named_parameters())
+    for index, entries in optimizer.state_dict()["state"].items():
+        for name, leaf in entries.items():
+            assert torch.equal(torch.as_tensor(leaf), torch.as_tensor(held[index][name]))
+
+
+@pytest.mark.parametrize(
+    ("settings", "edit"),
+    [
+        ({"rule": "lora-pro"}, {"betas": (0.9, 0.99)}),
+        ({"rule": "lora-pro", "betas": (0.9, 0.99)}, {"betas": None}),
+        ({"rule": "lora-pro", "betas": (0.9, 0.99)}, {"moments": "pair"}),
+        ({"rule": "lora-rite"}, {"escaped_mass": True}),
+        ({"rule": "adamw"}, {"rule": "scaled-adamw"}),
+        ({"rule": "momentum"}, {"rule": "gd"}),
+    ],
+)
+def test_edits_that_need_another_state_are_refused(
+    settings: dict[str, Any], edit: dict[str, Any]
+) -> None:
+    _, _, model, X, Y = layer(torch.float64)
+    optimizer = PairOptimizer(model, lr=1e-3, **settings)
+    train(model, optimizer, X, Y, 1)
+    before = [p.detach().clone() for p in model.parameters()]
+    optimizer.param_groups[0].update(edit)
+    with pytest.raises(ValueError, match=r"keep the state that it has; .*; nothing was changed"):
+        optimizer.step()
+    assert all(torch.equal(p, q) for p, q in zip(model.parameters(), before, strict=True))
+
+
+# In pairs, and as other parameters, whose layout in memory is another.
+FOLLOWS = [(name, False) for name in SETTINGS] + [(n, True) for n in ("adamw", "momentum", "muon")]
+
+
+@pytest.mark.parametrize(("name", "others"), FOLLOWS)
+def test_the_state_follows_parameters_to_another_dtype(name: str, others: bool) -> None:
+    """Two steps in float32 and two in float64, in place and from a checkpoint of the first two."""
+    settings = {"rule": name, **SETTINGS[name]}
+    _, _, model, X, Y = layer(torch.float32)
+
+    def made(model: nn.Module) -> PairOptimizer:
+        params = [p for p in model.parameters() if p.requires_grad]
+        return PairOptimizer([{"params": params}] if others else model, **settings)
+
+    optimizer = made(model)
+    train(model, optimizer, X, Y, 2)
+    twin = copy.deepcopy(model).double()
+    again = made(twin)
+    again.load_state_dict(optimizer.state_dict())
+    model.double()
+    for each, its in ((model, optimizer), (twin, again)):
+        train(each, its, X.double(), Y.double(), 2)
+    for p, q in zip(model.parameters(), twin.parameters(), strict=True):
+        assert p.dtype == torch.float64
+        assert torch.equal(p, q)
+    kept = [x for s in optimizer.state.values() for x in s.values() if isinstance(x, Tensor)]
+    assert all(x.dtype == torch.float64 for x in kept if x.is_floating_point())
+
+
+def test_moments_of_as_many_entries_in_another_shape_are_refused() -> None:
+    """A rank of 2 at a width of 8 and one of 4 at a width of 4."""
+    made = []
+    for width, rank in ((8, 2), (4, 4)):
+        model = nn.Sequential(nn.Linear(width, width))
+        model = peft.get_peft_model(model, peft.LoraConfig(r=rank, target_modules=["0"]))
+        optimizer = PairOptimizer(model, "adamw")
+        model(torch.ones(4, width)).square().sum().backward()
+        optimizer.step()
+        made.append(optimizer)
+    with pytest.raises(ValueError, match="same shapes; got moments of others"):
+        made[1].load_state_dict(made[0].state_dict())
+
+
+@pytest.mark.parametrize(
+    ("spoil", "message"),
+    [
+        (lambda s: s.pop("state"), "must have 'state' and 'param_groups'; got none of state"),
+        (lambda s: s["param_groups"][0].pop("params"), "must have 'params'"),
+        (lambda s: s["param_groups"][0].pop("lr"), "must have 'lr'"),
+        (lambda s: s["param_groups"][0].update(lr=float("nan")), "learning_rate of rule 'adamw'"),
+        (lambda s: s["param_groups"][0].update(betas=(1.0, 0.9)), "betas"),
+        (lambda s: s["state"].update({0: {"step": 1, "exp_avg": torch.zeros(2)}}), "moments of"),
+        (lambda s: s["state"].pop(0), "moments of others"),
+        (lambda s: s["state"][0].update({"0": torch.ones(())}), "moments of others"),
+    ],
+)
+def test_checkpoints_that_are_spoilt_change_nothing(spoil: Any, message: str) -> None:
+    _, _, model, X, Y = layer(torch.float64)
+    optimizer = PairOptimizer(model, "adamw", lr=0.01)
+    train(model, optimizer, X, Y, 1)
+    before = copy.deepcopy(optimizer.state_dict())
+    saved = copy.deepcopy(before)
+    spoil(saved)
+    with pytest.raises(ValueError, match=message):
+        optimizer.load_state_dict(saved)
+    after = optimizer.state_dict()
+    assert after["param_groups"] == before["param_groups"]
+    for index, entries in before["state"].items():
+        for name, leaf in entries.items():
+            assert torch.equal(torch.as_tensor(leaf), torch.as_tensor(after["state"][index][name]))
+
+
+@pytest.mark.parametrize("betas", [None, (0.8, 0.9)])
+def test_a_checkpoint_brings_its_settings_and_their_state(betas: Any) -> None:
+    """Into an optimiser with the other of LoRA-Pro's two forms, whose state is another."""
+    _, _, model, X, Y = layer(torch.float64)
+    first = PairOptimizer(model, "lora-pro", lr=0.01, betas=betas)
+    train(model, first, X, Y, 2)
+    twin = copy.deepcopy(model)
+    second = PairOptimizer(twin, "lora-pro", lr=1.0, betas=(0.9, 0.99) if betas is None else None)
+    second.load_state_dict(first.state_dict())
+    assert second.param_groups[0]["betas"] == betas
+    for each, optimizer in ((model, first), (twin, second)):
+        train(each, optimizer, X, Y, 2)
+    for mine, other in zip(lora_pairs(model)[0].factors, lora_pairs(twin)[0].factors, strict=True):
+        assert torch.equal(mine, other)
+
+
+@pytest.mark.parametrize("copied", [False, True])
+def test_models_that_come_later_are_asked_for_the_same_adapter(copied: bool) -> None:
+    models = []
+    for _ in range(2):
+        model, _, _ = headed()
+        model.add_adapter("second", peft.LoraConfig(r=3, target_modules=["one", "two"]))
+        model.set_adapter("second")
+        models.append(model)
+    optimizer = PairOptimizer([{"pairs": models[0]}], "gd", adapter_name="second")
+    optimizer = copy.deepcopy(optimizer) if copied else optimizer
+    optimizer.add_param_group({"pairs": models[1]})
+    expected = [p for pair in lora_pairs(models[1], "second") for p in (pair.down, pair.up)]
+    given = optimizer.param_groups[1]["params"]
+    assert all(p is q for p, q in zip(given, expected, strict=True))
+
+
+# --- one factor moves and the other stays
+
+
+@pytest.mark.parametrize("kept", ["down", "up"])
+@pytest.mark.parametrize(
+    "more", [{}, {"betas": (0.9, 0.99)}, {"betas": (0.9, 0.99), "moments": "pair"}], ids=str
+)
+def test_lora_pro_of_one_factor_is_nearest_to_the_full_gradient(
+    kept: str, more: dict[str, Any]
+) -> None:
+    """Longhand: g^B = s⁻²M⁻¹∇_B, or g^A = s⁻²∇_A N⁻¹; Adam's D is projected in the same way."""
+    _, _, model, X, Y = layer(torch.float64)
+    (pair,) = lora_pairs(model)
+    getattr(pair, kept).requires_grad_(False)
+    rate, decay, ridge, s = 0.05, 0.1, 1e-8, pair.scale
+    optimizer = PairOptimizer(model, "lora-pro", lr=rate, weight_decay=decay, **more)
+    A, B = (P.detach().clone() for P in pair.factors)
+    one = torch.eye(2, dtype=torch.float64)
+    first = second = torch.zeros(())
+
+    def nearest(grad_A: Tensor, grad_B: Tensor) -> Tensor:
+        if kept == "up":
+            return grad_A @ torch.linalg.inv(B @ B.mT + ridge * one) / s**2
+        return torch.linalg.inv(A.mT @ A + ridge * one) @ grad_B / s**2
+
+    for t in range(1, 4):
+        train(model, optimizer, X, Y, 1)
+        residual = X @ (model.base_model.model[0].weight.mT + s * A @ B) - Y
+        G = (X.mT @ residual / len(X)).detach()
+        g = nearest(s * G @ B.mT, s * A.mT @ G)
+        if more:
+            adams = g if "moments" in more else s * (g @ B if kept == "up" else A @ g)
+            first = 0.9 * first + 0.1 * adams
+            second = 0.99 * second + 0.01 * adams.square()
+            D = first / (1 - 0.9**t) / ((second / (1 - 0.99**t)).sqrt() + 1e-8)
+            g = D if "moments" in more else nearest(s * D @ B.mT, s * A.mT @ D)
+        if kept == "up":
+            A = (1 - rate * decay) * A - rate * g
+        else:
+            B = (1 - rate * decay) * B - rate * g
+        for found, expected in zip(pair.factors, (A, B), strict=True):
+            # Products over 200 rows; the Gram matrices here have condition numbers below 1e3, and
+            # Adam's quotients of gradients that may be small take as much again.
+            torch.testing.assert_close(
+                found.detach(), expected, **near(200, operations=4 * t, condition=1e3, scale=1.0)
+            )
+
+
+def test_lora_pro_of_one_factor_gets_where_that_factor_can() -> None:
+    """With A frozen and a target in its range the loss is quadratic in B and goes to zero."""
+    _, _, model, X, _ = layer(torch.float64)
+    (pair,) = lora_pairs(model)
+    pair.down.requires_grad_(False)
+    rng = torch.Generator().manual_seed(3)
+    shift = torch.randn(2, 6, generator=rng, dtype=torch.float64)
+    with torch.no_grad():
+        Y = X @ (model.base_model.model[0].weight.mT + pair.scale * pair.factors.A @ shift)
+        start = (model(X) - Y).square().sum()
+    # Each step takes off between (1 − 1.5ηλ)² and (1 − 0.5ηλ)² of the loss, λ ≈ 1 of XᵀX/n.
+    train(model, PairOptimizer(model, "lora-pro", lr=0.5), X, Y, 60)
+    assert float((model(X) - Y).square().sum().detach()) < 1e-6 * float(start)
+
+
+@pytest.mark.parametrize("moves", [False, True])
+def test_a_factor_that_stays_is_its_own_update(moves: bool) -> None:
+    """Released order: a step of B after one of both, with the Gram matrix of A as it is then."""
+    _, _, model, X, Y = layer(torch.float64)
+    (pair,) = lora_pairs(model)
+    optimizer = PairOptimizer(model, "scaled-adamw", lr=0.1, damping=1e-2)
+    train(model, optimizer, X, Y, 1)
+    A, B = (P.detach().clone() for P in pair.factors)
+    optimizer.zero_grad()
+    ((model(X) - Y).square().sum() / (2 * len(X))).backward()
+    grad, before = pair.up.grad.mT.clone(), copy.deepcopy(optimizer.state[pair.up])
+    pair.down.grad = pair.down.grad if moves else None
+    optimizer.step()
+    seen = pair.factors.A.detach() if moves else A
+    g = torch.linalg.inv(seen.mT @ seen + 1e-2 * torch.eye(2, dtype=torch.float64)) @ grad
+    first, second = (x for x in before.values() if x.shape == B.shape)
+    first, second = 0.9 * first + 0.1 * g, 0.999 * second + 0.001 * g.square()
+    expected = B - 0.1 * first / (second.sqrt() + 1e-8)
+    assert torch.equal(pair.factors.A.detach(), A) is not moves
+    torch.testing.assert_close(pair.factors.B.detach(), expected, **PATHS)

@@ -87,6 +87,30 @@ def test_steps_of_every_rule_are_those_of_the_cpu(place: SecondDevice, rule: str
         tolerance.close(back(found)[0], expected, CLOSE)
 
 
+def test_pairs_of_one_optimiser_may_be_in_two_places(place: SecondDevice) -> None:
+    """The second layer elsewhere, as a model that is spread over devices has it."""
+    ends = []
+    for spread in (True, False):
+        wrapped, _ = adapted(None, LoRAOneConfig("spectral"), "none")
+        wrapped.requires_grad_(False)
+        pairs = lora_pairs(wrapped)
+        if spread:
+            sent(pairs[1].layer, place)
+        for pair in pairs:
+            for part in pair.layer.lora_A, pair.layer.lora_B:
+                part.requires_grad_(True)
+        pairs = lora_pairs(wrapped)
+        optimizer = PairOptimizer(pairs, "adamw", lr=1e-2)
+        for _ in range(2):
+            for pair in pairs:
+                pair.down.grad, pair.up.grad = (torch.ones_like(p) for p in (pair.down, pair.up))
+            optimizer.step()
+        ends.append([tensor for pair in pairs for tensor in pair.factors])
+    assert [isinstance(tensor, Elsewhere) for tensor in ends[0]] == [False, False, True, True]
+    for found, expected in zip(*ends, strict=True):
+        tolerance.close(back(found)[0], expected, CLOSE)
+
+
 # --- mutants -----------------------------------------------------------------------------------
 
 

@@ -39,7 +39,32 @@ def groups(given: Any, adapter_name: str, others: Group | None) -> list[dict[str
         return [_of_pairs({"pairs": items})]
     for item in items:
         validate.instance("pairs", item, Mapping, "give a model, pairs of lora_pairs, or groups")
-    return [_of_pairs(group, adapter_name) if "pairs" in group else dict(group) for group in items]
+    return [of_group(group, adapter_name) for group in items]
+
+
+def of_group(group: Group, adapter_name: str) -> dict[str, Any]:
+    """A group whose params are a list.
+
+    Raises:
+        ValueError: it has neither "pairs" nor "params", or params that are complex.
+        TypeError: params that are not tensors in an order.
+    """
+    if "pairs" not in group and "params" not in group:
+        raise ValueError(
+            f"a group must have 'pairs' or 'params'; got {', '.join(map(repr, group)) or 'none'}"
+        )
+    if "pairs" in group:
+        return _of_pairs(group, adapter_name)
+    params = group["params"]
+    if isinstance(params, (set, frozenset)):
+        raise TypeError("params must be in an order; got a set; give a list")
+    # An iterator, such as module.parameters(), can be gone through once only.
+    params = [params] if isinstance(params, Tensor) else list(params)
+    for p in params:
+        validate.instance("each of params", p, Tensor, "give tensors without their names")
+    if any(p.is_complex() for p in params):
+        raise ValueError("params must be real; got complex ones; train torch.view_as_real of them")
+    return {**group, "params": params}
 
 
 def _of_model(model: nn.Module, adapter_name: str, others: Group | None) -> list[dict[str, Any]]:
@@ -66,6 +91,8 @@ def _trains(pair: Pair) -> bool:
 def _of_pairs(group: Group, adapter_name: str = "default") -> dict[str, Any]:
     pairs = group["pairs"]
     pairs = lora_pairs(pairs, adapter_name) if isinstance(pairs, nn.Module) else list(pairs)
+    for pair in pairs:
+        validate.instance("each of pairs", pair, Pair, "give a model, or pairs of lora_pairs")
     rest = {key: value for key, value in group.items() if key != "pairs"}
     # The pairs of a layer's experts are in one pair of parameters.
     first = [pair for pair in pairs if not pair.expert]
@@ -88,33 +115,28 @@ def with_defaults(group: Group, rule: str, lr: float, hyper: Mapping[str, Any]) 
     own = {key: value for key, value in group.items() if key not in RESERVED}
     accepted(name, own)
     inherited = dict(hyper) if name == rule else {}
+    if "scales" not in group:
+        if "ratio" in own:
+            raise ValueError(
+                "ratio is that of the steps of B and A; got it for other parameters than pairs; "
+                "give them an lr of their own"
+            )
+        inherited.pop("ratio", None)
     whole = {"lr": lr, **group, "rule": name, **_stated(name), **inherited, **own}
     validate.number("lr", whole["lr"])
-    if make(whole, 1.0).advance is not None:
-        raise ValueError(
-            f"rule {name!r} asks for gradients at points of its own, and an optimiser has one a "
-            "step; use another rule"
-        )
-    if "scales" not in group and make(whole, 1.0).pair:
-        raise ValueError(
-            f"rule {name!r} needs pairs (A, B); got other parameters; give them 'rule': 'adamw', "
-            "'momentum' or 'gd'"
-        )
     make(whole, 1.0)
     return {TORCH_NAMES.get(key, key): value for key, value in whole.items()}
 
 
-def joining(group: Group, defaults: Mapping[str, Any], held: Sequence[Group]) -> dict[str, Any]:
+def joining(
+    group: Group, defaults: Mapping[str, Any], held: Sequence[Group], adapter_name: str
+) -> dict[str, Any]:
     """A group that comes later, with everything said.
 
     Raises:
         ValueError: as `with_defaults`; a group with neither "pairs" nor "params".
     """
-    if "pairs" not in group and "params" not in group:
-        raise ValueError(
-            f"a group must have 'pairs' or 'params'; got {', '.join(map(repr, group)) or 'none'}"
-        )
-    made = _of_pairs(group) if "pairs" in group else dict(group)
+    made = of_group(group, adapter_name)
     rule = made.get("rule", defaults["rule"])
     accepted(rule, ())
     like: Group = next((g for g in held if g["rule"] == rule), {})
@@ -139,6 +161,11 @@ def same_rules(saved: Any, held: Sequence[Group]) -> None:
         validate.instance(
             "a group of state_dict", group, Mapping, "give what state_dict() returned"
         )
+        if "params" not in group:
+            raise ValueError(
+                "a group of state_dict must have 'params'; got none; "
+                "give what state_dict() returned"
+            )
     rules = [str(group.get("rule", "no rule")) for group in groups]
     wanted = [str(group["rule"]) for group in held]
     if rules != wanted:
@@ -174,15 +201,22 @@ def for_schedulers(made: Sequence[dict[str, Any]]) -> dict[str, Any]:
     """What schedulers of momenta ask the optimiser's defaults for; their names in all groups.
 
     They write into every group what they find in the defaults; a rule without that
-    hyper-parameter does not read it.
+    hyper-parameter does not read it. Where one that reads it goes without, they cannot schedule it.
     """
     for name, filler in (("betas", (0.9, 0.999)), ("momentum", 0.0)):
+        if goes_without(name, made):
+            continue
         if any(group.get(name) is not None for group in made):
             for group in made:
                 if name not in known(group["rule"]):
                     group.setdefault(name, filler)
             return {name: filler}
     return {}
+
+
+def goes_without(name: str, made: Sequence[Group]) -> bool:
+    """A group has this hyper-parameter set to None, as LoRA-Pro has its betas without Adam."""
+    return any(name in group and group[name] is None for group in made)
 
 
 def accepted(rule: str, hyper: Iterable[str]) -> None:
@@ -207,12 +241,12 @@ def _needed(rule: str) -> frozenset[str]:
 
 @functools.cache
 def _stated(rule: str) -> Mapping[str, Any]:
-    """Its defaults, so that they can be read and scheduled."""
+    """Its defaults, so that they can be read and scheduled, and nothing else takes their place."""
     parameters = inspect.signature(RULES[rule]).parameters
     return {
         name: parameters[name].default
         for name in known(rule) - {"scale"}
-        if parameters[name].default not in (None, inspect.Parameter.empty)
+        if parameters[name].default is not inspect.Parameter.empty
     }
 
 
@@ -220,8 +254,12 @@ def make(group: Group, scale: float | None) -> Rule:
     """The rule of a group, for pairs of this scale.
 
     Raises:
-        ValueError: a hyper-parameter that is missing.
+        ValueError: no such rule, or one that does not go with the group; a hyper-parameter that is
+            missing or out of range.
     """
+    accepted(group["rule"], ())
+    if "lr" not in group:
+        raise ValueError("a group must have 'lr'; got none; set it")
     names = known(group["rule"])  # schedulers add keys of their own to a group
     hyper = {name: group[name] for name in names if name in group}
     hyper |= {ours: group[theirs] for ours, theirs in TORCH_NAMES.items() if theirs in group}
@@ -233,7 +271,18 @@ def make(group: Group, scale: float | None) -> Rule:
             f"rule {group['rule']!r} needs {name}; got none; pass {name}= to PairOptimizer "
             "or in the group"
         )
-    return RULES[group["rule"]](group["lr"], **hyper)
+    rule = RULES[group["rule"]](group["lr"], **hyper)
+    if rule.advance is not None:
+        raise ValueError(
+            f"rule {group['rule']!r} asks for gradients at points of its own, and an optimiser has "
+            "one a step; use another rule"
+        )
+    if rule.pair and "scales" not in group:
+        raise ValueError(
+            f"rule {group['rule']!r} needs pairs (A, B); got other parameters; give them 'rule': "
+            "'adamw', 'momentum' or 'gd'"
+        )
+    return rule
 
 
 class Unit(NamedTuple):

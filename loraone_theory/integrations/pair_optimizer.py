@@ -22,7 +22,8 @@ class PairOptimizer(Optimizer):
     Learning rate and hyper-parameters are read from `param_groups` at every step, so schedulers
     and hand edits take effect. The rules compute in float32 at least, whatever the parameters'
     dtype; adapters in bfloat16 lose steps smaller than their rounding, as with any optimiser.
-    Frozen tensors, and those without a gradient, stay as they are under every rule.
+    Frozen tensors, and those without a gradient, stay as they are under every rule; moments of one
+    whose partner moves go on as with a gradient of zero.
 
     Args:
         pairs: a PEFT model, whose pairs of `adapter_name` are trained; pairs from `lora_pairs`; or
@@ -40,11 +41,15 @@ class PairOptimizer(Optimizer):
     Raises:
         ValueError: an unknown rule or hyper-parameter, or one that is missing; a rule for pairs on
             other tensors; trainable parameters of the model that nothing would train; nothing to
-            train at all. In `step`, a gradient that is not finite, before anything is changed.
+            train at all. In `step`, before anything is changed, a gradient that is not finite; a
+            group whose settings were edited to ones that are refused here, or that keep another
+            state than it has.
     """
 
     # Whether groups come with everything in them, as they do while it is built.
     _complete = False
+    # Which adapter, where a model is given.
+    _adapter = "default"
 
     def __init__(
         self,
@@ -62,6 +67,7 @@ class PairOptimizer(Optimizer):
         if not any(p.requires_grad for group in groups for p in group["params"]):
             raise ValueError("there must be something to train; got no pair and no parameter")
         pair_groups.say_what_is_held(groups)
+        self._adapter = adapter_name
         defaults = {"lr": validate.number("lr", lr), "rule": rule}
         self._complete = True
         super().__init__(groups, defaults | pair_groups.for_schedulers(groups))
@@ -78,8 +84,16 @@ class PairOptimizer(Optimizer):
         """
         if not self._complete:
             validate.instance("param_group", param_group, dict, "give a dict with 'params'")
-            param_group = pair_groups.joining(param_group, self.defaults, self.param_groups)
+            param_group = pair_groups.joining(
+                param_group, self.defaults, self.param_groups, self._adapter
+            )
         super().add_param_group(param_group)
+        for name in ("betas", "momentum"):
+            if pair_groups.goes_without(name, self.param_groups):
+                self.defaults.pop(name, None)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**super().__getstate__(), "_adapter": self._adapter}
 
     @torch.no_grad()
     def step(self, closure: Callable[[], Any] | None = None) -> Any:
@@ -90,9 +104,13 @@ class PairOptimizer(Optimizer):
                 loss = closure()
         work = [(group, self._work(group)) for group in self.param_groups]
         _finite([g for _, tasks in work for task in tasks for g in task.gradients if g is not None])
-        for group, tasks in work:
-            for alike in _alike(tasks):
-                self._advance(alike, pair_groups.make(group, alike[0].unit.scale))
+        ready = [
+            _Call(alike, _partly(pair_groups.make(group, alike[0].unit.scale), alike[0].moves))
+            for group, tasks in work
+            for alike in _alike(tasks)
+        ]
+        for call in [call.checked() for call in ready]:
+            self._advance(call)
         return loss
 
     def _work(self, group: Group) -> list[_Task]:
@@ -107,18 +125,14 @@ class PairOptimizer(Optimizer):
                 found.append(_Task(unit, gradients, _ordered(self.state, unit)))
         return found
 
-    def _advance(self, tasks: Sequence[_Task], rule: Rule) -> None:
+    def _advance(self, call: _Call) -> None:
         """One batched call for units of one kind; tensors that move are written at its end."""
+        tasks, rule = call.tasks, call.rule
         unit = tasks[0].unit
         params = _stacked(unit, [task.unit.tensors for task in tasks])
         gradients = _stacked(unit, [task.filled for task in tasks])
-        before: list[Any] = []
-        if tasks[0].state:
-            before = pair_state.together([task.state for task in tasks])
-            form = rule.init(tuple(P.to("meta") for P in params))
-            state = pair_state.filled(form, iter(before))
-        else:
-            state = rule.init(params)
+        before = call.before
+        state = pair_state.filled(call.form, iter(before)) if before else rule.init(params)
         # The stacks are copies of our own, and so is the state.
         new, state = (rule.in_place or rule.update)(params, gradients, state)
         self._keep(tasks, [P.shape for P in params], list(pair_state.leaves(state)), before)
@@ -154,17 +168,30 @@ class PairOptimizer(Optimizer):
         Scales and numbers of experts stay those of the model.
 
         Raises:
-            ValueError: groups that do not fit, that have other rules, or moments of other shapes.
+            ValueError: groups that do not fit, that have other rules or settings that are refused
+                elsewhere, or moments of other shapes. Nothing was changed then.
         """
         validate.instance("state_dict", state_dict, dict, "give what state_dict() returned")
+        missing = {"state", "param_groups"} - state_dict.keys()
+        if missing:
+            raise ValueError(
+                f"state_dict must have 'state' and 'param_groups'; got none of "
+                f"{', '.join(sorted(missing))}; give what state_dict() returned"
+            )
         pair_groups.same_rules(state_dict.get("param_groups"), self.param_groups)
         given = self._given(state_dict)
-        if not self._fits(given):
+        own = [pair_groups.of_the_model(group) for group in self.param_groups]
+        coming = [
+            {**group, **facts, "params": held["params"]}
+            for group, facts, held in zip(
+                state_dict["param_groups"], own, self.param_groups, strict=True
+            )
+        ]
+        if not self._fits(given, coming):
             raise ValueError(
                 "state_dict must be of parameters of the same shapes; got moments of others; "
                 "adapt the model as the one that was saved, with the same ranks"
             )
-        own = [pair_groups.of_the_model(group) for group in self.param_groups]
         super().load_state_dict(state_dict)
         for group, facts in zip(self.param_groups, own, strict=True):
             group.update(facts)
@@ -186,17 +213,18 @@ class PairOptimizer(Optimizer):
             given[p] = held
         return given
 
-    def _fits(self, given: Mapping[Tensor, dict[str, Any]]) -> bool:
-        """Every tensor in a checkpoint has as many entries as a fresh one would have."""
-        for group in self.param_groups:
+    @staticmethod
+    def _fits(given: Mapping[Tensor, dict[str, Any]], groups: Sequence[Group]) -> bool:
+        """The state in a checkpoint is of the form that its own settings have for these groups."""
+        if not all(key.isdecimal() for held in given.values() for key in held):
+            return False
+        for group in groups:
+            pair_groups.make(group, 1.0)
             for unit in pair_groups.units(group):
                 held = _ordered(given, unit)
-                like = pair_groups.as_ours(unit, [p.detach().to("meta") for p in unit.tensors])
-                fresh = list(pair_state.leaves(pair_groups.make(group, unit.scale).init(like)))
-                sizes = [
-                    [x.numel() for x in each if isinstance(x, Tensor)] for each in (held, fresh)
-                ]
-                if held and sizes[0] != sizes[1]:
+                if held and not pair_state.fits(
+                    held, _form(unit, pair_groups.make(group, unit.scale))
+                ):
                     return False
         return True
 
@@ -219,7 +247,11 @@ def _finite(gradients: list[Tensor]) -> None:
             f"gradients must be dense; got sparse ones in {sparse} of {len(gradients)} tensors; "
             "nothing was changed; make the embedding with sparse=False"
         )
-    if gradients and not bool(torch.isfinite(torch.stack(torch._foreach_norm(gradients))).all()):
+    places: dict[torch.device, list[Tensor]] = {}
+    for gradient in gradients:
+        places.setdefault(gradient.device, []).append(gradient)
+    norms = [torch.stack(torch._foreach_norm(there)) for there in places.values()]
+    if not all(bool(torch.isfinite(there).all()) for there in norms):
         bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients)
         if bad:
             raise ValueError(
@@ -236,6 +268,11 @@ class _Task(NamedTuple):
     state: list[Any]
 
     @property
+    def moves(self) -> tuple[bool, ...]:
+        """Which tensors have a gradient."""
+        return tuple(gradient is not None for gradient in self.gradients)
+
+    @property
     def filled(self) -> list[Tensor]:
         """The gradients, zero where there is none."""
         both = zip(self.unit.tensors, self.gradients, strict=True)
@@ -243,10 +280,57 @@ class _Task(NamedTuple):
 
     @property
     def kind(self) -> tuple[Any, ...]:
-        """Equal for units that one batched call can advance: shapes, scale and step number."""
+        """Equal for units that one batched call can advance: shapes, scale, what moves, steps."""
         numbers = [x for x in self.state if not isinstance(x, Tensor)]
         of = [x for p in self.unit.tensors for x in (p.shape, p.dtype, p.device)]
-        return (*of, self.unit.scale, self.unit.experts, len(self.state), *numbers)
+        return (*of, self.unit.scale, self.unit.experts, self.moves, len(self.state), *numbers)
+
+
+class _Call(NamedTuple):
+    """What one batched call advances: units of one kind, by one rule, with their state before."""
+
+    tasks: Sequence[_Task]
+    rule: Rule
+    form: Any = None
+    before: Sequence[Any] = ()
+
+    def checked(self) -> _Call:
+        """With the state stacked, in the dtype and on the device that the units have now.
+
+        Raises:
+            ValueError: the state is of another form.
+        """
+        if not self.tasks[0].state:
+            return self
+        unit = self.tasks[0].unit
+        form = _form(unit, self.rule, len(self.tasks))
+        before = pair_state.together([task.state for task in self.tasks])
+        if not pair_state.fits(before, form):
+            raise ValueError(
+                "a group's settings must keep the state that it has; got another rule, or other "
+                "of its settings that change what it keeps; nothing was changed; build another "
+                "optimiser for them"
+            )
+        before = pair_state.brought(before, form, unit.tensors[0].device)
+        return _Call(self.tasks, self.rule, form, before)
+
+
+def _partly(rule: Rule, moves: tuple[bool, ...]) -> Rule:
+    """The rule where only these tensors move."""
+    return rule if rule.partly is None or all(moves) else rule.partly(moves)
+
+
+def _form(unit: Unit, rule: Rule, *count: int) -> Any:
+    """The state that a rule has of one unit, or of a stack of so many, on no device."""
+    held = [
+        torch.empty((*count, *p.shape), dtype=_wide(p.dtype), device="meta") for p in unit.tensors
+    ]
+    return rule.init(pair_groups.as_ours(unit, held))
+
+
+def _wide(dtype: torch.dtype) -> torch.dtype:
+    """What rules compute in."""
+    return dtype if dtype == torch.float64 else torch.float32
 
 
 def _alike(tasks: Sequence[_Task]) -> Iterable[list[_Task]]:
@@ -261,5 +345,5 @@ def _stacked(unit: Unit, columns: Sequence[Sequence[Tensor]]) -> tuple[Tensor, .
     stacks = [
         torch.stack([sharded.whole(t) for t in column]) for column in zip(*columns, strict=True)
     ]
-    wide = [t if t.dtype == torch.float64 else t.float() for t in stacks]
+    wide = [t.to(_wide(p.dtype)) for t, p in zip(stacks, unit.tensors, strict=True)]
     return pair_groups.as_ours(unit, wide)

@@ -37,13 +37,30 @@ def _stack(parts: Sequence[Tensor]) -> Tensor:
     first = parts[0]
     base = first._base
     if base is None or base.shape != (len(parts), *first.shape):
-        return torch.stack(list(parts))
+        return torch.stack([part.to(first.device) for part in parts])
     step = base.stride(0)
     start = base.storage_offset()
     for i, part in enumerate(parts):
         if part._base is not base or part.storage_offset() != start + i * step:
-            return torch.stack(list(parts))
+            return torch.stack([part.to(first.device) for part in parts])
     return base
+
+
+def fits(held: Sequence[Any], form: Any) -> bool:
+    """True where these are the leaves of a state of the form: numbers and tensors of its shapes."""
+    fresh = list(leaves(form))
+    return len(held) == len(fresh) and all(
+        (x.shape if isinstance(x, Tensor) else None) == (y.shape if isinstance(y, Tensor) else None)
+        for x, y in zip(held, fresh, strict=True)
+    )
+
+
+def brought(held: Sequence[Any], form: Any, device: torch.device) -> list[Any]:
+    """The leaves in the dtypes of the form, on a device; themselves where they are so already."""
+    return [
+        x.to(device, like.dtype) if isinstance(x, Tensor) else x
+        for x, like in zip(held, leaves(form), strict=True)
+    ]
 
 
 def is_part(held: Any, leaf: Any) -> bool:

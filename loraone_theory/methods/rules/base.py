@@ -85,6 +85,8 @@ class Rule(NamedTuple):
             and a number of the state enters as a number and decides nothing. A device may then
             record the step and replay it, with tensors in place of those numbers.
         in_place: `update` to rounding, but trainable tensors and state may be written over.
+        partly: which tensors move, not all of them -> the rule where the others stay, of the same
+            state; for rules whose step of one counts on that of another.
     """
 
     init: Callable[[Params], State]
@@ -104,6 +106,7 @@ class Rule(NamedTuple):
     )
     replays: bool = False
     in_place: Callable[[Params, Params, State], tuple[Params, State]] | None = None
+    partly: Callable[[tuple[bool, ...]], Rule] | None = None
 
     def __repr__(self) -> str:
         facts = [name for name in ("equivariant", "pair", "inverts", "flow") if getattr(self, name)]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Literal, NamedTuple
 
 import torch
@@ -52,6 +53,17 @@ def project(
     return Projection(steps, left, right)
 
 
+def project_one(
+    params: Params, gradients: Params, damping: Scalar, scale: float, moves: tuple[bool, ...]
+) -> Projection:
+    """The same where one factor stays: g^A = s⁻²∇_A N⁻¹ alone, or g^B = s⁻²M⁻¹∇_B alone."""
+    (A, B), (grad_A, grad_B) = params, gradients
+    left, right = inverse_psd(A.mT @ A, damping), inverse_psd(B @ B.mT, damping)
+    along = grad_A @ right.matrix / scale**2 if moves[0] else torch.zeros_like(A)
+    across = left.matrix @ grad_B / scale**2 if moves[1] else torch.zeros_like(B)
+    return Projection(Factors(along, across), left, right)
+
+
 def sylvester(M: Tensor, N: Tensor, C: Tensor) -> Tensor:
     """Z with MZ + ZN = C for symmetric positive semidefinite M, N (..., r, r).
 
@@ -90,6 +102,8 @@ def lora_pro(
     two d×k matrices; "pair", of g^A and g^B themselves, as large as the pair. That is Adam on the
     projected steps, another method: its step is not the nearest to AdamW's on W.
 
+    Where one factor stays, g of the other is the nearest to 𝒢 alone: s⁻²M⁻¹∇_B or s⁻²∇_A N⁻¹.
+
     The Gram inverses take damping + `ridge`, 1e-8 in the released code: a direction that grows out
     of rounding passes any cutoff of a pseudo-inverse, and g^A has 1/σ² there.
     """
@@ -107,10 +121,19 @@ def lora_pro(
         return Drops.none(params), Moments.zero(of)
 
     def update(
-        params: Params, gradients: Params, state: tuple[Drops, Moments]
+        params: Params,
+        gradients: Params,
+        state: tuple[Drops, Moments],
+        moves: tuple[bool, ...] = (True, True),
     ) -> tuple[Params, tuple[Drops, Moments]]:
         (A, B), (drops, means), lam = params, state, damping + ridge
-        found = project(params, gradients, lam, scale)
+
+        def projected(gradients: Params) -> Projection:
+            if all(moves):
+                return project(params, gradients, lam, scale)
+            return project_one(params, gradients, lam, scale, moves)
+
+        found = projected(gradients)
         if betas is not None and moments == "pair":
             means = means.after(found.steps, betas)
             found = found._replace(steps=Factors(*means.directions(betas, eps)))
@@ -118,14 +141,14 @@ def lora_pro(
             equivalent = scale * (A @ found.steps.B + found.steps.A @ B)
             means = means.after((equivalent,), betas)
             (D,) = means.directions(betas, eps)
-            found = project(params, (scale * D @ B.mT, scale * A.mT @ D), lam, scale)
+            found = projected((scale * D @ B.mT, scale * A.mT @ D))
         new = tuple(
-            descend(decay(P, learning_rate, weight_decay), g, learning_rate)
-            for P, g in zip(params, found.steps, strict=True)
+            descend(decay(P, learning_rate, weight_decay), g, learning_rate) if moved else P
+            for P, g, moved in zip(params, found.steps, moves, strict=True)
         )
         return new, (drops.after(found.left, found.right), means)
 
-    return Rule(
+    whole = Rule(
         init,
         update,
         equivariant=betas is None,
@@ -135,4 +158,7 @@ def lora_pro(
         local=Local("full") if betas is None and weight_decay == 0 else None,
         no_rate=DECAY if betas is None else ADAM,
         replays=True,
+    )
+    return whole._replace(
+        partly=lambda moves: whole._replace(update=partial(update, moves=moves), local=None)
     )

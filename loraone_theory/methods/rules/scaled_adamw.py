@@ -41,10 +41,10 @@ def scaled_adamw(
 ) -> Rule:
     """Adam moments of g_A = ∇_A(BBᵀ + λI)⁻¹ and g_B = (AᵀA + λI)⁻¹∇_B, with ∇ from time t.
 
-    "released": B's Gram matrix is that of the already updated A, moments are not bias-corrected
-    unless asked for, and (1 − ηw) multiplies both factors after the step. "peft": both Gram
-    matrices from time t, then AdamW, with bias correction and the decay first. `relative` is that
-    of `preconditioned`.
+    "released": B's Gram matrix is that of the already updated A, or of A itself where it stays;
+    moments are not bias-corrected unless asked for, and (1 − ηw) multiplies both factors after the
+    step. "peft": both Gram matrices from time t, then AdamW, with bias correction and the decay
+    first. `relative` is that of `preconditioned`.
     """
     check_rates("scaled-adamw", learning_rate, damping)
     check_adam("scaled-adamw", betas, eps, weight_decay)
@@ -58,7 +58,13 @@ def scaled_adamw(
     def inverse(M: Tensor) -> Inverse:
         return inverse_psd(M, relative_damping(M, damping, relative))
 
-    def by(adam: Adam, params: Params, gradients: Params, state: State) -> tuple[Params, State]:
+    def by(
+        adam: Adam,
+        params: Params,
+        gradients: Params,
+        state: State,
+        moves: tuple[bool, ...] = (True, True),
+    ) -> tuple[Params, State]:
         (A, B), (grad_A, grad_B), (of_A, of_B, drops) = params, gradients, state
 
         def step(P: Tensor, g: Tensor, of: Moments) -> tuple[Tensor, Moments]:
@@ -68,8 +74,9 @@ def scaled_adamw(
 
         if released:
             right = inverse(B @ B.mT)
+            stays = None if moves[0] else inverse(A.mT @ A)
             new_A, of_A = step(A, tall.product(grad_A, right.matrix), of_A)
-            left = inverse(new_A.mT @ new_A)
+            left = inverse(new_A.mT @ new_A) if stays is None else stays
         else:  # both at once, since small inverses cost calls and not arithmetic
             both = inverse(torch.stack(torch.broadcast_tensors(A.mT @ A, B @ B.mT)))
             left, right = (Inverse(both.matrix[i], both.kept[i]) for i in range(2))
@@ -82,7 +89,7 @@ def scaled_adamw(
     def init(params: Params) -> State:
         return Moments.zero(params[:1]), Moments.zero(params[1:]), Drops.none(params)
 
-    return Rule(
+    whole = Rule(
         init,
         partial(by, adam),
         dropped=lambda s: (s[2].steps, s[2].last),
@@ -92,4 +99,9 @@ def scaled_adamw(
         no_rate=ADAM,
         replays=True,
         in_place=partial(by, adam_),
+    )
+    return whole._replace(
+        partly=lambda moves: whole._replace(
+            update=partial(by, adam, moves=moves), in_place=partial(by, adam_, moves=moves)
+        )
     )
