@@ -2,18 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from loraone_theory.core import validate
-from loraone_theory.integrations import pair_groups, pair_state, sharded
-from loraone_theory.integrations.pair_groups import Group, Unit
+from loraone_theory.integrations import pair_groups, pair_rules, pair_state, sharded
+from loraone_theory.integrations.pair_calls import (
+    Call,
+    Task,
+    alike,
+    form_of,
+    ordered,
+    partly,
+    refuse_unusable,
+    stacked,
+)
+from loraone_theory.integrations.pair_rules import Group
 from loraone_theory.integrations.peft_layers import Pair
-from loraone_theory.methods.rules import Rule
 
 
 class PairOptimizer(Optimizer):
@@ -61,7 +70,7 @@ class PairOptimizer(Optimizer):
         others: Group | None = None,
         **hyper: Any,
     ) -> None:
-        pair_groups.accepted(rule, hyper)
+        pair_rules.accepted(rule, hyper)
         given = pair_groups.groups(pairs, adapter_name, others)
         groups = [pair_groups.with_defaults(group, rule, lr, hyper) for group in given]
         if not any(p.requires_grad for group in groups for p in group["params"]):
@@ -70,7 +79,7 @@ class PairOptimizer(Optimizer):
         self._adapter = adapter_name
         defaults = {"lr": validate.number("lr", lr), "rule": rule}
         self._complete = True
-        super().__init__(groups, defaults | pair_groups.for_schedulers(groups))
+        super().__init__(groups, defaults | pair_rules.for_schedulers(groups))
         self._complete = False
 
     def add_param_group(self, param_group: dict[str, Any]) -> None:
@@ -89,7 +98,7 @@ class PairOptimizer(Optimizer):
             )
         super().add_param_group(param_group)
         for name in ("betas", "momentum"):
-            if pair_groups.goes_without(name, self.param_groups):
+            if pair_rules.goes_without(name, self.param_groups):
                 self.defaults.pop(name, None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -103,17 +112,18 @@ class PairOptimizer(Optimizer):
             with torch.enable_grad():
                 loss = closure()
         work = [(group, self._work(group)) for group in self.param_groups]
-        _finite([g for _, tasks in work for task in tasks for g in task.gradients if g is not None])
+        every = (g for _, tasks in work for task in tasks for g in task.gradients)
+        refuse_unusable([g for g in every if g is not None])
         ready = [
-            _Call(alike, _partly(pair_groups.make(group, alike[0].unit.scale), alike[0].moves))
+            Call(kind, partly(pair_rules.make(group, kind[0].unit.scale), kind[0].moves))
             for group, tasks in work
-            for alike in _alike(tasks)
+            for kind in alike(tasks)
         ]
         for call in [call.checked() for call in ready]:
             self._advance(call)
         return loss
 
-    def _work(self, group: Group) -> list[_Task]:
+    def _work(self, group: Group) -> list[Task]:
         """The units of a group that have a gradient, with it and their state."""
         found = []
         for unit in pair_groups.units(group):
@@ -122,15 +132,15 @@ class PairOptimizer(Optimizer):
                 for p in unit.tensors
             )
             if any(gradient is not None for gradient in gradients):
-                found.append(_Task(unit, gradients, _ordered(self.state, unit)))
+                found.append(Task(unit, gradients, ordered(self.state, unit)))
         return found
 
-    def _advance(self, call: _Call) -> None:
+    def _advance(self, call: Call) -> None:
         """One batched call for units of one kind; tensors that move are written at its end."""
         tasks, rule = call.tasks, call.rule
         unit = tasks[0].unit
-        params = _stacked(unit, [task.unit.tensors for task in tasks])
-        gradients = _stacked(unit, [task.filled for task in tasks])
+        params = stacked(unit, [task.unit.tensors for task in tasks])
+        gradients = stacked(unit, [task.filled for task in tasks])
         before = call.before
         state = pair_state.filled(call.form, iter(before)) if before else rule.init(params)
         # The stacks are copies of our own, and so is the state.
@@ -146,7 +156,7 @@ class PairOptimizer(Optimizer):
 
     def _keep(
         self,
-        tasks: Sequence[_Task],
+        tasks: Sequence[Task],
         shapes: Sequence[tuple[int, ...]],
         leaves: Sequence[Any],
         before: Sequence[Any],
@@ -219,131 +229,11 @@ class PairOptimizer(Optimizer):
         if not all(key.isdecimal() for held in given.values() for key in held):
             return False
         for group in groups:
-            pair_groups.make(group, 1.0)
+            pair_rules.make(group, 1.0)
             for unit in pair_groups.units(group):
-                held = _ordered(given, unit)
+                held = ordered(given, unit)
                 if held and not pair_state.fits(
-                    held, _form(unit, pair_groups.make(group, unit.scale))
+                    held, form_of(unit, pair_rules.make(group, unit.scale))
                 ):
                     return False
         return True
-
-
-def _ordered(state: Mapping[Tensor, dict[str, Any]], unit: Unit) -> list[Any]:
-    """The rule's state of a unit, in order; empty before its first step.
-
-    Each part is kept with the parameter that it has the shape of.
-    """
-    found: dict[str, Any] = {}
-    for p in unit.tensors:
-        found |= state.get(p, {})
-    return [found[key] for key in sorted(found, key=int)]
-
-
-def _finite(gradients: list[Tensor]) -> None:
-    sparse = sum(gradient.layout != torch.strided for gradient in gradients)
-    if sparse:
-        raise ValueError(
-            f"gradients must be dense; got sparse ones in {sparse} of {len(gradients)} tensors; "
-            "nothing was changed; make the embedding with sparse=False"
-        )
-    places: dict[torch.device, list[Tensor]] = {}
-    for gradient in gradients:
-        places.setdefault(gradient.device, []).append(gradient)
-    norms = [torch.stack(torch._foreach_norm(there)) for there in places.values()]
-    if not all(bool(torch.isfinite(there).all()) for there in norms):
-        bad = sum(not bool(torch.isfinite(gradient).all()) for gradient in gradients)
-        if bad:
-            raise ValueError(
-                f"gradients must be finite; got NaN or infinite ones in {bad} of {len(gradients)} "
-                "tensors; nothing was changed; lower the learning rate, or skip this step"
-            )
-
-
-class _Task(NamedTuple):
-    """A unit with the gradients of its tensors, None where one stays, and the rule's state."""
-
-    unit: Unit
-    gradients: tuple[Tensor | None, ...]
-    state: list[Any]
-
-    @property
-    def moves(self) -> tuple[bool, ...]:
-        """Which tensors have a gradient."""
-        return tuple(gradient is not None for gradient in self.gradients)
-
-    @property
-    def filled(self) -> list[Tensor]:
-        """The gradients, zero where there is none."""
-        both = zip(self.unit.tensors, self.gradients, strict=True)
-        return [sharded.whole(torch.zeros_like(p)) if g is None else g for p, g in both]
-
-    @property
-    def kind(self) -> tuple[Any, ...]:
-        """Equal for units that one batched call can advance: shapes, scale, what moves, steps."""
-        numbers = [x for x in self.state if not isinstance(x, Tensor)]
-        of = [x for p in self.unit.tensors for x in (p.shape, p.dtype, p.device)]
-        return (*of, self.unit.scale, self.unit.experts, self.moves, len(self.state), *numbers)
-
-
-class _Call(NamedTuple):
-    """What one batched call advances: units of one kind, by one rule, with their state before."""
-
-    tasks: Sequence[_Task]
-    rule: Rule
-    form: Any = None
-    before: Sequence[Any] = ()
-
-    def checked(self) -> _Call:
-        """With the state stacked, in the dtype and on the device that the units have now.
-
-        Raises:
-            ValueError: the state is of another form.
-        """
-        if not self.tasks[0].state:
-            return self
-        unit = self.tasks[0].unit
-        form = _form(unit, self.rule, len(self.tasks))
-        before = pair_state.together([task.state for task in self.tasks])
-        if not pair_state.fits(before, form):
-            raise ValueError(
-                "a group's settings must keep the state that it has; got another rule, or other "
-                "of its settings that change what it keeps; nothing was changed; build another "
-                "optimiser for them"
-            )
-        before = pair_state.brought(before, form, unit.tensors[0].device)
-        return _Call(self.tasks, self.rule, form, before)
-
-
-def _partly(rule: Rule, moves: tuple[bool, ...]) -> Rule:
-    """The rule where only these tensors move."""
-    return rule if rule.partly is None or all(moves) else rule.partly(moves)
-
-
-def _form(unit: Unit, rule: Rule, *count: int) -> Any:
-    """The state that a rule has of one unit, or of a stack of so many, on no device."""
-    held = [
-        torch.empty((*count, *p.shape), dtype=_wide(p.dtype), device="meta") for p in unit.tensors
-    ]
-    return rule.init(pair_groups.as_ours(unit, held))
-
-
-def _wide(dtype: torch.dtype) -> torch.dtype:
-    """What rules compute in."""
-    return dtype if dtype == torch.float64 else torch.float32
-
-
-def _alike(tasks: Sequence[_Task]) -> Iterable[list[_Task]]:
-    found: dict[tuple[Any, ...], list[_Task]] = {}
-    for task in tasks:
-        found.setdefault(task.kind, []).append(task)
-    return found.values()
-
-
-def _stacked(unit: Unit, columns: Sequence[Sequence[Tensor]]) -> tuple[Tensor, ...]:
-    """Tensors of units like `unit` as rules take them, in float32 at least; always copies."""
-    stacks = [
-        torch.stack([sharded.whole(t) for t in column]) for column in zip(*columns, strict=True)
-    ]
-    wide = [t.to(_wide(p.dtype)) for t, p in zip(stacks, unit.tensors, strict=True)]
-    return pair_groups.as_ours(unit, wide)
