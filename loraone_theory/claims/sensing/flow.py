@@ -46,20 +46,20 @@ def _on_pairs(method: str, draws: Draws, rate: float, start: float, steps: int) 
 
 
 def _balanced(draws: Draws, *, share: float) -> Evidence:
-    """ε(t) against (1−ρ)x/(ρ + share·x), share = 1 − ρ."""
+    """ε(t) against (1−ρ)x/(ρ + share·x), share = 1 − ρ, and against what is predicted."""
     lam = torch.tensor(SPECTRUM, dtype=torch.float64)
     found = 1 - _on_pairs("flow", draws, SLOW, RHO, STEPS)
     x = torch.exp(-2 * lam * END)
-    promised = (1 - RHO) * x / (RHO + share * x)
+    promised = [(1 - RHO) * x / (RHO + share * x), predict.flow.balanced(lam, RHO, [END])[0]]
     return Evidence(
-        found.flatten().numpy(), promised.repeat(len(found)).numpy(),
+        found.repeat(1, 2).flatten().numpy(), torch.cat(promised).repeat(len(found)).numpy(),
         # Errors of the integrator grow like 1/ρ while the start does.
         tolerance=STEPS * RTOL / RHO,
     )  # fmt: skip
 
 
 def _descent(draws: Draws, *, sign: float) -> Evidence:
-    """ε_t against the recursion, whose mutant has 2h + h² in place of 2h − h²."""
+    """ε_t against the recursion, as written here and as predicted; `sign` is that of h²."""
     found, promised = [], []
     lam = torch.tensor(SPECTRUM, dtype=torch.float64)
     for rate in RATES:
@@ -68,15 +68,17 @@ def _descent(draws: Draws, *, sign: float) -> Evidence:
             e, h = torch.full_like(lam, 1 - start), rate * lam
             for _ in range(STEPS):
                 e = e * (1 - 2 * h + (2 * h - sign * h * h) * e + h * h * e * e)
-            found.append(share.flatten())
-            promised.append(e.repeat(len(share)))
+            predicted = predict.flow.balanced_descent(h, 1 - start, STEPS)[-1]
+            for law in (e, predicted):
+                found.append(share.flatten())
+                promised.append(law.repeat(len(share)))
     # Sums of d terms; a relative error of the start is multiplied by at most 1/ρ.
     tolerance = 10 * STEPS * D * EPS / min(STARTS)
     return Evidence(torch.cat(found).numpy(), torch.cat(promised).numpy(), tolerance=tolerance)
 
 
 def _preconditioned(draws: Draws, *, power: int) -> Evidence:
-    """u⁺ = (u + η(1 − u))²/u on every pair; the mutant divides by 1."""
+    """u⁺ = (u + η(1 − u))²/u on every pair, as written here and as predicted."""
     found, promised = [], []
     for rate in RATES:
         for start in STARTS:
@@ -84,8 +86,10 @@ def _preconditioned(draws: Draws, *, power: int) -> Evidence:
             for _ in range(3):
                 u = (u + rate * (1 - u)) ** 2 / u**power
             share = _on_pairs("p-lora", draws, rate, start, 3).flatten()
-            found.append(share)
-            promised.append(torch.full_like(share, u))
+            predicted = predict.flow.preconditioned_descent(rate, start, 3)[-1]
+            for law in (u, float(predicted)):
+                found.append(share)
+                promised.append(torch.full_like(share, law))
     # Gram inverses of condition number max λ/min λ, and u grows to at most 10 on the way.
     return Evidence(
         torch.cat(found).numpy(), torch.cat(promised).numpy(), tolerance=1e3 * D * EPS / STARTS[0]
