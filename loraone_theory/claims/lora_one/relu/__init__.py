@@ -4,6 +4,7 @@ from loraone_theory.claims.lora_one.relu import (
     choice_of_weight,
     closed_forms,
     deficient_rank,
+    derivative,
     excess_rank,
     gradient_cost,
     one_step,
@@ -12,6 +13,7 @@ from loraone_theory.claims.lora_one.relu import (
 )
 
 FILES = (
+    derivative,
     closed_forms,
     sharp_lemmas,
     one_step,
