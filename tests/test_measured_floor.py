@@ -135,6 +135,19 @@ def test_a_floor_below_the_true_rank_where_singular_values_are_equal() -> None:
     assert found == pytest.approx(least, rel=rounding(60, operations=10))
 
 
+@pytest.mark.parametrize("seed", [7, 13, 24, 34])
+def test_a_floor_below_the_true_rank_by_a_later_direction(seed: int) -> None:
+    """From the best parts of T and of G steps end 4 to 6 % above the least of these."""
+    problem = lt.sample_sensing(
+        ensemble="dense", d=6, k=5, true_rank=3, measurements=60, seeds=(seed,)
+    )
+    rows, y, rng = rows_of(problem), problem.labels[0].numpy(), np.random.default_rng(0)
+    starts = [np.linalg.qr(rng.standard_normal((5, 1)))[0].T for _ in range(12)]
+    least = min(alternating(rows, y, B) for B in starts)
+    found = float(lt.predict.best_fit(problem, 1).loss)
+    assert found == pytest.approx(least, rel=rounding(60, operations=10))
+
+
 def test_multi_response_floors_are_those_of_a_singular_value_decomposition() -> None:
     """½Σ_{i>r}σ_i²(Ỹ) + c, by QR of X, for every rank on both sides of r*."""
     problem = draw("multi-response", 30 * K, {}, seeds=(1,))
