@@ -9,9 +9,9 @@ row leaves all verdicts as expected.
 
 The rows of FIRST, SECOND and THIRD were each written before they were run. Of FIRST three were
 noticed by no claim, which led to claims; SECOND was written after these, and six of its rows were
-not noticed; THIRD was written after the claims that those led to, and four of its rows were not,
-or not at first. So every row is noticed by now, and how many of a further table would be is what
-the share of each table that was noticed at once says: 30 of 33, 9 of 15, 4 of 8.
+not noticed; THIRD was written after the claims that those led to, and five of its rows were not,
+which led to claims again. So every row is noticed by now, and what a further table would show is
+better told by the share of each that was noticed at once: 30 of 33, 9 of 15, 3 of 8.
 """
 
 from __future__ import annotations

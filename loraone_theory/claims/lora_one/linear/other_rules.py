@@ -1,6 +1,8 @@
-"""3.7: what momentum and a larger step for B make of the local rates of gradient descent."""
+"""3.7: what momentum, a larger step for B and the scale s make of local rates."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -10,7 +12,9 @@ from loraone_theory.claims.base import Claim, Draws, Evidence, listed
 from loraone_theory.claims.lora_one.linear.local_rates import EPS, NEAR, D, K, slow_mode
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
-from loraone_theory.methods import lora, lora_plus
+from loraone_theory.methods import Method, lora, lora_plus, p_lora
+from loraone_theory.methods.rules import RULES
+from loraone_theory.predict import RuleName
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
@@ -18,6 +22,12 @@ TRUE_RANK, RATIO, KAPPA = 3, 16, 3.0
 BETAS, SHARE, STEPS = (0.5, 0.9), 0.5, 12
 RATIOS, RATE = (4.0, 16.0), 0.2
 NEARLY = 0.99
+# Rule -> method, and the power of s that its μ has.
+SCALED: dict[RuleName, tuple[Callable[..., Method], int]] = {
+    "gd": (lora, 1),
+    "preconditioned": (p_lora, 2),
+}
+SCALES = (0.5, 4.0)
 
 
 def _instances(draws: Draws) -> LinearProblem:
@@ -27,11 +37,17 @@ def _instances(draws: Draws) -> LinearProblem:
     )  # fmt: skip
 
 
-def _moved(problem: LinearProblem, fastest: bool, ratio: float = 1.0) -> Factors:
-    """ratio·AᵀA = BBᵀ at AB = Δ, and NEAR along an extreme mode from there."""
-    A, B, v, w = slow_mode(problem, "gd", fastest)
-    A, B = A / ratio**0.25, B * ratio**0.25
-    return Factors(A + NEAR * v @ (torch.linalg.pinv(B).mT @ w).mT, B)
+def _moved(
+    problem: LinearProblem,
+    fastest: bool,
+    ratio: float = 1.0,
+    rule: RuleName = "gd",
+    scale: float = 1.0,
+) -> tuple[Factors, Factors]:
+    """ratio·AᵀA = BBᵀ at scale·AB = Δ, and NEAR along an extreme mode from there."""
+    A, B, v, w = slow_mode(problem, rule, fastest)
+    A, B = A / ratio**0.25 / scale**0.5, B * ratio**0.25 / scale**0.5
+    return Factors(A, B), Factors(A + NEAR / scale * v @ (torch.linalg.pinv(B).mT @ w).mT, B)
 
 
 def _allowed(rate: Tensor | float, mu: Tensor) -> Tensor:
@@ -49,7 +65,7 @@ def _heavy_ball(draws: Draws, *, share: float) -> Evidence:
         for column, fastest in enumerate((False, True)):
             run = simulate(
                 problem, lora().trained_by("momentum", beta=beta), rank=TRUE_RANK,
-                learning_rate=rate, steps=STEPS, initial=_moved(problem, fastest),
+                learning_rate=rate, steps=STEPS, initial=_moved(problem, fastest)[1],
                 record=("error",), reduce="never",
             )  # fmt: skip
             mu = ends[..., column]
@@ -73,14 +89,44 @@ def _two_rates(draws: Draws, *, share: float) -> Evidence:
     for ratio in RATIOS:
         rate = RATE / ratio**0.5
         for column, fastest in enumerate((False, True)):
+            _, moved = _moved(problem, fastest, ratio)
             run = simulate(
                 problem, lora_plus(ratio=ratio), rank=TRUE_RANK, learning_rate=rate, steps=1,
-                initial=_moved(problem, fastest, ratio), record=("error",), reduce="never",
+                initial=moved, record=("error",), reduce="never",
             )  # fmt: skip
+            # The run steps in place; problems without that step by the rule itself.
+            rule = RULES["lora-plus"](rate, ratio=ratio)
+            stepped, _ = rule.update(tuple(moved), problem.gradients(moved), rule.init(moved))
+            E = problem.residual(Factors(*stepped))
             mu = ends[..., column]
-            found.append(run["error"][1] / run["error"][0])
-            promised.append((1 - (share * ratio) ** 0.5 * rate * mu).abs())
-            allowed.append(_allowed(rate * ratio, mu))
+            for after in (run["error"][1], torch.linalg.matrix_norm(E)):
+                found.append(after / run["error"][0])
+                promised.append((1 - (share * ratio) ** 0.5 * rate * mu).abs())
+                allowed.append(_allowed(rate * ratio, mu))
+    return Evidence(
+        torch.cat(found).numpy(), torch.cat(promised).numpy(), tolerance=torch.cat(allowed).numpy()
+    )
+
+
+def _scaled(draws: Draws, *, share: float) -> Evidence:
+    """‖E₁‖/‖E₀‖ of W + sAB along both extreme modes, against the rates predicted at share·s."""
+    problem = _instances(draws)
+    found, promised, allowed = [], [], []
+    for rule, (method, power) in SCALED.items():
+        for scale in SCALES:
+            for end, fastest in enumerate((False, True)):
+                at, moved = _moved(problem, fastest, rule=rule, scale=scale)
+                rate = RATE / scale**power
+                run = simulate(
+                    problem, method(scale=scale), rank=TRUE_RANK, learning_rate=rate, steps=1,
+                    initial=moved, record=("error",), reduce="never",
+                )  # fmt: skip
+                mu = predict.rates(problem, at, rule=rule, scale=scale).extremes[..., end]
+                plain = predict.tangent_extremes(problem, rule)[..., end]
+                for law in (share**power * mu, (share * scale) ** power * plain):
+                    found.append(run["error"][1] / run["error"][0])
+                    promised.append((1 - rate * law).abs())
+                    allowed.append(_allowed(rate, mu))
     return Evidence(
         torch.cat(found).numpy(), torch.cat(promised).numpy(), tolerance=torch.cat(allowed).numpy()
     )
@@ -132,5 +178,27 @@ CLAIMS = (
         smoke_trials=3,
         derivation="3.7",
         uses=("lora-one/linear/local-rates/gd",),
+    ),
+    Claim(
+        id="lora-one/linear/local-rates/scale",
+        title="What the scale s = α/r does to local rates",
+        reference="derivations 3.7",
+        statement=(
+            "At sAB = Δ, balanced, the μ of gradient descent are s times those at s = 1, and "
+            "those of preconditioned gradient descent s² times."
+        ),
+        hypotheses=NEARBY,
+        how=(
+            f"One unreduced step from {NEAR:g} along the extreme modes, s = {listed(SCALES)}, "
+            f"ηs or ηs² = {RATE:g}, against that and against `predict.rates`; {SIZES}."
+        ),
+        kind="identity",
+        measure=lambda draws: _scaled(draws, share=1.0),
+        mutant_statement=f"{NEARLY:g}s",
+        mutant=lambda draws: _scaled(draws, share=NEARLY),
+        trials=40,
+        smoke_trials=3,
+        derivation="3.7",
+        uses=("lora-one/linear/local-rates", "lora-one/linear/local-rates/gd"),
     ),
 )
