@@ -278,8 +278,8 @@ def page(outcomes: list[Outcome]) -> str:
         "One place of the core is made wrong at a time, and the claims are judged at their "
         f"smallest sizes: {noticed} of {len(outcomes)} changes turn a verdict over. Written by "
         "`make perturbations`.\n",
-        "The rows come from three tables, each written before it was run. At first 30 of 33, 9 of 15 "
-        "and 3 of 8 of their rows were noticed; claims were written for the others, on laws that "
+        "The rows come from three tables, each written before it was run. At first 30 of 33, 9 of "
+        "15 and 3 of 8 of their rows were noticed; claims were written for the others, on laws that "
         "nothing had looked at, so that a further table would not be noticed in full either.\n",
         "| file | change | first claim that notices | verdict | claims judged |",
         "| --- | --- | --- | --- | ---: |",
