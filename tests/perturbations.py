@@ -279,8 +279,9 @@ def page(outcomes: list[Outcome]) -> str:
         f"smallest sizes: {noticed} of {len(outcomes)} changes turn a verdict over. Written by "
         "`make perturbations`.\n",
         "The rows come from three tables, each written before it was run. At first 30 of 33, 9 of "
-        "15 and 3 of 8 of their rows were noticed; claims were written for the others, on laws that "
-        "nothing had looked at, so that a further table would not be noticed in full either.\n",
+        "15 and 3 of 8 of their rows were noticed; claims were written for the others, on laws "
+        "that nothing had looked at, so that a further table would not be noticed in full "
+        "either.\n",
         "| file | change | first claim that notices | verdict | claims judged |",
         "| --- | --- | --- | --- | ---: |",
     ]

@@ -869,9 +869,12 @@ def test_lora_pro_of_one_factor_gets_where_that_factor_can() -> None:
     with torch.no_grad():
         Y = X @ (model.base_model.model[0].weight.mT + pair.scale * pair.factors.A @ shift)
         start = (model(X) - Y).square().sum()
-    # Each step takes off between (1 − 1.5ηλ)² and (1 − 0.5ηλ)² of the loss, λ ≈ 1 of XᵀX/n.
-    train(model, PairOptimizer(model, "lora-pro", lr=0.5), X, Y, 60)
-    assert float((model(X) - Y).square().sum().detach()) < 1e-6 * float(start)
+    # δB ← (I − η(AᵀA)⁻¹AᵀΣ̂A)δB is self-adjoint in the loss's own form, Σ̂ = XᵀX/n.
+    Q = torch.linalg.qr(pair.factors.A.detach()).Q
+    slowest = float((1 - 0.5 * torch.linalg.eigvalsh(Q.mT @ X.mT @ X @ Q / len(X))).abs().max())
+    train(model, PairOptimizer(model, "lora-pro", lr=0.5), X, Y, 40)
+    # Ridge, 1e-8, and rounding are far below what is left, (0.57)^80.
+    assert float((model(X) - Y).square().sum().detach()) <= slowest ** (2 * 40) * float(start)
 
 
 @pytest.mark.parametrize("moves", [False, True])

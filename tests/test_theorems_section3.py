@@ -14,6 +14,7 @@ from loraone_theory.claims.lora_one.linear import floors as p3_5
 from loraone_theory.claims.lora_one.linear import local_rates as p3_7
 from loraone_theory.claims.lora_one.linear import lora_pro as p3_9
 from loraone_theory.claims.lora_one.linear import sample_size as p3_8
+from loraone_theory.claims.lora_one.linear.base import slow_mode
 
 NAMES = [name for name in CLAIMS if name.startswith("lora-one/linear/")]
 DERIVATIONS = Path(__file__).resolve().parent.parent / "docs" / "derivations.md"
@@ -60,7 +61,7 @@ def test_slow_modes_are_eigenvectors_of_the_linearised_step():
     for rule in ("gd", "preconditioned"):
         ends = lt.predict.tangent_extremes(problem, rule)
         for column, fastest in enumerate((False, True)):
-            A, B, v, w = p3_7.slow_mode(problem, rule, fastest)
+            A, B, v, w = slow_mode(problem, rule, fastest)
             E = v @ w.mT
             P_A, P_B = A @ torch.linalg.pinv(A), torch.linalg.pinv(B) @ B
             right, left = (B.mT @ B, A @ A.mT) if rule == "gd" else (P_B, P_A)

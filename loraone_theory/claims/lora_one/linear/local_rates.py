@@ -11,20 +11,16 @@ from torch import Tensor
 from loraone_theory import predict
 from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
-from loraone_theory.core import linalg
+from loraone_theory.claims.lora_one.linear.base import EPS, NEAR, TRUE_RANK, D, K, slow_mode
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.predict import RuleName
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
-D, K, TRUE_RANK, RATIO = 40, 30, 3, 16
+RATIO = 16
 # A width at which the r*(d + r*) modes are beyond predict.modes.INVERSE_SIZE.
 LARGE, FEW = 210, 2
-EPS = np.finfo(np.float64).eps
-# Relative size of the displacement from the solution: second-order terms are of this size, and
-# rounding of E of size eps over it.
-NEAR = 1e-7
 CONDITION_NUMBERS, LEARNING_RATES = (1.0, 10.0), (0.2, 0.5, 0.9)
 # Of the claim on κ: all against the first.
 SPREAD, SPREAD_RATE = (1.0, 3.0, 10.0, 30.0), 0.2
@@ -46,25 +42,6 @@ def _instances(
         condition_number=kappa,
         seeds=draws.seeds(count),
     )
-
-
-def slow_mode(problem: LinearProblem, rule: RuleName, fastest: bool) -> tuple[Tensor, ...]:
-    """The balanced solution A, B and E = v wᵀ (unit norm) on an extreme mode of the contraction.
-
-    On w_j, eigenvector of BᵀB with eigenvalue β_j, the residual's column v obeys
-    v⁺ = v − η(β_jΣ̂ + AAᵀΣ̂)v; preconditioned: β = 1 and P_A in place of AAᵀ.
-    """
-    U, S, V = linalg.truncated_svd(problem.shift, TRUE_RANK)
-    A, B = U * S.sqrt()[..., None, :], S.sqrt()[..., None] * V.mT
-    Sigma = problem.covariance.apply(torch.eye(problem.d, dtype=torch.float64))
-    column = 0 if fastest else TRUE_RANK - 1
-    beta = torch.ones_like(S[:, 0]) if rule == "preconditioned" else S[:, column]
-    left = U @ U.mT if rule == "preconditioned" else A @ A.mT
-    operator = (beta[:, None, None] * torch.eye(problem.d) + left) @ Sigma
-    values, vectors = torch.linalg.eig(operator)
-    pick = (values.real.argmax(-1) if fastest else values.real.argmin(-1))[:, None, None]
-    v = torch.take_along_dim(vectors.real, pick, -1)
-    return A, B, v / torch.linalg.vector_norm(v, dim=-2, keepdim=True), V[..., [column]]
 
 
 def _growth(problem: LinearProblem, rule: RuleName, rate: float, fastest: bool) -> Tensor:

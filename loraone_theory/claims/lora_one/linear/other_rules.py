@@ -9,7 +9,7 @@ from torch import Tensor
 
 from loraone_theory import predict
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
-from loraone_theory.claims.lora_one.linear.local_rates import EPS, NEAR, D, K, slow_mode
+from loraone_theory.claims.lora_one.linear.base import EPS, NEAR, TRUE_RANK, D, K, slow_mode
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import Method, lora, lora_plus, p_lora
@@ -18,7 +18,7 @@ from loraone_theory.predict import RuleName
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear
 
-TRUE_RANK, RATIO, KAPPA = 3, 16, 3.0
+RATIO, KAPPA = 16, 3.0
 BETAS, SHARE, STEPS = (0.5, 0.9), 0.5, 12
 RATIOS, RATE = (4.0, 16.0), 0.2
 NEARLY = 0.99
@@ -146,7 +146,7 @@ CLAIMS = (
         hypotheses=NEARBY,
         how=(
             f"{STEPS} unreduced steps from {NEAR:g} along the extreme modes of the balanced "
-            f"solution, β = {listed(BETAS)}, η at {SHARE:g} of the edge 2(1 + β)/μ_max; {SIZES}."
+            f"solution, β = {listed(BETAS)}, η at {SHARE:g} of the edge of stability; {SIZES}."
         ),
         kind="identity",
         measure=lambda draws: _heavy_ball(draws, share=1.0),
