@@ -21,7 +21,7 @@ import numpy as np
 import torch
 
 from loraone_theory.bench import baselines
-from loraone_theory.bench.base import Row, Setting, benchmark, of_pairs, seconds
+from loraone_theory.bench.base import Row, Setting, benchmark, of_pairs, seconds, warm_seconds
 from loraone_theory.bench.linear import ALPHA2
 from loraone_theory.bench.peer_forms import PEERS, Experiment, has_compiler, ours
 from loraone_theory.core.extras import MissingExtra
@@ -142,9 +142,9 @@ def _beside(
     peers_s: list[float] = []
     ours_s: dict[str, list[float]] = {engine: [] for engine in mine}
     for _ in range(pairs):
-        peers_s.append(share * seconds(theirs))
+        peers_s.append(share * warm_seconds(theirs))
         for engine, one in mine.items():
-            ours_s[engine].append(seconds(one.run))
+            ours_s[engine].append(warm_seconds(one.run))
     once = statistics.median(peers_s) / share
     sizes = {
         "first_run_s": round(first + (share - 1) * once, 3),

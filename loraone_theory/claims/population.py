@@ -17,6 +17,7 @@ from loraone_theory.methods import Method
 from loraone_theory.methods.parametrisations import Start
 from loraone_theory.methods.rules.base import Rule, no_update
 from loraone_theory.problems.linear.problem import LinearProblem
+from loraone_theory.problems.sensing.base import MeasurementOperator
 
 EPS = float(np.finfo(np.float64).eps)
 LIKE = torch.empty(0, dtype=torch.float64)
@@ -102,6 +103,14 @@ def sequential(learning_rate: Scalar, damping: Scalar = 0.0, share: float = 1.0)
     return Rule(
         lambda params: None, no_update("sequential"), equivariant=True, pair=True, advance=advance
     )
+
+
+def tangent_matrix(operator: MeasurementOperator, at: Factors) -> Tensor:
+    """(X, Y) ↦ 𝒜(XB + AY) as a matrix (..., m, r(d + k)), the entries of X before those of Y."""
+    (d, r), k = at.A.shape[-2:], at.B.shape[-1]
+    units = torch.eye(r * (d + k)).to(at.A)
+    moves = (Factors(u[: d * r].view(d, r), u[d * r :].view(r, k)) for u in units)
+    return torch.stack([operator.tangent(at, move) for move in moves], -1)
 
 
 def condition(M: Tensor) -> Tensor:

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
-from loraone_theory.claims.population import EPS, condition, gaussian
+from loraone_theory.claims.population import EPS, condition, gaussian, tangent_matrix
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.methods import lora
@@ -19,19 +19,13 @@ COUNTS = {"dense": 80, "rank-one": 120}
 
 def _minimiser(problem: SensingProblem, at: Factors, of: str) -> tuple[Tensor, Tensor]:
     """The factor that fits the labels best beside the other one, and its design's condition."""
-    shape = (D, RANK) if of == "A" else (RANK, K)
-    units = torch.eye(shape[0] * shape[1], dtype=torch.float64).unflatten(-1, shape)
-    pairs = (at._replace(A=X) if of == "A" else at._replace(B=X) for X in units)
-    measured = [problem.operator.forward(Factors(*_batched(pair, at))) for pair in pairs]
-    design = torch.stack(measured, -1)
+    whole = tangent_matrix(problem.operator, at)
+    shape, design = (
+        ((D, RANK), whole[..., : D * RANK]) if of == "A" else ((RANK, K), whole[..., D * RANK :])
+    )
     Q, R = torch.linalg.qr(design)
     found = torch.linalg.solve_triangular(R, Q.mT @ problem.labels[..., None], upper=True)
     return found[..., 0].unflatten(-1, shape), condition(R)
-
-
-def _batched(pair: Factors, like: Factors) -> tuple[Tensor, Tensor]:
-    A, B = (M.expand_as(whole) for M, whole in zip(pair, like, strict=True))
-    return A, B
 
 
 def _in_turn(draws: Draws, *, eta: float) -> Evidence:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 
@@ -48,14 +50,25 @@ def _errors(seeds: tuple[int, ...], kappa: float, method: Method, reg: float) ->
     return run["error"].numpy() * kappa
 
 
-def _law(draws: Draws, *, factor: float) -> Evidence:
-    """ln of the factor a step over that of the law."""
+def _ends_at(draws: Draws, method: Method, reg: float, law: Callable[[float], float]) -> Evidence:
+    """ln of the factor a step over that of the law at each κ."""
     found = []
     for block, kappa in enumerate(STEEP):
-        errors = _errors(draws.seeds(block=block), kappa, p_lora(), REG)
+        errors = _errors(draws.seeds(block=block), kappa, method, reg)
         rate = stats.decay_rate(errors, low=LOW, high=HIGH)
-        found.append(np.log(rate) / np.log(1 - ETA / (1 + factor * REG * kappa)))
+        found.append(np.log(rate) / np.log(law(kappa)))
     return Evidence(np.concatenate(found), 1.0, tolerance=ALLOWED)
+
+
+def _law(draws: Draws, *, factor: float) -> Evidence:
+    """A constant regulariser."""
+    return _ends_at(draws, p_lora(), REG, lambda kappa: 1 - ETA / (1 + factor * REG * kappa))
+
+
+def _relative(draws: Draws, *, factor: float) -> Evidence:
+    """A share of the factors' own λ_min."""
+    method = p_lora().trained_by("preconditioned", relative=SHARE)
+    return _ends_at(draws, method, 0.0, lambda kappa: 1 - ETA / (1 + factor * SHARE))
 
 
 def _predicted(of: Population, start: Factors, reg: float, level: float) -> np.ndarray:
@@ -68,17 +81,6 @@ def _predicted(of: Population, start: Factors, reg: float, level: float) -> np.n
     rates = 1 - ETA * of.S / (of.S + reg)
     steps = torch.arange(MOST + 1, dtype=torch.float64)[:, None, None]
     return first_below((parts * rates ** (2 * steps)).sum(-1).sqrt(), level)
-
-
-def _relative(draws: Draws, *, factor: float) -> Evidence:
-    """ln of the factor a step over that of the law, with a share of the factors' own λ_min."""
-    method = p_lora().trained_by("preconditioned", relative=SHARE)
-    found = []
-    for block, kappa in enumerate(STEEP):
-        errors = _errors(draws.seeds(block=block), kappa, method, 0.0)
-        rate = stats.decay_rate(errors, low=LOW, high=HIGH)
-        found.append(np.log(rate) / np.log(1 - ETA / (1 + factor * SHARE)))
-    return Evidence(np.concatenate(found), 1.0, tolerance=ALLOWED)
 
 
 def _counted(draws: Draws, *, factor: float) -> Evidence:

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from loraone_theory import predict
 from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.population import tangent_matrix
 from loraone_theory.claims.sensing.base import (
     EPS,
     LAW,
@@ -57,13 +58,7 @@ def _modes(problem: SensingProblem, at: Factors, rule: RuleName) -> tuple[Tensor
     if rule == "preconditioned":
         P, Q = _inverse_root(at.B @ at.B.mT), _inverse_root(at.A.mT @ at.A)
     turned = Factors(at.A @ Q, P @ at.B)
-    columns = []
-    for i in range(RANK * (D + K)):
-        X, Y = torch.zeros(D * RANK).double(), torch.zeros(RANK * K).double()
-        (X if i < D * RANK else Y)[i if i < D * RANK else i - D * RANK] = 1.0
-        move = Factors(X.reshape(D, RANK), Y.reshape(RANK, K))
-        columns.append(problem.operator.tangent(turned, move))
-    J = torch.stack(columns, -1) / problem.measurements**0.5
+    J = tangent_matrix(problem.operator, turned) / problem.measurements**0.5
     _, S, Vh = torch.linalg.svd(J, full_matrices=False)
     X = Vh[..., : D * RANK].unflatten(-1, (D, RANK)) @ P[..., None, :, :]
     Y = Q[..., None, :, :] @ Vh[..., D * RANK :].unflatten(-1, (RANK, K))

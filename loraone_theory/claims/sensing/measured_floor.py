@@ -6,6 +6,7 @@ import torch
 
 from loraone_theory import predict
 from loraone_theory.claims.base import Claim, Draws, Evidence
+from loraone_theory.claims.population import tangent_matrix
 from loraone_theory.claims.sensing.base import EPS, balanced, ratios
 from loraone_theory.core import linalg
 from loraone_theory.core.factors import Factors
@@ -71,21 +72,19 @@ def _responses(draws: Draws, *, inverse: bool) -> Evidence:
         operator, shift = problem.operator, problem.shift
         assert shift is not None
         U, _, V = linalg.truncated_svd(shift, WIDER)
-        at, units = Factors(U, V.mT), torch.eye(WIDER * (D + K), dtype=torch.float64)
-        moves, seen = [], []
-        for unit in units:
-            X, Y = unit[: D * WIDER].view(D, WIDER), unit[D * WIDER :].view(WIDER, K)
-            moves.append((X @ at.B + at.A @ Y).flatten(-2))
-            seen.append(operator.tangent(at, Factors(X, Y)))
-        design = torch.stack(seen, -1)
+        at = Factors(U, V.mT)
+        design = tangent_matrix(operator, at)
         # The gauge, which moves nothing, is left out: dof values are not zero.
         P, S, Qh = torch.linalg.svd(design, full_matrices=False)
         P, S, Q = P[..., :FREE], S[..., :FREE], Qh.mT[..., :FREE]
-        response = torch.stack(moves, -1) @ (Q / S[..., None, :]) @ P.mT
-        power = response.square().sum((-2, -1))
+        fits = (Q / S[..., None, :]) @ P.mT
+        X = fits[..., : D * WIDER, :].mT.unflatten(-1, (D, WIDER))
+        Y = fits[..., D * WIDER :, :].mT.unflatten(-1, (WIDER, K))
+        moves = X @ at.B[:, None] + at.A[:, None] @ Y
+        power = moves.square().sum((-3, -2, -1))
         if not inverse:
             power = torch.full_like(power, FREE / count)
-        sigma = SIGMA * getattr(operator, "label_scale", 1.0)
+        sigma = SIGMA * operator.label_scale
         found.append(0.5 * sigma**2 * power / predict.noise_floor(problem, noise_std=SIGMA))
         allowed.append(10 * count * EPS * (S[..., 0] / S[..., -1]) ** 2)
     return Evidence(torch.cat(found).numpy(), 1.0, tolerance=torch.cat(allowed).numpy())

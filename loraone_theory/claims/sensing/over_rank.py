@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.claims.base import Claim, Draws, Evidence, listed
-from loraone_theory.claims.population import LIKE, population
+from loraone_theory.claims.population import LIKE, population, tangent_matrix
 from loraone_theory.claims.sensing.base import best
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.loop import simulate
@@ -41,14 +41,7 @@ class Modes(NamedTuple):
 
 def _modes(problem: SensingProblem, then: Factors, A: Tensor, B: Tensor) -> Modes:
     """Those at (A, B) with rank B = r*, and the residual of `then` along them."""
-    columns = []
-    for i in range(2 * D * RANK):
-        move = torch.zeros(2 * D * RANK, dtype=torch.float64)
-        move[i] = 1.0
-        X, Y = move.split(D * RANK)
-        change = Factors(X.reshape(D, RANK), Y.reshape(RANK, D))
-        columns.append(problem.operator.tangent(Factors(A, B), change))
-    J = torch.stack(columns, -1) / COUNT**0.5
+    J = tangent_matrix(problem.operator, Factors(A, B)) / COUNT**0.5
     dof = D * TRUE_RANK + RANK * D - RANK * TRUE_RANK
     U, S, _ = torch.linalg.svd(J, full_matrices=False)
     miss = (problem.operator.forward(then) - problem.targets) / COUNT**0.5
