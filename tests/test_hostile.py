@@ -62,7 +62,7 @@ NOTHING = {"storage.code_version", "storage.provenance", "experiment.in_reposito
 # What the files of benchmarks and the scripts of experiments are written with; a fault in them is
 # a fault of the file.
 WITHIN = {
-    "bench.benchmark", "bench.seconds", "bench.in_pairs", "bench.of_pairs", "bench.alone",
+    "bench.benchmark", "bench.in_pairs", "bench.of_pairs", "bench.alone",
     "experiment.part", "experiment.markdown", "experiment.compare", "Method.init", "Method.rule",
 }  # fmt: skip
 

@@ -79,9 +79,17 @@ def benchmark(name: str, *, long: bool = False) -> Callable[[Benchmark], Benchma
 
 
 def seconds(work: Callable[[], object], *, times: int = 1, threads: int | None = None) -> float:
-    """Mean seconds of `times` calls of `work`, unwarmed; a card has done its work by then."""
+    """Mean seconds of `times` calls of `work`, unwarmed; a card has done its work by then.
+
+    Raises:
+        TypeError, ValueError: no function, `times` or `threads` below one.
+    """
+    work = validate.function("work", work)
+    times = validate.integer("times", times, least=1)
     before = torch.get_num_threads()
-    torch.set_num_threads(before if threads is None else threads)
+    torch.set_num_threads(
+        before if threads is None else validate.integer("threads", threads, least=1)
+    )
     try:
         start = now()
         for _ in range(times):
