@@ -17,7 +17,7 @@ from loraone_theory.core.compiled import compiled
 from loraone_theory.core.linalg import GRAM_GAP
 
 # Matrices that are decomposed side by side, always as many: so that none rounds by its place.
-LANES = 32
+LANES = 64
 # Sweeps of Jacobi's method; it has converged after a third of them.
 SWEEPS = 30
 
@@ -62,15 +62,16 @@ def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
                 for l in range(p):
                     for a in range(r):
                         line[a] = -V[a, order[l], e] / np.sqrt(values[order[l]])
-                    _less(C[l], A, line)
+                    _less(C, l, A, line)
             else:
                 copy[:] = A
                 defined[e] = _by_rotations(copy, d, C, line, order)
             if defined[e]:
-                _project(C, frame, line[:p])
+                _project(C, frame, line)
                 for l in range(p):
-                    _inner(C[l], C, line[:p])
-                    W[l, :, e] = line[:p]
+                    _inner(C, l, C, l + 1, line)
+                    for k in range(l + 1):
+                        W[k, l, e] = line[k]
         _jacobi(W, W[:0])
         for e in range(here):
             top = zero
@@ -84,7 +85,7 @@ def _gram(A: Any, line: Any, G: Any, e: int) -> Any:
     """AᵀA into a lane; its largest entry, NaN with any."""
     top = G.dtype.type(0)
     for a in range(len(A)):
-        _inner(A[a], A, line[: a + 1])
+        _inner(A, a, A, a + 1, line)
         for b in range(a + 1):
             G[a, b, e] = G[b, a, e] = line[b]
         if not line[a] >= 0:
@@ -94,51 +95,52 @@ def _gram(A: Any, line: Any, G: Any, e: int) -> Any:
 
 
 @compiled
-def _dot(x: Any, y: Any) -> Any:
-    total = x.dtype.type(0)
-    for j in range(len(x)):
-        total += x[j] * y[j]
+def _dot(X: Any, a: int, Y: Any, b: int) -> Any:
+    """⟨a-th row of X, b-th of Y⟩. A row is not handed over as one, which costs as much as it."""
+    total = X.dtype.type(0)
+    for j in range(X.shape[1]):
+        total += X[a, j] * Y[b, j]
     return total
 
 
 @compiled
-def _inner(x: Any, Y: Any, out: Any) -> None:
-    """out = Yx by rows of Y, four at a time."""
-    rows, zero = len(out), x.dtype.type(0)
+def _inner(X: Any, a: int, Y: Any, rows: int, out: Any) -> None:
+    """The a-th row of X times the first rows of Y, four at a time."""
+    zero = X.dtype.type(0)
     whole = rows - rows % 4
     for l in range(0, whole, 4):
         t0, t1, t2, t3 = zero, zero, zero, zero
-        for j in range(len(x)):
-            t0 += Y[l, j] * x[j]
-            t1 += Y[l + 1, j] * x[j]
-            t2 += Y[l + 2, j] * x[j]
-            t3 += Y[l + 3, j] * x[j]
+        for j in range(X.shape[1]):
+            t0 += Y[l, j] * X[a, j]
+            t1 += Y[l + 1, j] * X[a, j]
+            t2 += Y[l + 2, j] * X[a, j]
+            t3 += Y[l + 3, j] * X[a, j]
         out[l], out[l + 1], out[l + 2], out[l + 3] = t0, t1, t2, t3
     for l in range(whole, rows):
-        out[l] = _dot(Y[l], x)
+        out[l] = _dot(Y, l, X, a)
 
 
 @compiled
-def _less(x: Any, Y: Any, parts: Any) -> None:
-    """x ← x − Yᵀparts, four rows of Y at a time."""
-    whole = len(parts) - len(parts) % 4
+def _less(X: Any, a: int, Y: Any, parts: Any) -> None:
+    """From the a-th row of X, Yᵀparts, four rows of Y at a time."""
+    whole = len(Y) - len(Y) % 4
     for l in range(0, whole, 4):
         p0, p1, p2, p3 = parts[l], parts[l + 1], parts[l + 2], parts[l + 3]
-        for j in range(len(x)):
+        for j in range(X.shape[1]):
             ahead = p0 * Y[l, j] + p1 * Y[l + 1, j]
-            x[j] -= ahead + (p2 * Y[l + 2, j] + p3 * Y[l + 3, j])
-    for l in range(whole, len(parts)):
+            X[a, j] -= ahead + (p2 * Y[l + 2, j] + p3 * Y[l + 3, j])
+    for l in range(whole, len(Y)):
         part = parts[l]
-        for j in range(len(x)):
-            x[j] -= part * Y[l, j]
+        for j in range(X.shape[1]):
+            X[a, j] -= part * Y[l, j]
 
 
 @compiled
 def _project(X: Any, frame: Any, line: Any) -> None:
     """X ← X − XPᵀP by rows."""
     for a in range(len(X)):
-        _inner(X[a], frame, line)
-        _less(X[a], frame, line)
+        _inner(X, a, frame, len(frame), line)
+        _less(X, a, frame, line)
 
 
 @compiled
@@ -163,13 +165,13 @@ def _jacobi(G: Any, V: Any) -> None:
                 if turned == 0:
                     continue
                 for k in range(a):
-                    _turn(G[k, a], G[k, b], c, s)
+                    _turn(G, k, a, k, b, c, s)
                 for k in range(a + 1, b):
-                    _turn(G[a, k], G[k, b], c, s)
+                    _turn(G, a, k, k, b, c, s)
                 for k in range(b + 1, r):
-                    _turn(G[a, k], G[b, k], c, s)
+                    _turn(G, a, k, b, k, c, s)
                 for k in range(len(V)):
-                    _turn(V[k, a], V[k, b], c, s)
+                    _turn(V, k, a, k, b, c, s)
         if moved == 0:
             break
 
@@ -204,11 +206,12 @@ def _angles(G: Any, a: int, b: int, c: Any, s: Any, t: Any, small: Any) -> int:
 
 
 @compiled
-def _turn(x: Any, y: Any, c: Any, s: Any) -> None:
+def _turn(M: Any, i: int, j: int, k: int, l: int, c: Any, s: Any) -> None:
+    """Entries (i, j) and (k, l) of all lanes, by their rotations."""
     for e in range(len(c)):
-        u, v = x[e], y[e]
-        x[e] = c[e] * u - s[e] * v
-        y[e] = s[e] * u + c[e] * v
+        u, v = M[i, j, e], M[k, l, e]
+        M[i, j, e] = c[e] * u - s[e] * v
+        M[k, l, e] = s[e] * u + c[e] * v
 
 
 @compiled
@@ -239,7 +242,7 @@ def _by_rotations(Q: Any, d: int, C: Any, sizes: Any, order: Any) -> bool:
             Q[a, j] /= largest
     _orthogonalise(Q, np.sqrt(w) * eps)
     for a in range(r):
-        sizes[a] = np.sqrt(_dot(Q[a], Q[a]))
+        sizes[a] = np.sqrt(_dot(Q, a, Q, a))
     _sort(sizes, order)
     below = sizes[order[p]] if p < r else Q.dtype.type(0)
     if not sizes[order[p - 1]] - below > max(d, r) * eps * sizes[order[0]]:
@@ -257,7 +260,7 @@ def _orthogonalise(Q: Any, least: float) -> None:
         moved = False
         for a in range(len(Q) - 1):
             for b in range(a + 1, len(Q)):
-                x, y, across = _dot(Q[a], Q[a]), _dot(Q[b], Q[b]), _dot(Q[a], Q[b])
+                x, y, across = _dot(Q, a, Q, a), _dot(Q, b, Q, b), _dot(Q, a, Q, b)
                 if abs(across) <= least * np.sqrt(x) * np.sqrt(y):
                     continue
                 moved = True
