@@ -55,7 +55,7 @@ class Fused:
         parts = [self._cut(M, count) for M in problem.parts()]
         self._instances = [Samples(*instance) for instance in zip(*parts, strict=True)]
         self._places: dict[torch.Size, list[int]] = {}
-        self._rooms: dict[tuple[int, ...], Room] = {}
+        self._rooms: dict[int, Room] = {}  # by rank
 
     def _cut(self, M: Tensor, count: int) -> np.ndarray:
         """(..., N, ·) as (instances, pieces, ·, samples of each), filled up."""
@@ -81,7 +81,7 @@ class Fused:
             batch = broadcast(shift.shape[:-2], self._batch)
         A, B = (_in_a_row(M, batch).numpy() for M in shift)
         grad_A, grad_B = np.empty_like(A), np.empty_like(B)
-        room = self._room(A.shape[1], *B.shape[1:], A.dtype)
+        room = self._room(A, B)
         losses = [
             self._through(self._instances[place], room, A[i], B[i], grad_A[i], grad_B[i])
             for i, place in enumerate(self._places_of(batch))
@@ -89,14 +89,15 @@ class Fused:
         found = (torch.from_numpy(M.reshape(*batch, *M.shape[1:])) for M in (grad_A, grad_B))
         return losses, Factors(*found)
 
-    def _room(self, d: int, r: int, k: int, dtype: np.dtype) -> Room:
-        if (r, k) not in self._rooms:
+    def _room(self, A: np.ndarray, B: np.ndarray) -> Room:
+        """For runs A (n, d, r) and B (n, r, k)."""
+        (d, r), k = A.shape[1:], B.shape[2]
+        if r not in self._rooms:
             rows, deep, wide = (-(-size // BLOCK) * BLOCK for size in (r, d, k))
-            height = self._height
-            shapes = (rows, deep), (rows, wide), (rows, height), (rows, height)
-            others = (BLOCK, height), (rows, deep), (rows, wide)
-            self._rooms[r, k] = Room(*(np.zeros(shape, dtype) for shape in shapes + others))
-        return self._rooms[r, k]
+            shapes = (rows, deep), (rows, wide), (rows, self._height), (rows, self._height)
+            others = (BLOCK, self._height), (rows, deep), (rows, wide)
+            self._rooms[r] = Room(*(np.zeros(shape, A.dtype) for shape in shapes + others))
+        return self._rooms[r]
 
     def _places_of(self, batch: torch.Size) -> list[int]:
         """The instance of every run of the batch."""
