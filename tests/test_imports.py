@@ -74,6 +74,15 @@ def test_what_waits(step: str) -> None:
     assert sorted(set(WAITS[step]) & set(imported()[step])) == []
 
 
+def test_the_help_alone_does_without_torch() -> None:
+    """What computes takes ten times as long to import as the help to print."""
+    said = said_by(
+        STEPS["the help"] + "\nimport sys; print(sorted({'torch', 'numpy'} & {*sys.modules}))"
+    )
+    assert len(said) > 10
+    assert said[-1] == "[]"
+
+
 def test_the_commands_are_all_there_by_then() -> None:
     """Else the steps would show nothing."""
     there = set(imported()["the commands"])

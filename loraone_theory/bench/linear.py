@@ -10,7 +10,7 @@ from importlib.util import find_spec
 import torch
 
 from loraone_theory.bench import baselines
-from loraone_theory.bench.base import Row, Setting, alone, benchmark, in_pairs
+from loraone_theory.bench.base import Row, Setting, alone, benchmark, in_pairs, seconds
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
@@ -135,7 +135,7 @@ def scaling(setting: Setting) -> Iterator[Row]:
     found = []
     for d in widths:
         problem = sample_linear_matrix_free(d=d, k=d, true_rank=4, samples=16 * d)
-        few, many = (10, 40) if d >= 10**6 else (50, 250)
+        few, many = (10, 90) if d >= 10**6 else (50, 250)
         row = _step_row(problem, few, many, setting)
         if 32 * d * d * d < 10**11:  # the plain loop's multiplications in one step: seconds
             row.notes["plain_loop_s"] = _plain_step(d)
@@ -157,7 +157,11 @@ def _plain_step(d: int) -> float:
 
 
 def _step_row(problem: LinearProblem, few: int, many: int, setting: Setting) -> Row:
-    """Per-step seconds by the difference of two run lengths, against a copy of the same bytes."""
+    """Per-step seconds by the difference of two run lengths, against a copy of the same bytes.
+
+    The least of two runs of each length: what is subtracted is set-up, which is long at large d. A
+    difference that is not positive shows that something else ran meanwhile, and is taken again.
+    """
     d, r, m, size = problem.d, 8, problem.true_rank, problem.like.element_size()
     # A step must read A, the target and the two diagonals, and write A.
     moved = d * size * (2 * r + m + 2)
@@ -169,12 +173,18 @@ def _step_row(problem: LinearProblem, few: int, many: int, setting: Setting) -> 
         simulate(problem, "lora", rank=r, learning_rate=0.01, steps=count, record=())
 
     work(few)
-    times = []
-    for _ in range(setting.pairs):
+    times: list[tuple[float, float]] = []
+    for _ in range(10 * setting.pairs):
         bandwidth = 2 * source.numel() * 8 / alone("", lambda: sink.copy_(source), repeats=3).ours_s
-        short = alone("", lambda: work(few), repeats=1).ours_s
-        long = alone("", lambda: work(many), repeats=1).ours_s
-        times.append((moved / bandwidth, max(long - short, 1e-9) / (many - few)))
+        short, long = (
+            min(seconds(functools.partial(work, count)) for _ in range(2)) for count in (few, many)
+        )
+        if long > short:
+            times.append((moved / bandwidth, (long - short) / (many - few)))
+        if len(times) == setting.pairs:
+            break
+    else:
+        raise RuntimeError(f"runs of {many} steps take no longer than of {few}: too busy to time")
     ratios = sorted(roof / ours for roof, ours in times)
     middle = len(ratios) // 2
     return Row(

@@ -71,13 +71,16 @@ _READING = """
   The notes have the first run, which compiles (ours finds its compiled loops on disk), how many
   steps were timed where a form is too slow for all of them, and which peers were not installed. A
   ratio below 1 is a peer that is ahead.
-- **gpu**: the same kinds of row on a card, each against torch on that card. A linear run of ours
-  includes its start, drawn on the processor seed by seed, and the reduction, one eigendecomposition
-  of Σ̂ for each instance; the baselines find their start, and Σ̂ or X, ready on the card. So "batch
-  of n" without more words compares whole runs with bare steps, the loss of every step recorded on
-  both sides. Like with like are "batch of n, steps alone", which goes on from a run whose start and
-  reduction are made, and, but for the start, "unreduced", which multiplies by Σ̂ as the baseline
-  does and decomposes nothing; a table without them is of a run before they were added.
+- **gpu**: the same kinds of row on a card, each against torch on that card: an eager loop; a step
+  by torch.compile; and that step recorded as a CUDA graph together with its log, which launches no
+  more than a scan compiled by JAX would. The loss of every step is recorded on both sides. Both
+  sides start from the same factors (the notebook's from some of the same sizes). A linear run of
+  ours includes the reduction, one eigendecomposition of Σ̂ for each instance; the baselines find Σ̂
+  or X ready on the card. "Batch of n" goes on from a run whose reduction is made; with "reduction
+  included" it is a whole run, and "unreduced" multiplies by Σ̂ as the baseline does and decomposes
+  nothing. "TF32": both sides with it. The notes have the shares of the card's measured copy
+  bandwidth and of its large products. Rows that name neither form nor share are of a run before
+  these were added; there "batch of n" compares a whole run with bare steps.
 
 ## Notes of the rows
 

@@ -14,7 +14,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from loraone_theory import storage
+from loraone_theory.core import files
 
 # Arguments without a flag, as usage texts show them.
 Name = tyro.conf.Positional[Annotated[str, tyro.conf.arg(metavar="NAME")]]
@@ -68,7 +68,7 @@ def console() -> Console:
 def check_target(path: Path | None, *suffixes: str) -> None:
     """A file that is to be written can be, as far as is known before the work, or an error."""
     if path is not None:
-        storage.target(path, *suffixes)
+        files.target(path, *suffixes)
 
 
 def check_folder(path: Path) -> None:
@@ -78,7 +78,7 @@ def check_folder(path: Path) -> None:
         nearest = nearest.parent
     if not nearest.is_dir():
         raise NotADirectoryError(f"{path} must be a folder, and {nearest} is a file; name another")
-    storage.target(nearest / "probe")
+    files.target(nearest / "probe")
 
 
 @contextmanager

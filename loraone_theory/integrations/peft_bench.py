@@ -48,6 +48,7 @@ def transformer(width: int, layers: int) -> LlamaForCausalLM:
 def step_of(model: nn.Module, tokens: int) -> Callable[[], None]:
     """Forward and backward on one batch."""
     ids = torch.randint(0, 256, (2, tokens), generator=torch.Generator().manual_seed(1))
+    ids = ids.to(next(model.parameters()).device)
 
     def train_step() -> None:
         model(input_ids=ids, labels=ids).loss.backward()

@@ -1,0 +1,103 @@
+"""What the rows of a card compare: both sides compute the same, in every form of the baseline."""
+
+from typing import Any
+
+import pytest
+import tolerance
+import torch
+from graph_double import GraphDouble
+
+from loraone_theory import bench
+from loraone_theory.bench import gpu_cases, gpu_loops
+
+TINY = bench.Setting(tiny=True, pairs=1)
+CPU = torch.device("cpu")
+# Those whose baseline is a loop over steps that logs the loss, from the same factors.
+LOGGED = (
+    gpu_cases.single,
+    gpu_cases.batches,
+    gpu_cases.relu,
+    gpu_cases.sensing,
+)
+
+
+@pytest.mark.parametrize("cases", LOGGED, ids=lambda cases: cases.__name__)
+def test_both_sides_see_the_same_losses(cases: Any) -> None:
+    for case in cases(TINY, CPU):
+        dtype = case.like.dtype
+        allowed = tolerance.rounding(160, operations=2 * case.steps, condition=10, dtype=dtype)
+        logs = {form: torch.as_tensor(run(), dtype=dtype) for form, run in case.baselines.items()}
+        for words, ours in case.ours.items():
+            found: Any = ours()["loss"][: case.steps]  # type: ignore[index]
+            for form, log in logs.items():
+                loss = log.reshape(found.shape)
+                gap = (loss.sqrt() - found.sqrt()).abs()
+                assert bool((gap <= allowed * loss[:1].sqrt()).all()), (case.name, words, form)
+
+
+def momentum(A: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:
+    """Three steps of it tell a state that is read too late from one that is not."""
+    v = 0.9 * v + A
+    return A - 0.1 * v, v, A.square().sum()
+
+
+START = (torch.arange(1.0, 5.0, dtype=torch.float64), torch.ones(4, dtype=torch.float64))
+
+
+@pytest.mark.parametrize("double", [False, True])
+def test_a_recorded_step_logs_what_a_called_one_does(
+    double: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is, and replayed on the memory of one recording."""
+    if double:
+        monkeypatch.setattr(gpu_loops, "_graph", lambda once, at: GraphDouble(once).replay)
+    called = gpu_loops._called(momentum, START, 6)
+    run = gpu_loops._recorded(momentum, START, 6)
+    for _ in range(2):  # from the start each time
+        assert torch.equal(run(), called)
+
+
+@pytest.mark.skipif(not gpu_loops.can_compile(CPU), reason="torch.compile finds no compiler")
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
+def test_every_form_of_a_step_gives_the_same_log() -> None:
+    forms = dict(gpu_loops.prepared(gpu_loops.runs(momentum, START, 6, compiles=True)))
+    assert list(forms) == list(gpu_loops.FORMS)
+    for run in forms.values():
+        log: Any = run()
+        torch.testing.assert_close(
+            log, gpu_loops._called(momentum, START, 6), rtol=tolerance.rounding(6), atol=0
+        )
+
+
+def test_a_form_that_does_not_run_here_is_named() -> None:
+    def fails() -> None:
+        raise RuntimeError("no such compiler\nand much more")
+
+    forms = {"eager": lambda: None, "compiled": fails}
+    with pytest.warns(
+        UserWarning, match=r"^torch.compile of a step is left out: no such compiler$"
+    ):
+        assert [form for form, _ in gpu_loops.prepared(forms)] == ["eager"]
+
+
+def test_the_precision_of_products_is_put_back() -> None:
+    before = torch.get_float32_matmul_precision()
+    with gpu_loops.tf32(True):
+        assert torch.get_float32_matmul_precision() == "high"
+        with gpu_loops.tf32(False):
+            assert torch.get_float32_matmul_precision() == "highest"
+        assert torch.get_float32_matmul_precision() == "high"
+    assert torch.get_float32_matmul_precision() == before
+
+
+def test_shares_are_of_what_was_measured() -> None:
+    peaks = gpu_loops.Peaks(CPU, tiny=True)
+    like = torch.zeros(1)
+    work = {
+        "bytes": 2 * peaks.bytes_per_s,
+        "operations": 3 * peaks.operations_per_s(like.dtype, False),
+    }
+    found = peaks.shares(4.0, like, False, work)
+    assert found == pytest.approx({"share_of_bandwidth": 0.5, "share_of_arithmetic": 0.75})
+    assert peaks.shares(4.0, like, False, {}) == {}
