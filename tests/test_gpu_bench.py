@@ -79,6 +79,8 @@ def test_a_form_that_does_not_run_here_is_named() -> None:
         UserWarning, match=r"^torch.compile of a step is left out: no such compiler$"
     ):
         assert [form for form, _ in gpu_loops.prepared(forms)] == ["eager"]
+    with pytest.raises(RuntimeError, match="no such compiler"):  # of what compiles nothing
+        list(gpu_loops.prepared({"eager": fails}))
 
 
 def test_the_precision_of_products_is_put_back() -> None:

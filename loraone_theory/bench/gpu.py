@@ -6,6 +6,7 @@ At tiny size they run on the CPU too, to see that they run.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 
@@ -57,9 +58,5 @@ def _rows(
                 steps=case.steps,
                 **case.notes,
             )
-            yield Row(
-                **{
-                    **vars(row),
-                    "notes": row.notes | peaks.shares(row.ours_s, case.like, on, case.work),
-                }
-            )
+            shares = peaks.shares(row.ours_s, case.like, on, case.work)
+            yield replace(row, notes=row.notes | shares)

@@ -40,8 +40,8 @@ class Case:
         ours: what is timed, by the words that it adds to the name.
         baselines: what it is timed against, by form.
         said: form -> what the row says of that baseline.
-        steps: that all of them make, which their seconds are divided by.
-        their_scale: what the baseline's seconds are multiplied by, if not 1/steps.
+        steps: that all of them make, which the seconds of ours are divided by.
+        their_scale: what the baseline's seconds are multiplied by.
         work: "bytes" that a step must move and "operations" that it must do.
         notes: of its rows.
     """

@@ -101,11 +101,13 @@ def _graph(once: Callable[[], None], at: Tensor) -> Callable[[], None]:
 
 
 def prepared(forms: dict[str, Run]) -> Iterator[tuple[str, Run]]:
-    """The forms that run here, each run once, so that it is compiled; the others are named."""
+    """The forms, each run once, so that it is compiled; what cannot be compiled here is named."""
     for form, run in forms.items():
         try:
             run()
         except RuntimeError as error:  # whatever this machine's compiler lacks
+            if form not in ("compiled", "recorded"):
+                raise
             said = str(error).strip().splitlines() or [type(error).__name__]
             warnings.warn(f"{FORMS[form]} is left out: {said[0]}", stacklevel=2)
             continue
@@ -130,7 +132,7 @@ class Peaks:
         self._device, self._side = device, 64 if tiny else 8192
         source = torch.zeros((1 << 12) if tiny else (1 << 28), dtype=torch.uint8, device=device)
         sink = torch.empty_like(source)
-        self.bytes_per_s = 2 * source.numel() / _seconds(lambda: sink.copy_(source), device)
+        self.bytes_per_s = 2 * source.numel() / _least(lambda: sink.copy_(source))
         self._operations: dict[tuple[torch.dtype, bool], float] = {}
 
     def operations_per_s(self, dtype: torch.dtype, on: bool) -> float:
@@ -139,7 +141,7 @@ class Peaks:
         if key not in self._operations:
             M = torch.zeros(self._side, self._side, dtype=dtype, device=self._device)
             with tf32(on):
-                self._operations[key] = 2 * self._side**3 / _seconds(lambda: M @ M, self._device)
+                self._operations[key] = 2 * self._side**3 / _least(lambda: M @ M)
         return self._operations[key]
 
     def shares(self, took: float, like: Tensor, on: bool, work: dict[str, float]) -> dict[str, Any]:
@@ -153,7 +155,7 @@ class Peaks:
         return found
 
 
-def _seconds(work: Callable[[], object], device: torch.device, times: int = 5) -> float:
-    """The least of several, once warm."""
+def _least(work: Callable[[], object]) -> float:
+    """The least seconds of several times, once warm."""
     work()
-    return min(seconds(work) for _ in range(times))
+    return min(seconds(work) for _ in range(5))
