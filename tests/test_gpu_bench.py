@@ -8,17 +8,12 @@ import torch
 from graph_double import GraphDouble
 
 from loraone_theory import bench
-from loraone_theory.bench import gpu_cases, gpu_loops
+from loraone_theory.bench import gpu_linear, gpu_loops, gpu_products
 
 TINY = bench.Setting(tiny=True, pairs=1)
 CPU = torch.device("cpu")
 # Those whose baseline is a loop over steps that logs the loss, from the same factors.
-LOGGED = (
-    gpu_cases.single,
-    gpu_cases.batches,
-    gpu_cases.relu,
-    gpu_cases.sensing,
-)
+LOGGED = (gpu_linear.single, gpu_linear.batches, gpu_products.relu, gpu_products.sensing)
 
 
 @pytest.mark.parametrize("cases", LOGGED, ids=lambda cases: cases.__name__)
@@ -33,6 +28,16 @@ def test_both_sides_see_the_same_losses(cases: Any) -> None:
                 loss = log.reshape(found.shape)
                 gap = (loss.sqrt() - found.sqrt()).abs()
                 assert bool((gap <= allowed * loss[:1].sqrt()).all()), (case.name, words, form)
+
+
+def test_the_notebook_is_the_same_by_both_kinds_of_angles() -> None:
+    """Loss, risk and alignment before every step, the last by as many digits as squares keep."""
+    for case in gpu_linear.notebook(TINY, CPU):
+        by_svd, by_gram = (torch.as_tensor(run()) for run in case.baselines.values())
+        assert by_svd.shape == (case.steps, 3, 5)
+        assert bool((by_svd[:, 2] > 0.1).all())
+        eps = torch.finfo(by_svd.dtype).eps
+        torch.testing.assert_close(by_gram, by_svd, rtol=eps**0.5, atol=eps**0.5)
 
 
 def momentum(A: torch.Tensor, v: torch.Tensor) -> tuple[torch.Tensor, ...]:

@@ -86,12 +86,14 @@ def relu_autograd_loop(
     eta: float,
     steps: int,
     *,
-    tuned: bool,
-) -> list[float]:
-    """The ReLU model by torch autograd and torch.optim.SGD; `tuned` never forms X(W + AB) whole."""
+    XW: Tensor | None = None,
+) -> Tensor:
+    """The ReLU model by torch autograd and torch.optim.SGD, the losses read at the end.
+
+    Tuned is one that has XW, made beforehand, and never forms X(W + AB) whole.
+    """
     A, B = A.clone().requires_grad_(), B.clone().requires_grad_()
     optimiser = torch.optim.SGD([A, B], lr=eta)
-    XW = X @ W if tuned else None
     log = []
     for _ in range(steps):
         optimiser.zero_grad()
@@ -99,5 +101,5 @@ def relu_autograd_loop(
         loss = 0.5 * (torch.relu(Z) - Y).square().sum() / len(X)
         loss.backward()
         optimiser.step()
-        log.append(loss.item())
-    return log
+        log.append(loss.detach())
+    return torch.stack(log).cpu()

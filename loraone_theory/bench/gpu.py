@@ -11,8 +11,21 @@ from dataclasses import replace
 import torch
 
 from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs
-from loraone_theory.bench.gpu_cases import CASES, Case
+from loraone_theory.bench.gpu_case import Case
+from loraone_theory.bench.gpu_linear import batches, notebook, single, widest
 from loraone_theory.bench.gpu_loops import Peaks, prepared, tf32
+from loraone_theory.bench.gpu_products import estimation, relu, sensing
+
+# Whether they are made of products that are large enough for TF32 to matter.
+CASES = {
+    notebook: False,
+    single: False,
+    batches: False,
+    widest: False,
+    relu: True,
+    sensing: True,
+    estimation: True,
+}
 
 
 def _device(setting: Setting) -> torch.device | None:
@@ -58,5 +71,7 @@ def _rows(
                 steps=case.steps,
                 **case.notes,
             )
-            shares = peaks.shares(row.ours_s, case.like, on, case.work)
+            # The work is that of the first.
+            work = case.work if ours is first[1] else {}
+            shares = peaks.shares(row.ours_s, case.like, on, work)
             yield replace(row, notes=row.notes | shares)

@@ -130,16 +130,14 @@ class Peaks:
 
     def __init__(self, device: torch.device, *, tiny: bool) -> None:
         self._device, self._side = device, 64 if tiny else 8192
-        source = torch.zeros((1 << 12) if tiny else (1 << 28), dtype=torch.uint8, device=device)
-        sink = torch.empty_like(source)
-        self.bytes_per_s = 2 * source.numel() / _least(lambda: sink.copy_(source))
+        self.bytes_per_s = _copied_per_s((1 << 12) if tiny else (1 << 30), device)
         self._operations: dict[tuple[torch.dtype, bool], float] = {}
 
     def operations_per_s(self, dtype: torch.dtype, on: bool) -> float:
         """Of a product of square matrices, with TF32 or without."""
         key = dtype, on and dtype is torch.float32
         if key not in self._operations:
-            M = torch.zeros(self._side, self._side, dtype=dtype, device=self._device)
+            M = torch.randn(self._side, self._side, dtype=dtype, device=self._device)
             with tf32(on):
                 self._operations[key] = 2 * self._side**3 / _least(lambda: M @ M)
         return self._operations[key]
@@ -155,7 +153,14 @@ class Peaks:
         return found
 
 
-def _least(work: Callable[[], object]) -> float:
-    """The least seconds of several times, once warm."""
+def _copied_per_s(size: int, device: torch.device) -> float:
+    """Bytes a second, read and written, of a copy of so many."""
+    source = torch.zeros(size, dtype=torch.uint8, device=device)
+    sink = torch.empty_like(source)
+    return 2 * size / _least(lambda: sink.copy_(source))
+
+
+def _least(work: Callable[[], object], times: int = 4) -> float:
+    """The least seconds of one of so many in a row, of several, once warm."""
     work()
-    return min(seconds(work) for _ in range(5))
+    return min(seconds(work, times=times) for _ in range(5))

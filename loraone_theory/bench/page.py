@@ -51,9 +51,9 @@ _READING = """
   own: X, Σ̂ and an eigendecomposition against exact-law sampling; peak memory is in the notes.
 - **million**: whole runs in a process of their own, sampling and spectrum included.
 - **relu**, **relu-population**: one step of the ReLU model on one thread, the start of the run
-  spread over its steps; compiled: by engine="numba".
+  spread over its steps, XW at hand on both sides; compiled: by engine="numba".
 - **sensing**: seconds per step on one thread, our initialisation included, against the plain loop
-  of each ensemble; dense sensing goes by K = 𝒜*𝒜/m, made once in each run, and the row of autograd
+  of each ensemble; dense sensing goes by K = 𝒜*𝒜/m, made anew in each run, and the row of autograd
   is of a run too short for that.
 - **lazy**: whole runs whose measurements are drawn as they go; bytes held against those of the
   operator in the notes; online descent at d = k = 10⁹ beside a plain loop at a width that fits.
@@ -73,14 +73,16 @@ _READING = """
   ratio below 1 is a peer that is ahead.
 - **gpu**: the same kinds of row on a card, each against torch on that card: an eager loop; a step
   by torch.compile; and that step recorded as a CUDA graph together with its log, which launches no
-  more than a scan compiled by JAX would. The loss of every step is recorded on both sides. Both
-  sides start from the same factors (the notebook's from some of the same sizes). A linear run of
-  ours includes the reduction, one eigendecomposition of Σ̂ for each instance; the baselines find Σ̂
-  or X ready on the card. "Batch of n" goes on from a run whose reduction is made; with "reduction
-  included" it is a whole run, and "unreduced" multiplies by Σ̂ as the baseline does and decomposes
-  nothing. "TF32": both sides with it. The notes have the shares of the card's measured copy
-  bandwidth and of its large products. Rows that name neither form nor share are of a run before
-  these were added; there "batch of n" compares a whole run with bare steps.
+  more than a scan compiled by JAX would. The loss of every step is recorded on both sides, and both
+  start from the same factors (the notebook's from some of the same sizes). What both keep from run
+  to run is not timed: Σ̂ or X on the card, and XW; ours finds its reduction there in "batch of n"
+  and "step at d" (a whole run has "included" in its name, and "unreduced" multiplies by Σ̂ as the
+  baseline does), makes 𝒜*𝒜/m anew in every run, and its graph too, which the baseline has ready.
+  PEFT's estimation hands gradients over on the host; a plain backward pass is beside it with and
+  without that copy. "TF32": both sides with it. The notes have the shares of the card's measured
+  copy bandwidth, where a step does not fit into its cache, and of what its large products reach.
+  Rows that name no form after the sizes are of a run before these were added; there "batch of n"
+  compares a whole run with bare steps.
 
 ## Notes of the rows
 

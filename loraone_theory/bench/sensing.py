@@ -29,6 +29,7 @@ def _loop(step: Step, d: int, k: int, steps: int) -> None:
 
 
 def _ours(problem: SensingProblem, steps: int) -> None:
+    vars(problem.operator).pop("gram", None)  # K, which an operator keeps, is made in every run
     simulate(problem, "lora", rank=RANK, learning_rate=RATE, steps=steps, record=(), every=steps)
 
 

@@ -66,8 +66,8 @@ def targeted(model: nn.Module) -> list[nn.Linear]:
     return [m for n, m in model.named_modules() if isinstance(m, nn.Linear) and n != "lm_head"]
 
 
-def plain_backward(model: nn.Module, tokens: int) -> Callable[[], None]:
-    """The gradients of the targeted weights and nothing around it."""
+def plain_backward(model: nn.Module, tokens: int, *, kept: bool = False) -> Callable[[], None]:
+    """The gradients of the targeted weights and nothing around it; `kept`: copied to the host."""
     model.requires_grad_(False)
     modules = targeted(model)
     for module in modules:
@@ -77,6 +77,8 @@ def plain_backward(model: nn.Module, tokens: int) -> Callable[[], None]:
     def run() -> None:
         step()
         for module in modules:
+            if kept and module.weight.grad is not None:
+                module.weight.grad.to("cpu", copy=True)
             module.weight.grad = None
 
     return run
