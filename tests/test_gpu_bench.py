@@ -8,12 +8,13 @@ import torch
 from graph_double import GraphDouble
 
 from loraone_theory import bench
-from loraone_theory.bench import gpu_linear, gpu_loops, gpu_products
+from loraone_theory.bench import gpu, gpu_linear, gpu_loops, gpu_products
 
 TINY = bench.Setting(tiny=True, pairs=1)
 CPU = torch.device("cpu")
-# Those whose baseline is a loop over steps that logs the loss, from the same factors.
-LOGGED = (gpu_linear.single, gpu_linear.batches, gpu_products.relu, gpu_products.sensing)
+# All but those whose sides have other starts, and whose baseline is no loop that logs the loss.
+OTHERS = {gpu_linear.notebook, gpu_linear.widest, gpu_products.estimation}
+LOGGED = [cases for cases in gpu.CASES if cases not in OTHERS]
 
 
 @pytest.mark.parametrize("cases", LOGGED, ids=lambda cases: cases.__name__)

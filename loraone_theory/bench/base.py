@@ -99,16 +99,14 @@ def seconds(work: Callable[[], object], *, times: int = 1, threads: int | None =
         torch.set_num_threads(before)
 
 
-def warm_seconds(
-    work: Callable[[], object], *, times: int = 1, threads: int | None = None
-) -> float:
+def warm_seconds(work: Callable[[], object], *, threads: int | None = None) -> float:
     """`seconds`, of a second time where the first is below SHORT.
 
     So that what is short does not pay for what the other one, which may have run for many seconds,
     has driven out of caches and memory.
     """
-    first = seconds(work, times=times, threads=threads)
-    return first if first * times >= SHORT else seconds(work, times=times, threads=threads)
+    first = seconds(work, threads=threads)
+    return first if first >= SHORT else seconds(work, threads=threads)
 
 
 def now() -> float:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from loraone_theory.bench.gpu_loops import FORMS, Run
@@ -50,11 +49,6 @@ def case_of(
     """A case whose baseline makes as many steps, in each of the usual forms."""
     said = {form: f"{text}: {FORMS[form]}" for form in forms}
     return Case(name, like, baselines=forms, said=said, steps=steps, their_scale=1 / steps, **more)
-
-
-def kind(dtype: torch.dtype) -> str:
-    """As names of rows have it."""
-    return str(dtype).removeprefix("torch.")
 
 
 def ours_of(

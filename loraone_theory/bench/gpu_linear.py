@@ -10,9 +10,10 @@ from torch import Tensor
 
 from loraone_theory.bench import baselines
 from loraone_theory.bench.base import Setting
-from loraone_theory.bench.gpu_case import ETA, RANK, TRUE_RANK, Case, case_of, kind, ours_of
+from loraone_theory.bench.gpu_case import ETA, RANK, TRUE_RANK, Case, case_of, ours_of
 from loraone_theory.bench.gpu_loops import Run, Step, runs
 from loraone_theory.core.factors import Factors
+from loraone_theory.core.plain import plain
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.sampling import sample_linear, sample_linear_matrix_free
 
@@ -48,7 +49,7 @@ def notebook(setting: Setting, device: torch.device) -> Iterator[Case]:
         record = ("loss", "risk", "left_alignment")
         ours = partial(ours_of, problem, steps, init_std=stds, record=record)
         yield Case(
-            f"notebook, {kind(dtype)}", X, {"": ours},
+            f"notebook, {plain(dtype)}", X, {"": ours},
             {form: made["eager"] for form, made in forms.items()},
             {form: f"Σ̂ formed once, angles by {form}: eager" for form in forms},
             steps, 1 / steps, {}, notes={"d": d, "N": samples, "r": RANK, "runs": len(stds)},
@@ -88,7 +89,7 @@ def single(setting: Setting, device: torch.device) -> Iterator[Case]:
         problem = LinearProblem.from_data(X, shift=target)
         forms = runs(_descent(X.T @ X / samples, target), (A, B), steps, compiles=not setting.tiny)
         yield case_of(
-            f"one run, {kind(dtype)}", X, forms, "products with Σ̂, formed once", steps,
+            f"one run, {plain(dtype)}", X, forms, "products with Σ̂, formed once", steps,
             ours={"": partial(ours_of, problem, steps, record=("loss",), initial=Factors(A, B))},
             work={"operations": _reduced_operations(d)}, notes={"d": d, "N": samples, "r": RANK},
         )  # fmt: skip

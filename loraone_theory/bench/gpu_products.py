@@ -14,6 +14,7 @@ from loraone_theory.bench import baselines
 from loraone_theory.bench.base import Setting
 from loraone_theory.bench.gpu_case import RANK, TRUE_RANK, Case, case_of, ours_of
 from loraone_theory.bench.gpu_loops import FORMS, runs
+from loraone_theory.bench.sensing import forget_gram
 from loraone_theory.core.extras import MissingExtra, extra
 from loraone_theory.core.factors import Factors
 from loraone_theory.dynamics.trajectory import Trajectory
@@ -81,7 +82,7 @@ def sensing(setting: Setting, device: torch.device) -> Iterator[Case]:
     assert problem.lighter(steps).gram is not None
 
     def ours() -> Trajectory:
-        vars(operator).pop("gram", None)  # K, which an operator keeps, is made in every run
+        forget_gram(problem)
         return ours_of(problem, steps, rate=rate, record=("loss",), initial=Factors(A, B))
 
     yield case_of(

@@ -28,8 +28,13 @@ def _loop(step: Step, d: int, k: int, steps: int) -> None:
         A, B = A - RATE * grad_A, B - RATE * grad_B
 
 
+def forget_gram(problem: SensingProblem) -> None:
+    """K = 𝒜*𝒜/m, which an operator keeps, is to be made in every run that is timed."""
+    vars(problem.operator).pop("gram", None)
+
+
 def _ours(problem: SensingProblem, steps: int) -> None:
-    vars(problem.operator).pop("gram", None)  # K, which an operator keeps, is made in every run
+    forget_gram(problem)
     simulate(problem, "lora", rank=RANK, learning_rate=RATE, steps=steps, record=(), every=steps)
 
 

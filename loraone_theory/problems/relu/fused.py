@@ -145,17 +145,18 @@ def _pass(
     _clear(grad_A)
     _clear(grad_B)
     for piece in range(len(X)):
+        x, side, answers = X[piece], frozen[piece], labels[piece]  # once: taking them out costs
         _clear(AX)
         _clear(BM)
         for j in range(0, A.shape[1], BLOCK):
-            _spread(A, j, X[piece], j, AX)
+            _spread(A, j, x, j, AX)
         for c in range(0, B.shape[1], BLOCK):
             for e in range(0, BLOCK, 2):
-                squares += _misses(AX, B, c + e, frozen[piece], labels[piece], misses, e)
+                squares += _misses(AX, B, c + e, side, answers, misses, e)
             _spread(B, c, misses, 0, BM)
             _gathered(AX, misses, 0, grad_B, c)
         for j in range(0, A.shape[1], BLOCK):
-            _gathered(BM, X[piece], j, grad_A, j)
+            _gathered(BM, x, j, grad_A, j)
     return squares
 
 
