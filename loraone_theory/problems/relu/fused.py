@@ -145,7 +145,7 @@ def _pass(
     _clear(grad_A)
     _clear(grad_B)
     for piece in range(len(X)):
-        x, side, answers = X[piece], frozen[piece], labels[piece]  # once: taking them out costs
+        x, side, answers = X[piece], frozen[piece], labels[piece]
         _clear(AX)
         _clear(BM)
         for j in range(0, A.shape[1], BLOCK):
