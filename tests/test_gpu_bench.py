@@ -9,6 +9,7 @@ from graph_double import GraphDouble
 
 from loraone_theory import bench
 from loraone_theory.bench import gpu, gpu_linear, gpu_loops, gpu_products
+from loraone_theory.dynamics import capture
 
 TINY = bench.Setting(tiny=True, pairs=1)
 CPU = torch.device("cpu")
@@ -87,6 +88,29 @@ def test_a_form_that_does_not_run_here_is_named() -> None:
         assert [form for form, _ in gpu_loops.prepared(forms)] == ["eager"]
     with pytest.raises(RuntimeError, match="no such compiler"):  # of what compiles nothing
         list(gpu_loops.prepared({"eager": fails}))
+
+
+def refuse(work: Any) -> Any:
+    raise RuntimeError("not while recording")
+
+
+@pytest.mark.parametrize("recorder", [GraphDouble, refuse])
+def test_rows_say_which_steps_were_not_recorded(
+    recorder: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(capture.RECORDERS, "cpu", recorder)
+    peaks = gpu_loops.Peaks(CPU, tiny=True)
+    for case in gpu_linear.single(TINY, CPU):
+        for row in gpu._rows(case, TINY, peaks, CPU, on=False):
+            kept, empty = ("graphs", "refused_graphs")[:: 1 if recorder is GraphDouble else -1]
+            assert row.notes[kept] > 0
+            assert row.notes[empty] == 0
+    assert capture.RECORDERS["cpu"] is recorder
+
+
+def test_without_a_recorder_nothing_is_said_of_graphs() -> None:
+    with gpu_loops.recordings(CPU) as found:
+        assert found == {}
 
 
 def test_the_precision_of_products_is_put_back() -> None:

@@ -13,7 +13,7 @@ import torch
 from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs
 from loraone_theory.bench.gpu_case import Case
 from loraone_theory.bench.gpu_linear import batches, notebook, single, widest
-from loraone_theory.bench.gpu_loops import Peaks, prepared, tf32
+from loraone_theory.bench.gpu_loops import Peaks, prepared, recordings, tf32
 from loraone_theory.bench.gpu_products import estimation, relu, sensing
 
 # Whether they are made of products that are large enough for TF32 to matter.
@@ -60,18 +60,19 @@ def _rows(
     for form, theirs in prepared(case.baselines):
         # What else ours can be is looked at beside the simplest baseline alone.
         for words, ours in (first, *others) if form == next(iter(case.baselines)) else (first,):
-            row = in_pairs(
-                f"gpu/{case.name}{words}, {form}{', TF32' if on else ''}",
-                case.said[form],
-                theirs,
-                ours,
-                pairs=setting.pairs,
-                scale=(case.their_scale, 1 / case.steps),
-                card=_card(device),
-                steps=case.steps,
-                **case.notes,
-            )
+            with recordings(device) as recorded:
+                row = in_pairs(
+                    f"gpu/{case.name}{words}, {form}{', TF32' if on else ''}",
+                    case.said[form],
+                    theirs,
+                    ours,
+                    pairs=setting.pairs,
+                    scale=(case.their_scale, 1 / case.steps),
+                    card=_card(device),
+                    steps=case.steps,
+                    **case.notes,
+                )
             # The work is that of the first.
             work = case.work if ours is first[1] else {}
             shares = peaks.shares(row.ours_s, case.like, on, work)
-            yield replace(row, notes=row.notes | shares)
+            yield replace(row, notes=row.notes | shares | recorded)

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from loraone_theory.bench.base import seconds
 from loraone_theory.bench.peer_forms import has_compiler
+from loraone_theory.dynamics.capture import RECORDERS, Graph
 
 # (state) -> (next state, what is logged), tensors all of them.
 Step = Callable[..., tuple[Tensor, ...]]
@@ -123,6 +124,32 @@ def tf32(on: bool) -> Iterator[None]:
         yield
     finally:
         torch.set_float32_matmul_precision(before)
+
+
+@contextmanager
+def recordings(device: torch.device) -> Iterator[dict[str, int]]:
+    """How many steps of the library are recorded inside, and how many the device refuses.
+
+    A refused one runs on without a graph, which its time alone would not tell.
+    """
+    record = RECORDERS.get(device.type)
+    if record is None:
+        yield {}
+        return
+    found = {"graphs": 0, "refused_graphs": 0}
+
+    def counted(work: Callable[[], None]) -> Graph:
+        found["refused_graphs"] += 1
+        graph = record(work)
+        found["refused_graphs"] -= 1
+        found["graphs"] += 1
+        return graph
+
+    RECORDERS[device.type] = counted
+    try:
+        yield found
+    finally:
+        RECORDERS[device.type] = record
 
 
 class Peaks:

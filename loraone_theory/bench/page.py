@@ -80,7 +80,8 @@ _READING = """
   baseline does), makes 𝒜*𝒜/m anew in every run, and its graph too, which the baseline has ready.
   PEFT's estimation hands gradients over on the host; a plain backward pass is beside it with and
   without that copy. "TF32": both sides with it. The notes have the shares of the card's measured
-  copy bandwidth, where a step does not fit into its cache, and of what its large products reach.
+  copy bandwidth, where a step does not fit into its cache, and of what its large products reach;
+  and how many of our steps were recorded as graphs meanwhile, and how many the card refused.
   Rows that name no form after the sizes are of a run before these were added; there "batch of n"
   compares a whole run with bare steps.
 
