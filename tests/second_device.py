@@ -76,17 +76,18 @@ class SecondDevice(TorchFunctionMode):
     def __init__(self) -> None:
         super().__init__()
         self.reads: list[str] = []
-        self._unread = False
+        self._unread = self._sends = False
         self._kernels = _Kernels(self)
 
     @contextmanager
-    def unread(self) -> Iterator[None]:
-        """Refuse in the block what makes the host wait."""
-        before, self._unread = self._unread, True
+    def unread(self, *, sends: bool = False) -> Iterator[None]:
+        """Refuse in the block what makes the host wait, and, unless it `sends`, what it sends."""
+        before = self._unread, self._sends
+        self._unread, self._sends = True, sends
         try:
             yield
         finally:
-            self._unread = before
+            self._unread, self._sends = before
 
     def put(self, tensor: Tensor) -> Tensor:
         """A copy of a CPU tensor there."""
@@ -194,6 +195,8 @@ class SecondDevice(TorchFunctionMode):
                 found = found.clone() if found is tensor else found
         if was and not there:
             self.note("a copy to the CPU")
+        elif there and not was and self._unread and not self._sends:
+            self.note("a copy from the CPU")
         return self._placed(found, there)  # type: ignore[no-any-return]
 
     def __enter__(self) -> "SecondDevice":

@@ -40,10 +40,23 @@ PROBLEMS: dict[str, Callable[[], Problem]] = {
 CLOSE = tolerance.rounding(304, operations=8 * STEPS, condition=1e3)
 
 
-def method(name: str) -> lt.Method:
+def method(name: str, **options: Any) -> lt.Method:
     factory = lt.METHODS[name]
     known = inspect.signature(factory).parameters
-    return factory(**{"init_std": 0.3} if "init_std" in known else {})
+    return factory(**({"init_std": 0.3} if "init_std" in known else {}) | options)
+
+
+# What a hyper-parameter of a rule may be besides its default, which is another way through it.
+OTHERWISE: dict[str, Any] = {
+    "adaptive": 0.5, "weight_decay": 0.5, "beta": 0.5, "betas": (0.0, 0.5), "escaped_mass": True,
+    "bias_correction": True, "order": "peft", "squared": True, "covariance": np.eye(D) + 0.5,
+}  # fmt: skip
+VARIANTS = [
+    (name, {option: value})
+    for name, factory in lt.METHODS.items()
+    for option, value in OTHERWISE.items()
+    if option in inspect.signature(factory).parameters
+]
 
 
 def prepared(problem: Problem, chosen: lt.Method, **options: Any) -> plan.Plan:
@@ -58,7 +71,8 @@ def recorders(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[GraphDouble]]:
     """The graphs that are made while the CPU counts as a device that records."""
     made: list[GraphDouble] = []
 
-    def record(work: Callable[[], None]) -> GraphDouble:
+    def record(work: Callable[[], None], like: torch.Tensor) -> GraphDouble:
+        assert like.device.type == "cpu"
         made.append(GraphDouble(work))
         return made[-1]
 
@@ -110,6 +124,28 @@ def test_every_method_is_replayed_where_its_rule_says_so(
         assert [type(x) for x in leaves[0]] == [type(x) for x in leaves[1]]
         numbers = [[x for x in side if not isinstance(x, torch.Tensor)] for side in leaves]
         assert numbers[0] == numbers[1]
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_every_variant_is_replayed_where_its_rule_says_so(
+    monkeypatch: pytest.MonkeyPatch,
+    recorders: list[GraphDouble],
+    name: str,
+    options: dict[str, Any],
+) -> None:
+    made = prepared(PROBLEMS["relu"](), method(name, **options))
+    stepper, _ = compared(monkeypatch, made)
+    assert (stepper._recorded is not None) == made.rule.replays
+
+
+def test_a_step_with_too_wide_decompositions_goes_on_without_a_graph(
+    recorders: list[GraphDouble],
+) -> None:
+    wide = lt.sample_relu(d=12, k=11, true_rank=2, samples=60, relative_shift=0.1)
+    stepper = steppers.make(prepared(wide, method("p-lora"), rank=eigen.WIDEST + 1))
+    assert stepper._recorded is None
+    assert recorders == []
+    run(stepper)
 
 
 @pytest.mark.parametrize("name", [n for n in lt.METHODS if not method(n).facts.replays])
@@ -467,5 +503,6 @@ def test_rotations_are_used_while_recording_alone() -> None:
     with graph_double.Recording(), pytest.raises(graph_double.Waited):
         eigen.eigh(M)
     wide = torch.eye(eigen.WIDEST + 1)
-    with graph_double.Recording(), eigen.recorded_work(), pytest.raises(graph_double.Waited):
-        eigen.eigh(wide)
+    for decompose in (eigen.eigh, eigen.eigvalsh):
+        with eigen.recorded_work(), pytest.raises(RuntimeError, match="no decomposition wider"):
+            decompose(wide)

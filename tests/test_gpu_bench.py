@@ -90,11 +90,15 @@ def test_a_form_that_does_not_run_here_is_named() -> None:
         list(gpu_loops.prepared({"eager": fails}))
 
 
-def refuse(work: Any) -> Any:
+def double(work: Any, like: Any) -> Any:
+    return GraphDouble(work)
+
+
+def refuse(work: Any, like: Any) -> Any:
     raise RuntimeError("not while recording")
 
 
-@pytest.mark.parametrize("recorder", [GraphDouble, refuse])
+@pytest.mark.parametrize("recorder", [double, refuse])
 def test_rows_say_which_steps_were_not_recorded(
     recorder: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -102,7 +106,7 @@ def test_rows_say_which_steps_were_not_recorded(
     peaks = gpu_loops.Peaks(CPU, tiny=True)
     for case in gpu_linear.single(TINY, CPU):
         for row in gpu._rows(case, TINY, peaks, CPU, on=False):
-            kept, empty = ("graphs", "refused_graphs")[:: 1 if recorder is GraphDouble else -1]
+            kept, empty = ("graphs", "refused_graphs")[:: 1 if recorder is double else -1]
             assert row.notes[kept] > 0
             assert row.notes[empty] == 0
     assert capture.RECORDERS["cpu"] is recorder

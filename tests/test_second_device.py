@@ -11,7 +11,7 @@ import tolerance
 import torch
 from graph_double import GraphDouble
 from second_device import Elsewhere, Mixed, Read, SecondDevice, back, moved, places
-from test_capture import CLOSE, ETA, PROBLEMS, RANK, SIZES, method, prepared
+from test_capture import CLOSE, ETA, PROBLEMS, RANK, SIZES, VARIANTS, method, prepared
 from torch import Tensor
 
 import loraone_theory as lt
@@ -48,8 +48,11 @@ def there(problem: str) -> Any:
 # --- the step loop -----------------------------------------------------------------------------
 
 
-def second_step(made: Any, place: SecondDevice) -> list[str]:
-    """What the second step waits for; the first may fill what is kept from step to step."""
+def second_step(made: Any, place: SecondDevice, *, sends: bool = False) -> list[str]:
+    """What the second step waits for; the first may fill what is kept from step to step.
+
+    Where the rule replays, nothing is sent there either unless the step `sends`.
+    """
     stepper = steppers.make(made)
     stepper.step(0)
     place.reads.clear()
@@ -57,7 +60,7 @@ def second_step(made: Any, place: SecondDevice) -> list[str]:
     assert places((stepper.params, list(capture.leaves_of(stepper.state)))) <= {True}
     found = list(place.reads)
     if made.rule.replays:
-        with place.unread(), eigen.recorded_work():
+        with place.unread(sends=sends), eigen.recorded_work():
             stepper.step(2)
     return found
 
@@ -68,6 +71,14 @@ def test_a_step_of_every_method_waits_for_nothing(place: SecondDevice, name: str
     for problem in ("relu", "linear"):
         found = second_step(prepared(there(problem), method(name)), place)
         assert set(found) <= DECOMPOSITIONS, found
+
+
+@pytest.mark.parametrize(("name", "options"), VARIANTS)
+def test_a_step_of_every_variant_waits_for_nothing(
+    place: SecondDevice, name: str, options: dict[str, Any]
+) -> None:
+    found = second_step(prepared(there("relu"), method(name, **options)), place)
+    assert set(found) <= DECOMPOSITIONS, found
 
 
 @pytest.mark.parametrize("rule", [name for name, make in RULES.items() if not make(0.1).flow])
@@ -92,7 +103,7 @@ def test_a_step_on_rows_waits_for_nothing(place: SecondDevice, problem: str, sam
         recipe["keep_inputs"] = True
     given = recipes.rebuild({**recipe, "device": "cuda"})
     made = prepared(given, method("lora"), batch_size=5, sampling=sampling)
-    assert second_step(made, place) == []
+    assert second_step(made, place, sends=True) == []
 
 
 # --- all of simulate ---------------------------------------------------------------------------
@@ -117,7 +128,7 @@ def test_a_recorded_run_is_that_of_the_cpu(
     """Graph and second device together, with a sweep whose second half diverges."""
     made: list[GraphDouble] = []
     monkeypatch.setitem(
-        capture.RECORDERS, "cuda", lambda work: made.append(GraphDouble(work)) or made[-1]
+        capture.RECORDERS, "cuda", lambda work, like: made.append(GraphDouble(work)) or made[-1]
     )
     options: dict[str, Any] = {"rank": RANK, "learning_rate": [ETA, 1e200], "steps": 6}
     found = lt.simulate(there("relu"), method("lora-one-adamw"), **options)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from loraone_theory.bench.base import seconds
 from loraone_theory.bench.peer_forms import has_compiler
-from loraone_theory.dynamics.capture import RECORDERS, Graph
+from loraone_theory.dynamics.capture import CALLS, RECORDERS, Graph, by_cuda
 
 # (state) -> (next state, what is logged), tensors all of them.
 Step = Callable[..., tuple[Tensor, ...]]
@@ -60,7 +60,8 @@ def _recorded(step: Step, start: tuple[Tensor, ...], steps: int) -> Run:
     """A step over buffers, which are given the next state, and a log with a counter of its own."""
     held = tuple(tensor.clone() for tensor in start)
     *_, seen = step(*held)
-    log = seen.new_zeros(steps, *seen.shape)
+    # The calls before the recording write too.
+    log = seen.new_zeros(steps + CALLS, *seen.shape)
     at = torch.zeros(1, dtype=torch.long, device=seen.device)
 
     def once() -> None:
@@ -78,27 +79,14 @@ def _recorded(step: Step, start: tuple[Tensor, ...], steps: int) -> Run:
             old.copy_(new)
         for _ in range(steps):
             replay()
-        return log.cpu()
+        return log[:steps].cpu()
 
     return run
 
 
 def _graph(once: Callable[[], None], at: Tensor) -> Callable[[], None]:
-    """`once` as a graph, where there is a card; called a few times before on another stream."""
-    if not at.is_cuda:
-        return once
-    stream = torch.cuda.Stream(at.device)
-    stream.wait_stream(torch.cuda.current_stream(at.device))
-    with torch.cuda.stream(stream):
-        for _ in range(3):
-            at.zero_()
-            once()
-    torch.cuda.current_stream(at.device).wait_stream(stream)
-    at.zero_()
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        once()
-    return graph.replay
+    """`once` as a graph, where there is a card."""
+    return by_cuda(once, at).replay if at.is_cuda else once
 
 
 def prepared(forms: dict[str, Run]) -> Iterator[tuple[str, Run]]:
@@ -138,9 +126,9 @@ def recordings(device: torch.device) -> Iterator[dict[str, int]]:
         return
     found = {"graphs": 0, "refused_graphs": 0}
 
-    def counted(work: Callable[[], None]) -> Graph:
+    def counted(work: Callable[[], None], like: Tensor) -> Graph:
         found["refused_graphs"] += 1
-        graph = record(work)
+        graph = record(work, like)
         found["refused_graphs"] -= 1
         found["graphs"] += 1
         return graph

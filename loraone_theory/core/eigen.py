@@ -2,7 +2,7 @@
 
 A library's routine on a device tells the host whether it converged, which a step that is recorded
 must not wait for (dynamics/capture.py). Within `recorded_work` Jacobi rotations of a fixed number
-take its place.
+take its place, and wider matrices than those are for are refused.
 """
 
 from __future__ import annotations
@@ -39,17 +39,28 @@ def is_recording() -> bool:
 
 def eigh(M: Tensor) -> tuple[Tensor, Tensor]:
     """Eigenvalues (..., r), ascending, and eigenvectors (..., r, r) of a symmetric finite M."""
-    if _recording.get() and M.shape[-1] <= WIDEST:
-        return jacobi(M)
+    if _recording.get():
+        return jacobi(_narrow(M))
     values, vectors = torch.linalg.eigh(M)
     return values, vectors
 
 
 def eigvalsh(M: Tensor) -> Tensor:
     """Eigenvalues (..., r), ascending, of a symmetric finite M."""
-    if _recording.get() and M.shape[-1] <= WIDEST:
-        return jacobi(M)[0]
+    if _recording.get():
+        return jacobi(_narrow(M))[0]
     return torch.linalg.eigvalsh(M)
+
+
+def _narrow(M: Tensor) -> Tensor:
+    """M, where its decomposition can be recorded.
+
+    Raises:
+        RuntimeError: it is too wide, as a device says of what it cannot record.
+    """
+    if M.shape[-1] > WIDEST:
+        raise RuntimeError(f"no decomposition wider than {WIDEST} is recorded; got {M.shape[-1]}")
+    return M
 
 
 def jacobi(M: Tensor) -> tuple[Tensor, Tensor]:

@@ -18,7 +18,9 @@ from loraone_theory.core.eigen import recorded_work
 from loraone_theory.core.factors import Params
 from loraone_theory.dynamics.leaves import Leaf, filled, leaves_of
 
-WARM_UP = 3  # calls before recording, so that libraries have set themselves up
+# Calls before recording, so that libraries have set themselves up, and the watched one after them.
+WARM_UP = 3
+CALLS = WARM_UP + 1
 
 Tree = Any  # nested tuples of tensors and numbers
 
@@ -95,7 +97,9 @@ def recorded(
     before = [tensor.clone() for tensor in kept]  # type: ignore[union-attr]
     try:
         with recorded_work():
-            graph = record(work)
+            graph = record(work, like)
+    except torch.OutOfMemoryError:
+        raise
     except RuntimeError:  # for example a kernel that synchronises, as an SVD does
         return None
     finally:
@@ -134,18 +138,31 @@ def _kind(leaf: Leaf) -> object:
     return (leaf.shape, leaf.dtype) if isinstance(leaf, Tensor) else type(leaf)
 
 
-def _by_cuda(work: Callable[[], None]) -> Graph:
-    side = torch.cuda.Stream()
-    side.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(side):
-        for _ in range(WARM_UP):
-            work()
-    torch.cuda.current_stream().wait_stream(side)
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        work()
+def by_cuda(work: Callable[[], None], like: Tensor) -> Graph:
+    """Work on the device of a tensor as a CUDA graph.
+
+    Called a few times before, on the stream that it is recorded on: what makes the host wait is
+    refused there, since a recording that fails leaves the process on its stream, and the device's
+    allocator in its pool.
+    """
+    with torch.cuda.device(like.device):
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):
+            for _ in range(WARM_UP):
+                work()
+            before = torch.cuda.get_sync_debug_mode()
+            torch.cuda.set_sync_debug_mode("error")
+            try:
+                work()
+            finally:
+                torch.cuda.set_sync_debug_mode(before)
+            graph = torch.cuda.CUDAGraph()
+            with torch.cuda.graph(graph, stream=stream):
+                work()
+        torch.cuda.current_stream().wait_stream(stream)
     return graph
 
 
 # What records work, by the type of the device.
-RECORDERS: dict[str, Callable[[Callable[[], None]], Graph]] = {"cuda": _by_cuda}
+RECORDERS: dict[str, Callable[[Callable[[], None], Tensor], Graph]] = {"cuda": by_cuda}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core import validate
+from loraone_theory.core.eigen import eigvalsh
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
 from loraone_theory.core.roots import psd_root
@@ -33,7 +34,7 @@ class _Side(NamedTuple):
 
 
 def _spectrum(M: Tensor) -> Tensor:
-    return torch.linalg.eigvalsh(torch.where(torch.isfinite(M), M, 0.0))
+    return eigvalsh(torch.where(torch.isfinite(M), M, 0.0))
 
 
 def lora_rite(
@@ -74,7 +75,9 @@ def lora_rite(
         if rho is not None:
             lost = _spectrum(betas[1] * old.square) - _spectrum(carried)
             rho = betas[1] * rho + lost.abs().amax(-1)[..., None, None]
-            under = square + rho * torch.eye(square.shape[-1]).to(square)
+            under = square + rho * torch.eye(
+                square.shape[-1], dtype=square.dtype, device=square.device
+            )
         step = mean / one @ psd_root(inverse_psd(under / two).matrix) @ magnified
         return step, _Side(mean, square, basis), inverse, rho
 

@@ -6,6 +6,8 @@ by Σ. Neither plain nor preconditioned descent is invariant under that; this on
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 
@@ -31,13 +33,21 @@ def whitened(learning_rate: Scalar, damping: Scalar = 0.0, covariance: Array | N
     Sigma = None if covariance is None else _matrix(covariance)
     L = None if Sigma is None else _cholesky(Sigma)
 
+    @functools.cache
+    def placed(dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor] | None:
+        """Σ and L where the factors are, brought there once: no step waits for the host."""
+        if Sigma is None or L is None:
+            return None
+        return Sigma.to(device, dtype), L.to(device, dtype)
+
     def update(params: Params, gradients: Params, state: Drops) -> tuple[Params, Drops]:
         (A, B), (grad_A, grad_B) = params, gradients
-        SA = A if Sigma is None else Sigma.to(A) @ A
+        known = placed(A.dtype, A.device)
+        SA = A if known is None else known[0] @ A
         left, right = inverse_psd(A.mT @ SA, damping), inverse_psd(B @ B.mT, damping)
         step = grad_A @ right.matrix
-        if L is not None:
-            step = torch.cholesky_solve(step, L.to(A).expand(*A.shape[:-2], *L.shape))
+        if known is not None:
+            step = torch.cholesky_solve(step, known[1].expand(*A.shape[:-2], *known[1].shape))
         new = (
             descend(A, step, learning_rate),
             descend(B, left.matrix @ grad_B, learning_rate),
