@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import StrEnum
 from typing import Any, Literal, NamedTuple
 
@@ -66,6 +66,17 @@ class Draws:
     def eps(self) -> float:
         """Machine epsilon of the dtype, which tolerances are made of."""
         return float(np.finfo(self.dtype).eps)
+
+    def normals(self, *shape: int, block: object = 0) -> np.ndarray:
+        """Standard normal numbers (trials, *shape), for a block that a claim names as it likes.
+
+        All of a block come from one generator, a draw's after those of the draw before: more
+        trials go on where fewer stopped, and `first` leaves out as many. Numbers of another shape
+        are of another block.
+        """
+        source = replace(self, first=0).seeds(1, block=(block, shape))
+        rng = np.random.default_rng(source[0])
+        return rng.standard_normal((self.first + self.trials, *shape))[self.first :]
 
     def seeds(self, count: int | None = None, block: object = 0) -> tuple[int, ...]:
         """`count` seeds (default: one per trial), for a block that a claim names as it likes.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any, get_args
 
 import numpy as np
@@ -14,6 +15,7 @@ from loraone_theory.core import validate
 from loraone_theory.testing.base import require
 
 LEVEL = 0.99
+FEW = 4  # draws that are looked for among all
 DOUBLED = 4  # times that the draws of a mutant are doubled where they decide nothing
 
 
@@ -22,8 +24,10 @@ def check_claim(claim: Claim, *, trials: int | None = None, seed: int = 0) -> No
 
     It says in words what it claims and how it is tested; its draws are a function of the master
     seed alone, whatever the global random states; its evidence is whole (one entry per draw, plain
-    numbers for the report, a promised probability where it is one); a smoke run does not contradict
-    the expected verdict; and its mutant, measured in the same way, is found out.
+    numbers for the report, a promised probability where it is one); more draws go on where fewer
+    stopped, which the judge relies on where it looks at a probability or a mean more than once; a
+    smoke run does not contradict the expected verdict; and its mutant, measured in the same way, is
+    found out.
 
     Args:
         claim: which.
@@ -43,6 +47,8 @@ def check_claim(claim: Claim, *, trials: int | None = None, seed: int = 0) -> No
     check_words(claim)
     draws = Draws(claim.smoke_trials if trials is None else trials, seed, smoke=True)
     evidence = _measured(claim, "measure", draws)
+    if claim.kind in ("probability", "value"):
+        _goes_on(claim, draws, evidence)
     found = judge(evidence, claim.kind, LEVEL)
     allowed = {claim.expected}
     if claim.kind in ("probability", "value"):  # which a few draws need not decide
@@ -128,6 +134,22 @@ def _measured(claim: Claim, name: str, draws: Draws) -> Evidence:
     )
     require(same, f"{who} must draw from the master seed alone: twice the same gave other numbers")
     return evidence
+
+
+def _goes_on(claim: Claim, draws: Draws, evidence: Evidence) -> None:
+    """What fewer draws give is among what all of them give, up to rounding."""
+    few = replace(draws, trials=max(1, min(FEW, draws.trials // 2)), handed={})
+    fewer = np.asarray(claim.measure(few).lhs, dtype=np.float64)
+    whole = np.asarray(evidence.lhs, dtype=np.float64)
+    fewer, whole = fewer[np.isfinite(fewer)], whole[np.isfinite(whole)]
+    allowed = np.finfo(np.float64).eps ** 0.5 * np.abs(whole).max(initial=0.0)
+    missed = [x for x in fewer if not (np.abs(whole - x) <= allowed).any()]
+    require(
+        not missed,
+        f"more draws of claim {claim.id!r} must go on where fewer stopped: {len(missed)} of "
+        f"{len(fewer)} values of {few.trials} draws are not among those of {draws.trials}; let a "
+        "draw hang on its own seed alone (Draws.seeds, Draws.normals)",
+    )
 
 
 def _with_global_seed(measure: Any, draws: Draws, seed: int) -> Any:

@@ -18,8 +18,7 @@ OF_ENTRIES, WITHIN = 0.08, 0.03
 
 def _covariance(draws: Draws, *, crossed: bool) -> Evidence:
     """b(ĝ_ia − E_ia)(ĝ_jc − E_jc) over what is promised of it."""
-    rng, n = np.random.default_rng(draws.seeds(1)[0]), draws.trials
-    X, Z = rng.standard_normal((n, BATCH, D)), NOISE * rng.standard_normal((n, BATCH, K))
+    X, Z = draws.normals(BATCH, D), NOISE * draws.normals(BATCH, K, block="noise")
     miss = X.swapaxes(1, 2) @ (X @ ERROR - Z) / BATCH - ERROR
     found = torch.from_numpy(miss[:, FIRST[0], FIRST[1]] * miss[:, SECOND[0], SECOND[1]])
     law = predict.stochastic.gradient_covariance(
@@ -32,8 +31,7 @@ def _covariance(draws: Draws, *, crossed: bool) -> Evidence:
 
 def _contraction(draws: Draws, *, less: int) -> Evidence:
     """‖E₁‖²/‖E₀‖² of full fine-tuning on a fresh batch without noise."""
-    rng, n = np.random.default_rng(draws.seeds(1)[0]), draws.trials
-    X = rng.standard_normal((n, BATCH, D))
+    X = draws.normals(BATCH, D)
     after = ERROR - RATE / BATCH * X.swapaxes(1, 2) @ (X @ ERROR)
     law = 1 - 2 * RATE + RATE**2 * (1 + (D + 1 - less) / BATCH)
     found = torch.from_numpy((after**2).sum((1, 2)) / (ERROR**2).sum())

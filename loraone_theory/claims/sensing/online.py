@@ -37,8 +37,7 @@ def _fixed() -> tuple[Factors, Tensor]:
 
 def _gradients(draws: Draws, ensemble: str, E: Tensor) -> Tensor:
     """ĝ on a fresh batch for each draw, (n, d, k)."""
-    rng, n = np.random.default_rng(draws.seeds(1)[0]), draws.trials
-    rows = rng.standard_normal((n, BATCH, D * K + D + K))
+    rows = draws.normals(BATCH, D * K + D + K)
     a, x, z = np.split(rows, np.cumsum((D * K, D)), axis=-1)
     if ensemble == "multi-response":
         X, noise = torch.from_numpy(x), NOISE * torch.from_numpy(z)
@@ -47,7 +46,7 @@ def _gradients(draws: Draws, ensemble: str, E: Tensor) -> Tensor:
         matrices = torch.from_numpy(a).unflatten(-1, (D, K))
     else:
         matrices = torch.from_numpy(x)[..., :, None] * torch.from_numpy(z)[..., None, :]
-    noise = NOISE * torch.from_numpy(rng.standard_normal((n, BATCH)))
+    noise = NOISE * torch.from_numpy(draws.normals(BATCH, block="noise"))
     miss = (matrices * E).sum((-2, -1)) - noise
     return (miss[..., None, None] * matrices).mean(1)
 
@@ -84,8 +83,7 @@ def _step(draws: Draws, *, trace: float) -> Evidence:
 
 def _subsets(draws: Draws, *, less: int) -> Evidence:
     """E‖ĝ − ḡ‖² over all subsets, against (N − b)/(b(N − less)) of a row's."""
-    rng = np.random.default_rng(draws.seeds(1)[0])
-    rows = rng.standard_normal((draws.trials, N, D * K))
+    rows = draws.normals(N, D * K)
     centred = rows - rows.mean(1, keepdims=True)
     chosen = np.array(list(itertools.combinations(range(N), BATCH)))
     means = centred[:, chosen].mean(2)
@@ -99,11 +97,11 @@ WIDE, NARROW, FEW, ETA, SETTLED = 6, 4, 5, 0.4, 40
 
 def _stationary(draws: Draws, *, wrong: bool) -> Evidence:
     """‖E‖² of full fine-tuning on fresh batches, after so many steps from Δ."""
-    rng, n, eta = np.random.default_rng(draws.seeds(1)[0]), draws.trials, ETA
-    E = np.zeros((n, WIDE, NARROW))
-    for _ in range(SETTLED):
-        X = rng.standard_normal((n, FEW, WIDE))
-        Z = NOISE * rng.standard_normal((n, FEW, NARROW))
+    eta = ETA
+    E = np.zeros((draws.trials, WIDE, NARROW))
+    for t in range(SETTLED):
+        X = draws.normals(FEW, WIDE, block=f"inputs, {t}")
+        Z = NOISE * draws.normals(FEW, NARROW, block=f"noise, {t}")
         E = E - eta / FEW * X.swapaxes(1, 2) @ (X @ E - Z)
     law = predict.stochastic.stationary_error(
         d=WIDE, k=NARROW, batch=FEW, learning_rate=eta, noise_std=NOISE
@@ -119,12 +117,12 @@ LARGE, OUT, TRUE, R, ROWS, STEPS, SIGMA = 30, 12, 2, 3, 6, 20, 0.2
 
 def _law(draws: Draws, *, width: int) -> Evidence:
     """Runs of the reduced dynamics against runs that draw every row in full."""
-    rng, n, rate, b = np.random.default_rng(draws.seeds(1, block=1)[0]), draws.trials, 0.1, ROWS
+    rate, b = 0.1, ROWS
     shift = np.eye(LARGE, TRUE) @ np.eye(OUT, TRUE).T
-    A, B = 0.3 * rng.standard_normal((n, LARGE, R)), np.zeros((n, R, OUT))
-    for _ in range(STEPS):
-        X = rng.standard_normal((n, b, LARGE))
-        W = X @ (A @ B - shift) - SIGMA * rng.standard_normal((n, b, OUT))
+    A, B = 0.3 * draws.normals(LARGE, R), np.zeros((draws.trials, R, OUT))
+    for t in range(STEPS):
+        X = draws.normals(b, LARGE, block=f"inputs, {t}")
+        W = X @ (A @ B - shift) - SIGMA * draws.normals(b, OUT, block=f"noise, {t}")
         J = X.swapaxes(1, 2) @ W / b
         A, B = A - rate * J @ B.swapaxes(1, 2), B - rate * A.swapaxes(1, 2) @ J
     run = simulate_online(

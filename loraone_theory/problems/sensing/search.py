@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -28,24 +28,60 @@ def alternate(
     sweeps: int,
     tolerance: float,
 ) -> Factors:
-    """Best A for orthonormal B, best B for orthonormal A, until no value moves."""
-    *batch, d, k, r = shape
-    A = torch.from_numpy(normal(rng, *batch, d, r)).to(operator.like)
-    B = torch.linalg.qr(torch.from_numpy(normal(rng, *batch, k, r)).to(operator.like)).Q.mT
-    before = None
+    """Best A for orthonormal B, best B for orthonormal A, until a value moves no more.
+
+    Every restart begins at the same place for all instances and ends when its own value has
+    settled, so that what is found does not depend on what else is in the batch.
+    """
+    restarts, *batch, d, k, r = shape
+    A, B = (_for_all(normal(rng, restarts, n, r), batch, operator.like) for n in (d, k))
+    B = torch.linalg.qr(B).Q.mT
     improve = _formed(operator, largest) if d * k <= FORMED else _by_products(operator, largest)
+    settling = _Settling(tolerance)
     for _ in range(sweeps):
-        A, _ = improve(Factors(A, B), True)
-        Q = torch.linalg.qr(A).Q
-        B, value = improve(Factors(Q, Q.mT @ A @ B), False)
-        A = Q
-        if before is not None and bool(((value - before).abs() <= tolerance * value.abs()).all()):
-            break
-        before = value
+        moved, _ = improve(Factors(A, B), True)
+        Q = torch.linalg.qr(moved).Q
+        other, value = improve(Factors(Q, Q.mT @ moved @ B), False)
         # The next A needs orthonormal rows of B.
-        Q = torch.linalg.qr(B.mT).Q
-        A, B = A @ (B @ Q), Q.mT
+        rows = torch.linalg.qr(other.mT).Q
+        A, B = settling.after(value, (A, B), (Q @ (other @ rows), rows.mT))
+        if settling.done:
+            break
     return Factors(A, B)
+
+
+def _for_all(M: np.ndarray, batch: Sequence[int], like: Tensor) -> Tensor:
+    """(restarts, ·, ·) as (restarts, *batch, ·, ·), the same for every instance."""
+    start = torch.from_numpy(M).to(like)
+    return start.view(len(M), *[1] * len(batch), *M.shape[1:]).expand(-1, *batch, -1, -1)
+
+
+class _Settling:
+    """Which searches go on: those whose value still moves by more than a share of itself."""
+
+    def __init__(self, tolerance: float) -> None:
+        self._tolerance = tolerance
+        self._value: Tensor | None = None
+        self._going = torch.ones((), dtype=torch.bool)
+        self.done = False
+
+    def after(
+        self, value: Tensor, old: tuple[Tensor, ...], new: tuple[Tensor, ...]
+    ) -> list[Tensor]:
+        """What each search holds after a sweep: the new tensors, or the old ones if it is over."""
+        if self._value is None:
+            self._value = value
+            return list(new)
+        going = self._going.to(value.device).expand(value.shape)
+        held = [
+            torch.where(going[..., None, None], after, before)
+            for after, before in zip(new, old, strict=True)
+        ]
+        still = (value - self._value).abs() > self._tolerance * value.abs()
+        self._value = torch.where(going, value, self._value)
+        self._going = going & still
+        self.done = not bool(self._going.any())
+        return held
 
 
 # (factors, whether A is to move and B, orthonormal, to stay) -> the factor that moved, of norm 1,
@@ -133,8 +169,8 @@ def alternate_symmetric(
     Both forms are convex, so that replacing M by the best matrix for the linear form at M cannot
     make the value worse.
     """
-    *batch, d, _, r = shape
-    U = torch.from_numpy(normal(rng, *batch, d, r)).to(operator.like)
+    restarts, *batch, d, _, r = shape
+    U = _for_all(normal(rng, restarts, d, r), batch, operator.like)
     M = _unit(U @ U.mT)
 
     def form(M: Tensor) -> Tensor:
@@ -145,17 +181,16 @@ def alternate_symmetric(
     for _ in range(sweeps):  # power iteration for ‖K‖_op
         top = _unit(form(top))
     bound = 1.1 * (top * form(top)).sum((-2, -1), keepdim=True)
-    before = None
     # Steps of the linearised form are smaller than those of an exact alternation.
+    settling = _Settling(tolerance / 20)
     for _ in range(20 * sweeps):
         image = form(M)
         value = (M * image).sum((-2, -1))
-        if before is not None and bool(
-            ((value - before).abs() <= tolerance / 20 * value.abs()).all()
-        ):
+        (M,) = settling.after(
+            value, (M,), (_truncated(image if largest else bound * M - image, r),)
+        )
+        if settling.done:
             break
-        before = value
-        M = _truncated(image if largest else bound * M - image, r)
     values, vectors = _leading(M, r)
     return Factors(vectors * values[..., None, :], vectors.mT)
 

@@ -26,9 +26,8 @@ def _exponent(draws: Draws, *, size: float) -> Evidence:
         problem = sample_relu_population(
             d=D, k=K, true_rank=TRUE_RANK, relative_shift=float(c), seeds=draws.seeds()
         )
-        g = torch.Generator().manual_seed(draws.seed)
-        A = torch.randn(draws.trials, D, RANK, generator=g, dtype=torch.float64) / math.sqrt(D)
-        B = torch.randn(draws.trials, RANK, K, generator=g, dtype=torch.float64) * float(c)
+        A = torch.from_numpy(draws.normals(D, RANK)) / math.sqrt(D)
+        B = torch.from_numpy(draws.normals(RANK, K)) * float(c)
         learned = Factors(A, B).dense()
         E = problem.shift.dense() - learned
         J = relu_math.negative_gradient(E, problem.pretrained + learned)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
 from loraone_theory.problems.relu import closed_forms as relu_math
@@ -19,16 +20,11 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
 
 def _pairs(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     """E (D, n) and w' (D, n), with ‖E‖/‖w'‖ from 1e-8 to 10, and with special directions."""
-    rng = np.random.default_rng(draws.seed)
-    n = draws.trials
-    weight = rng.standard_normal((D, n)) * 10.0 ** rng.uniform(-3, 3, n)
-    E = rng.standard_normal((D, n))
+    weight, E = draws.normals(D, block="weight").T, draws.normals(D, block="E").T
+    one, two = ndtr(draws.normals(2)).T  # uniform
+    weight = weight * 10.0 ** (6 * one - 3)
     size = np.linalg.norm(weight, axis=0)
-    E *= (
-        size
-        * np.exp(rng.uniform(math.log(SMALLEST), math.log(LARGEST), n))
-        / np.linalg.norm(E, axis=0)
-    )
+    E = E * size * SMALLEST * (LARGEST / SMALLEST) ** two / np.linalg.norm(E, axis=0)
     E[:, 0::10] = weight[:, 0::10] * -2.0  # target opposite
     E[:, 1::10] = -weight[:, 1::10]  # target zero
     E[:, 2::10] = weight[:, 2::10] * 0.5  # the same direction

@@ -20,9 +20,8 @@ WIDE = 2 * round(THIN_ENTRIES**0.5) // 2
 
 
 def _factors(draws: Draws, d: int, k: int, rank: int, size: float) -> Factors:
-    g = torch.Generator().manual_seed(draws.seed)
-    A = torch.randn(draws.trials, d, rank, generator=g, dtype=torch.float64) / d**0.5
-    B = size * torch.randn(draws.trials, rank, k, generator=g, dtype=torch.float64)
+    A = torch.from_numpy(draws.normals(d, rank, block="A")) / d**0.5
+    B = size * torch.from_numpy(draws.normals(rank, k, block="B"))
     like = torch.empty(0, dtype=getattr(torch, draws.dtype), device=draws.device)
     return Factors(A.to(like), B.to(like))
 

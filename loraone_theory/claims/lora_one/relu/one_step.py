@@ -28,10 +28,9 @@ WIDTH, OUTPUTS, TRUE_RANK, CONDITION_NUMBERS, SIZES = 12, 10, 3, (1.0, 10.0), (0
 
 def _exponent(draws: Draws, *, share: float) -> Evidence:
     """Exponent in c of what 2E[G] = Δ_m − share (‖Δ_⊥‖/(π‖w_m‖)) Δ_⊥ leaves over."""
-    rng = np.random.default_rng(draws.seed)
-    shape = (draws.trials, D, COLUMNS)
-    weight = torch.from_numpy(rng.standard_normal(shape))
-    direction = torch.from_numpy(rng.standard_normal(shape))
+    weight, direction = (
+        torch.from_numpy(draws.normals(D, COLUMNS, block=name)) for name in ("weight", "shift")
+    )
     direction *= (weight.norm(dim=1) / direction.norm(dim=1))[:, None]
     rests = []
     for c in SHIFTS:

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 import torch
+from scipy.special import ndtr
 from torch import Tensor
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
@@ -19,19 +20,16 @@ SMALLEST, LARGEST = 1e-5, 1e3
 
 def _columns(draws: Draws) -> tuple[Tensor, Tensor]:
     """E and w', (trials, D, COLUMNS), ‖E‖/‖w'‖ from 1e-5 to 1e3, every fifth E orthogonal to w'."""
-    rng = np.random.default_rng(draws.seed)
-    shape = (draws.trials, D, COLUMNS)
-    weight, E = rng.standard_normal(shape), rng.standard_normal(shape)
+    weight, E = (draws.normals(D, COLUMNS, block=name) for name in ("weight", "E"))
     # Every fifth column orthogonal, every fifth close to −2w', where the constants are attained.
     part = weight[..., ::5]
     E[..., ::5] -= part * ((part * E[..., ::5]).sum(1) / (part * part).sum(1))[:, None]
     size = np.linalg.norm(weight, axis=1, keepdims=True)
-    E *= size * np.exp(
-        rng.uniform(math.log(SMALLEST), math.log(LARGEST), (draws.trials, 1, COLUMNS))
-    )
+    E *= size * SMALLEST * (LARGEST / SMALLEST) ** ndtr(draws.normals(1, COLUMNS))
     E /= np.linalg.norm(E, axis=1, keepdims=True)
-    tilt = 10.0 ** rng.uniform(-6, 0, part.shape[::2])[:, None]
-    E[..., 1::5] = weight[..., 1::5] * -2 + tilt * rng.standard_normal(part.shape)
+    tilt = 10.0 ** (-6 * ndtr(draws.normals(1, part.shape[2], block="tilt")))
+    near = draws.normals(*part.shape[1:], block="near")
+    E[..., 1::5] = weight[..., 1::5] * -2 + tilt * near
     return torch.from_numpy(E), torch.from_numpy(weight)
 
 
