@@ -21,7 +21,25 @@ def noisy(view):
     return view.shift.A.flatten(-2).sum(-1) + torch.rand(())
 
 
+def spoils_what_is_shared(view):
+    return view.residual.square_().sum((-2, -1))
+
+
+def over_seeds(view):
+    size = view.shift.A.flatten(-2).sum(-1)
+    return size / size.mean(-1, keepdim=True)
+
+
 BROKEN = {
+    "it changed view.residual in place": lt.Record("squares", spoils_what_is_shared),
+    "must have real values": lt.Record("phase", lambda view: 1j * view.loss),
+    "each run of a batch": lt.Record("over seeds", over_seeds),
+    "is not rotation-invariant: on": lt.Record(  # of sizes that a reduction makes smaller
+        "mean square", lambda view: view.residual.square().mean((-2, -1)), invariant=True
+    ),
+    "rotation-invariant: on a random": lt.Record(
+        "least", lambda view: torch.linalg.svdvals(view.residual)[..., -1], invariant=True
+    ),
     "must not write": lt.Record("spoils", spoil),
     "the same bits": lt.Record("noisy", noisy),
     "must measure each time": lt.Record(

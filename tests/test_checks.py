@@ -272,7 +272,28 @@ def reads_back(eta, lam):
     return plain(eta, lam, update, replays=True)
 
 
+def reads_sizes(eta, lam):
+    def update(params, gradients, state):
+        rms = [G.square().mean((-2, -1), keepdim=True).sqrt() for G in gradients]
+        steps = [G / (1e-3 + size) for G, size in zip(gradients, rms, strict=True)]
+        return stepped(params, steps, eta), state
+
+    return plain(eta, lam, update, equivariant=True)
+
+
+def tires_in_secret(eta, lam):
+    calls = []
+
+    def update(params, gradients, state):
+        calls.append(1)
+        return stepped(params, gradients, eta if len(calls) < 30 else eta / 2), state
+
+    return plain(eta, lam, update)
+
+
 BROKEN_RULES = {
+    reads_sizes: "on the problem within more dimensions",
+    tires_in_secret: "the same bits a second time",
     normalises: "finite at a solution",
     inverts_at_the_start: "finite at B = 0",
     states_a_momentum: "the one that local=Local",
@@ -314,6 +335,7 @@ def test_a_broken_rule_is_caught(broken: Callable) -> None:
 def test_what_they_are_broken_from_is_sound() -> None:
     check_rule(plain)
     check_rule(lambda eta, lam: plain(eta, lam, equivariant=True, descent=Descent(eta)))
+    check_rule(lambda eta, lam: plain(1e-4 * eta, lam))  # steps far below the tensors' own size
     with pytest.raises(ContractError, match=r"must return an lt.Rule; got int"):
         check_rule(lambda eta, lam: 3)
 

@@ -107,7 +107,7 @@ class Descending:
         self._all = len(at) > 0 and len(at) == at[-1] + 1 - at[0]
         n, found = self._batch.numel(), {}
         for name, row in records.items():
-            if row is RECORDS[name] and self._serves(name):
+            if row is RECORDS.get(name) and self._serves(name):
                 found[name] = self._A.new_full((len(at), n), torch.nan)
         rows = min(len(at), SHARED) if SINE in found else 0
         self._measured = self._empty(len(at), found, rows)

@@ -14,7 +14,7 @@ from loraone_theory.core import tall, validate
 from loraone_theory.core.factors import Factors, Params, Scalar, concatenate
 from loraone_theory.core.names import MethodName
 from loraone_theory.dynamics import batch as batches
-from loraone_theory.dynamics import engine, size
+from loraone_theory.dynamics import engine, invariance, size
 from loraone_theory.dynamics.batch import Batch
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.settings import Settings
@@ -172,6 +172,8 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
     whole = problem if original.offset is None else problem.with_offset(original.offset)
     reduction, start = None, original
     if reduced and type(whole) is LinearProblem:
+        if chosen.train.fingerprint is not None:  # a rule of the user's own
+            invariance.check_rule(chosen, settings.rank)
         rows = settings.batches is not None
         reduction, start = _reduced(whole, method, original, minibatches=rows)
     low = whole if reduction is None else reduction.problem

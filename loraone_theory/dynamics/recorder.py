@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from loraone_theory.core.factors import Params
+from loraone_theory.core.plain import plain
 from loraone_theory.core.threads import side_by_side, threads_for
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.records import RECORDS, Record
@@ -55,14 +56,22 @@ class Recorder:
         """Space for the values; what is not built in is tried out on the start first."""
         shape: tuple[int, ...] = (len(self.at), *self.plan.batch.shape)
         if row.axis is not None or RECORDS.get(row.name) is not row:
-            view = self.plan.view(_one(self.plan.start.trainable), lift=not row.invariant)
-            shape = (len(self.at), *self._fits(row, row.measure(view)).shape[1:])
+            start = tuple(t[None].clone() for t in self.plan.start.trainable)
+            view = self.plan.view(start, lift=not row.invariant)
+            shape = (len(self.at), *self._measured(row, view, 1).shape[1:])
         return self.plan.problem.like.new_full(shape, math.nan)
 
-    def _fits(self, row: Record, value: Tensor) -> Tensor:
-        wanted = (1, *self.plan.batch.shape)
+    def _measured(self, row: Record, view: View, times: int) -> Tensor:
+        """The record's values, which are real and one for each run, of an untouched view."""
+        value = row.measure(view)
+        wanted = (times, *self.plan.batch.shape)
         if not isinstance(value, Tensor):
             raise TypeError(f"record {row.name!r} must return a tensor; got {type(value).__name__}")
+        if value.is_complex():
+            raise TypeError(
+                f"record {row.name!r} must have real values; got {plain(value.dtype)}; record its "
+                "real and imaginary parts, or its size"
+            )
         ok = value.ndim == len(wanted) + (row.axis is not None)
         if not ok or value.shape[: len(wanted)] != wanted:
             more = " and one more axis" if row.axis is not None else ""
@@ -70,6 +79,12 @@ class Recorder:
                 f"record {row.name!r} must have shape (times, *batch) = {wanted}{more}; "
                 f"got {tuple(value.shape)}; reduce over the last two dimensions, and give axis= "
                 "for a vector"
+            )
+        if changed := view.overwritten():
+            raise TypeError(
+                f"record {row.name!r} must not write to what all records see; got "
+                f"view.{changed[0]} changed in place; make a new tensor, "
+                "view.residual.square() for example"
             )
         return value
 
@@ -113,8 +128,5 @@ class Recorder:
             if lift not in views:
                 views[lift] = self.plan.view(stacked, lift=lift)
             target = self.store[name][self.measured + rows.start : self.measured + rows.stop]
-            target.copy_(row.measure(views[lift]))
-
-
-def _one(params: Params) -> Params:
-    return tuple(t[None] for t in params)
+            value = self._measured(row, views[lift], rows.stop - rows.start)
+            target.copy_(value)

@@ -25,6 +25,12 @@ NEEDS = {
     "pair": None,
 }
 
+# What the labelled outputs of a run have besides its records.
+TAKEN = (
+    "step", "steps", "seed", "problem_seed", "learning_rate", "damping", "init_std", "record",
+    "index", "value",
+)  # fmt: skip
+
 
 @dataclass(frozen=True)
 class Record(InTable):
@@ -62,6 +68,11 @@ class Record(InTable):
     def __post_init__(self) -> None:
         if not isinstance(self.name, str) or not self.name:
             raise TypeError(f"the name of a record must be a word; got {self.name!r}")
+        if self.name in TAKEN:
+            raise ValueError(
+                f"the name of a record must be new beside those of the axes; got {self.name!r}; "
+                "give it another one"
+            )
         validate.function(f"measure of record {self.name!r}", self.measure)
         validate.instance(f"unit of record {self.name!r}", self.unit, str, 'such as "rad"')
         object.__setattr__(self, "needs", frozenset(self.needs))

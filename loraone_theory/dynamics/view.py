@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -28,6 +28,24 @@ def reference(problem: Problem) -> Reference:
     rank = needed(problem, "true_rank", "an alignment")
     U, _, V = linalg.truncated_svd(problem.one_step_gradient(), rank)
     return Reference(tall.layout(U), tall.layout(V))
+
+
+class _Shared(cached_property):
+    """A field that is made once for all records, which must leave it as it is."""
+
+    def __get__(self, view: Any, owner: Any = None) -> Any:
+        known = view is None or self.attrname in vars(view)
+        value = super().__get__(view, owner)
+        if not known:
+            view._made[self.attrname] = _versions(value)
+        return value
+
+
+def _versions(value: Any) -> list[int]:
+    """How often each tensor has been written to."""
+    if isinstance(value, Tensor):
+        return [value._version]
+    return [version for part in value or () for version in _versions(part)]
 
 
 class View:
@@ -58,40 +76,65 @@ class View:
         self.problem, self.parametrisation = problem, parametrisation
         self.trainable, self.frozen, self.offset = trainable, frozen, offset
         self._count, self._against = count, against
+        given = ("trainable", "frozen", "offset")
+        self._made = {name: _versions(getattr(self, name)) for name in given}
 
-    @cached_property
+    def overwritten(self) -> list[str]:
+        """Fields whose tensors have been written to since they were made."""
+        return [name for name, known in self._made.items() if _versions(vars(self)[name]) != known]
+
+    @_Shared
     def shift(self) -> Factors:
         """What is added to W_f: sAB."""
         return self.parametrisation.shift(self.trainable, self.frozen)
 
-    @cached_property
+    @_Shared
     def sides(self) -> Factors:
         """The pair whose column and row spaces are compared with the gradient's."""
         return self.parametrisation.sides(self.trainable, self.frozen)
 
-    @cached_property
+    @_Shared
     def learned(self) -> Factors:
         """What has been added to W: sAB − offset."""
         if self.offset is None:
             return self.shift
         return concatenate(self.shift, Factors(-self.offset.A, self.offset.B))
 
-    @cached_property
+    @_Shared
     def residual(self) -> Tensor:
         """E = W_f + sAB − W − Δ."""
         return needed(self.problem, "residual", "this record")(self.shift)
 
-    @cached_property
+    @_Shared
     def known(self) -> tuple[Tensor, ...]:
         """E for the losses that take it, nothing for the others."""
         return (self.residual,) if fact(self.problem, "takes_residual") else ()
 
-    @cached_property
+    @_Shared
     def loss(self) -> Tensor:
-        """L, (times, *batch)."""
-        if not fact(self.problem, "one_by_one"):
-            return self.problem.loss(self.shift, *self.known)
-        return torch.stack([self.problem.loss(at) for at in self._times(self.shift)])
+        """L, (times, *batch).
+
+        Raises:
+            TypeError: the problem's loss gives something else.
+        """
+        batch = self.trainable[0].shape[:-2]
+        if fact(self.problem, "one_by_one"):
+            losses = [
+                self._whole(self.problem.loss(at), batch[1:]) for at in self._times(self.shift)
+            ]
+            return torch.stack(losses)
+        return self._whole(self.problem.loss(self.shift, *self.known), batch)
+
+    def _whole(self, loss: Any, batch: torch.Size) -> Tensor:
+        """The loss, if it is one number for each run."""
+        if not isinstance(loss, Tensor) or loss.shape != batch:
+            got = tuple(loss.shape) if isinstance(loss, Tensor) else type(loss).__name__
+            raise TypeError(
+                f"loss of {type(self.problem).__name__} must give a tensor {tuple(batch)}, one "
+                f"number for each run; got {got}; reduce over the last two dimensions alone, and "
+                "expand what does not depend on the point"
+            )
+        return loss
 
     def _times(self, shift: Factors) -> list[Factors]:
         """The points of each time on their own."""
@@ -99,12 +142,12 @@ class View:
         A, B = (M.expand(*batch, *M.shape[-2:]) for M in shift)
         return [Factors(*pair) for pair in zip(A, B, strict=True)]
 
-    @property
+    @_Shared
     def reference(self) -> Reference:
         """Frames of the one-step gradient's leading singular spaces."""
         return self._against()
 
-    @cached_property
+    @_Shared
     def gradients(self) -> Params:
         """∇L with respect to each trained tensor."""
         return self.gradients_at(self.trainable)
@@ -119,7 +162,7 @@ class View:
             gradients = self.problem.gradients(shift)
         return tuple(self.parametrisation.pullback(trainable, self.frozen, gradients))
 
-    @cached_property
+    @_Shared
     def singular_values(self) -> Tensor:
         """Those of `learned`, descending, (..., min(number of its columns A, d, k))."""
         A, B = self.learned

@@ -61,24 +61,30 @@ def check_record(record: Record, *, method: str = "lora-one") -> None:
             torch.allclose(whole[t], alone, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True),
             f"record {record.name!r} must measure each time by itself",
         )
-    other = tuple(tensor.clone() for tensor in state)
-    for tensor in other:
-        tensor[:, 0] *= 2.0
-    require(
-        torch.allclose(
-            whole[:, 1:],
-            _measured(record, plan, other)[:, 1:],
-            rtol=TOLERANCE,
-            atol=TOLERANCE,
-            equal_nan=True,
-        ),
-        f"record {record.name!r} must measure each run of a batch by itself",
-    )
+    for axis in (1, 2):  # of learning rates and of seeds
+        other = tuple(tensor.clone() for tensor in state)
+        for tensor in other:
+            tensor.select(axis, 0).mul_(2.0)
+        here, there = (
+            values.narrow(axis, 1, 1) for values in (whole, _measured(record, plan, other))
+        )
+        require(
+            torch.allclose(here, there, rtol=TOLERANCE, atol=TOLERANCE, equal_nan=True),
+            f"record {record.name!r} must measure each run of a batch by itself",
+        )
 
 
 def _measured(record: Record, plan: Plan, state: tuple[Tensor, ...]) -> Tensor:
-    found = record.measure(plan.view(state, lift=False))
+    view = plan.view(state, lift=False)
+    found = record.measure(view)
+    changed = view.overwritten()
+    require(
+        not changed,
+        f"record {record.name!r} must not write to what it sees; it changed "
+        f"{', '.join(f'view.{name}' for name in changed)} in place",
+    )
     require(isinstance(found, Tensor), f"record {record.name!r} must return a tensor")
+    require(not found.is_complex(), f"record {record.name!r} must have real values")
     lead = (len(state[0]), *plan.batch.shape)
     ok = found.shape[: len(lead)] == lead and found.ndim == len(lead) + (record.axis is not None)
     require(
