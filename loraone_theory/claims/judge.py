@@ -118,6 +118,7 @@ def _judge_probability(
     low = stats.probability_sequence(successes, kept, confidence).low
     high = stats.probability_sequence(successes, kept, together).high
     counts = [(int((~fails[which]).sum()), int(which.sum())) for which in apart if which.any()]
+    sizes = sorted(of for _, of in counts)
     highs = [stats.probability_sequence(*count, alone).high for count in counts]
     if high < promised:
         finding, text = Finding.VIOLATED, f"probability <= {high:.4f}"
@@ -129,6 +130,8 @@ def _judge_probability(
     else:
         finding, text = Finding.INCONCLUSIVE, f"probability in [{low:.4f}, {high:.4f}]"
     reason = f"{successes} of {kept} succeed: {text} against {promised:.4g} promised"
+    if sizes:  # the share of all together says less of one that has few
+        reason += f", over {len(sizes)} settings of {sizes[0]} to {sizes[-1]} draws"
     return Judgement(finding, reason, n, kept, worst)
 
 

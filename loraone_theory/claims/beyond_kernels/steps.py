@@ -126,6 +126,7 @@ CLAIMS = (
         hypotheses=(
             "student and teacher Σ_j φ(⟨w_j + Δ_j, x⟩), φ the ReLU, w_j orthonormal, Δ of rank one",
             "fresh Gaussian samples, one a step; learning rate ∝ 1/d",
+            "Δ = uvᵀ with u generic and v of alternating signs, ±1/√6: the exponent hangs on v",
             "B₀ = 0; ‖A₀‖ = 1 with the overlap 1/√d of a random start",
         ),
         how=(

@@ -64,7 +64,7 @@ def _of(scale: str, edge: Fraction) -> Any:
 CLAIMS = (
     Claim(
         id="certified/scaled-gd-edge",
-        title=f"The contraction 1 − 0.7η of ScaledGD holds up to η = {EDGE}",
+        title=f"ScaledGD contracts by 1 − 0.7η up to η = {WIDE}, from below up to {EDGE}",
         reference="ours; the bound is that of Tong, Ma, Chi 2021, for η ≤ 2/3",
         statement=(
             "On one mode, u⁺ = (u + η(1 − u))²/u, e = 1 − u: |e⁺| ≤ (1 − 0.7η)|e| for "

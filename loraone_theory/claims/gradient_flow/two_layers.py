@@ -90,7 +90,7 @@ CLAIMS = (
             "Δ = uvᵀ is gone after a time of order α⁻²: exponent −2."
         ),
         hypotheses=(
-            "W₁, W₂ of rank n/2",
+            "W₁, W₂ of rank n/2: a Gaussian matrix of variance 1/n times half of a Haar frame",
             "Δ = uvᵀ, uᵀW₂ = 0, W₁v = 0",
             f"it is gone within {TIMES:g}/α²",
         ),

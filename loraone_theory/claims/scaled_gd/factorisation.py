@@ -87,7 +87,8 @@ CLAIMS = (
         ),
         statement=(
             f"dist₀ ≤ {START:g}σ_r and 0 < η ≤ {RATES[-1]:.3g} give "
-            f"‖E_t‖_F ≤ (1 − {SHARE:g}η)ᵗ·{SIZE:g}σ_r for all t, whatever κ."
+            f"‖E_t‖_F ≤ (1 − {SHARE:g}η)ᵗ·{SIZE:g}σ_r for all t, whatever κ; dist² is the least "
+            "‖(A₀Q − U√Σ)√Σ‖² + ‖√Σ(Q⁻¹B₀ − √ΣVᵀ)‖² over invertible Q, for Δ = UΣVᵀ."
         ),
         hypotheses=(
             "𝒜 = I",
@@ -118,7 +119,11 @@ CLAIMS = (
             f"(1 − {SHARE:g}η)ᵗ bounds ‖E_t‖_F near a solution as long as 2η − 1 ≤ 1 − {SHARE:g}η: "
             f"η ≤ 2/{2 + SHARE:g}, whatever κ."
         ),
-        hypotheses=("𝒜 = I", "r = r*", f"dist(A₀, B₀) ≤ {START:g}σ_r"),
+        hypotheses=(
+            "𝒜 = I",
+            "r = r*",
+            f"dist(A₀, B₀) ≤ {START:g}σ_r, with dist of scaled-gd/factorisation",
+        ),
         how=(
             f"Rates of ‖E_t‖ between {HIGH:g} and κ·{LOW:g} along a random mode of the signal, at "
             f"η = {listed(SIDES)}, and where the line through both meets that of the bound; "

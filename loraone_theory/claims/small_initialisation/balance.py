@@ -94,7 +94,7 @@ CLAIMS = (
         ),
         hypotheses=("𝒜 = I", "A₀, B₀ with entries of standard deviation α/√d", "α ≪ 1"),
         how=(
-            f"d = k = {D}, r* = {TRUE_RANK}, r = {RANK}, κ = {KAPPA:g}, η = {ETA:g}, "
+            f"d = k = {D}, r* = {TRUE_RANK}, r = {RANK}, σ₁ = 1, κ = {KAPPA:g}, η = {ETA:g}, "
             f"α = {listed(ALPHAS)}; exponent ± {SLOPE:.2g}, for the logarithm."
         ),
         kind="value",

@@ -71,8 +71,8 @@ CLAIMS = (
             "P(σ_min(UᵀA₀) < s) is of order s^{r−r*+1}: each further column of A₀ multiplies the "
             "failures by s times a constant. Below 2r* the same law holds with larger numbers, "
             "which the theorem's case r* ≤ r < 2r* allows for; there see "
-            "lora-one/theorem-3.2/below-2r. The time decides the constant: the closer it is to "
-            "ln(√d/θ)/ln(1+ηλ), the larger C₂."
+            "lora-one/theorem-3.2/rank-below-twice. The time decides the constant: the closer it "
+            "is to ln(√d/θ)/ln(1+ηλ), the larger C₂."
         ),
         derivation="3.6",
         uses=("lora-one/theorem-3.2/rank-below-twice",),
