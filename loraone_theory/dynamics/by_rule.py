@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from typing import NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from loraone_theory.core.factors import Factors, Params
+from loraone_theory.core.wording import kind
 from loraone_theory.dynamics import capture, own_rules
 from loraone_theory.dynamics.plan import Plan
 from loraone_theory.dynamics.records import RECORDS, Record
@@ -69,6 +70,7 @@ class ByRule(Stepper):
         self._rows: Tensor | None = None
         self._telling: Telling | None = None
         self._told: list[Told] = []
+        self._looked = False  # at the form of the gradients
         self._at = 0  # the step that is made
         self._last = -1  # where the loss is recorded without a step from there on
         self._recorded = self._record()
@@ -199,6 +201,9 @@ class ByRule(Stepper):
         else:
             source = self._problem if self._other is None else self._other
             gradients = source.gradients(shift)
+        if not self._looked:
+            _fit(source, gradients, shift)
+            self._looked = True
         return method.pullback(params, frozen, gradients)
 
     def saved(self) -> tuple[Params, State]:
@@ -214,6 +219,25 @@ class ByRule(Stepper):
             self._recorded.load((params, state))
         else:
             self.params, self.state = params, state
+
+
+def _fit(problem: object, gradients: Any, shift: Factors) -> None:
+    """Gradients of the factors' own shapes, or an error that names the problem.
+
+    Raises:
+        TypeError: they are something else.
+    """
+    wanted = [tuple(M.shape[-2:]) for M in shift]
+    pair = isinstance(gradients, tuple) and len(gradients) == 2
+    if pair and all(isinstance(M, Tensor) for M in gradients):
+        found: object = [tuple(M.shape[-2:]) for M in gradients]
+    else:
+        found = kind(gradients)
+    if found != wanted:
+        raise TypeError(
+            f"gradients of {type(problem).__name__} must be lt.Factors (∇_A L, ∇_B L) of shapes "
+            f"{wanted[0]} and {wanted[1]}; got {found}; lt.testing.check_problem says more"
+        )
 
 
 def _as_it_is(losses: Tensor) -> Tensor:

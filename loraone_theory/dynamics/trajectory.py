@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -105,6 +105,14 @@ class Trajectory:
         """The record `name`, shape (T, *batch)."""
         validate.choice("record", name, self.records)
         return self.records[name]
+
+    def __contains__(self, name: object) -> bool:
+        """Whether there is a record of this name."""
+        return name in self.records
+
+    def __iter__(self) -> Iterator[str]:
+        """The names of the records."""
+        return iter(self.records)
 
     def _ipython_key_completions_(self) -> list[str]:
         return list(self.records)

@@ -142,7 +142,8 @@ def _goes_on(claim: Claim, draws: Draws, evidence: Evidence) -> None:
     fewer = np.asarray(claim.measure(few).lhs, dtype=np.float64)
     whole = np.asarray(evidence.lhs, dtype=np.float64)
     fewer, whole = fewer[np.isfinite(fewer)], whole[np.isfinite(whole)]
-    allowed = np.finfo(np.float64).eps ** 0.5 * np.abs(whole).max(initial=0.0)
+    sizes = [np.abs(each).max(initial=0.0) for each in (whole, evidence.rhs, evidence.tolerance)]
+    allowed = np.finfo(np.float64).eps ** 0.5 * max(sizes)
     missed = [x for x in fewer if not (np.abs(whole - x) <= allowed).any()]
     require(
         not missed,

@@ -12,6 +12,7 @@ from torch import Tensor
 from loraone_theory.core.arrays import DTYPES
 from loraone_theory.core.factors import Factors, concatenate
 from loraone_theory.core.implicit import Implicit
+from loraone_theory.core.wording import kind
 from loraone_theory.problems.base import Facts, Problem, fact, facts
 from loraone_theory.testing.base import (
     ContractError,
@@ -43,6 +44,9 @@ def check_problem(problem: Problem) -> None:
     """
     for name in MEMBERS:
         require(hasattr(problem, name), f"a problem needs {name!r}; {_kind(problem)} has none")
+    for name in ("loss", "gradients", "one_step_gradient", "with_offset"):
+        part = getattr(problem, name)
+        require(callable(part), f"{name} of a problem must be a function; got {kind(part)}")
     like = problem.like
     require(
         isinstance(like, Tensor) and like.dtype in DTYPES,
@@ -81,7 +85,14 @@ def _digits(problem: Problem) -> float:
 
 def _pure(problem: Problem, at: Factors) -> None:
     before, states = copied(at), random_states()
-    first = (problem.loss(at), *problem.gradients(at))
+    loss, gradients = problem.loss(at), problem.gradients(at)
+    require(isinstance(loss, Tensor), f"loss must give a tensor; got {kind(loss)}")
+    pair = isinstance(gradients, tuple) and len(gradients) == 2
+    require(
+        pair and all(isinstance(M, Tensor) for M in gradients),
+        f"gradients must be lt.Factors; got {kind(gradients)}",
+    )
+    first = (loss, *gradients)
     second = (problem.loss(at), *problem.gradients(at))
     require(same_bits(tuple(at), tuple(before)), "factors handed in must not be written to")
     require(same_bits(first, second), "the same factors must give the same loss and gradients")
@@ -188,11 +199,10 @@ def _shared(problem: Problem) -> None:
 def _one_step(problem: Problem) -> None:
     """At A = I (as many columns as fit), B = 0: ∇_B = −AᵀG."""
     G = problem.one_step_gradient()
+    wanted = f"one_step_gradient must be ({problem.d}, {problem.k}), dense or lt.Factors"
+    require(isinstance(G, (Tensor, Factors, Implicit)), f"{wanted}; got {kind(G)}")
     dense = G if isinstance(G, Tensor) else G.dense()
-    require(
-        isinstance(G, (Tensor, Factors, Implicit)) and dense.shape[-2:] == (problem.d, problem.k),
-        f"one_step_gradient must be ({problem.d}, {problem.k}), dense or lt.Factors",
-    )
+    require(dense.shape[-2:] == (problem.d, problem.k), f"{wanted}; got {tuple(dense.shape)}")
     r = min(problem.d, problem.k)
     like = problem.like
     A = torch.eye(problem.d, r).to(like).expand(*problem.batch_shape, problem.d, r)

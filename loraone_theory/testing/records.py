@@ -42,7 +42,7 @@ def check_record(record: Record, *, method: str = "lora-one") -> None:
             invariance.check(record, chosen, RANK)
         except ValueError as error:
             raise ContractError(str(error)) from error
-    problem = sample_linear(d=D, k=K, true_rank=2, samples=6 * D, seeds=(0, 1))
+    problem = sample_linear(d=D, k=K, true_rank=2, samples=6 * D, seeds=(0, 1), keep_inputs=True)
     given = {"rank": RANK, "learning_rate": [0.05, 0.1], "steps": 1, "reduce": "never"}
     plan = prepare(problem, chosen, settings.check(problem, chosen, record=(), **given))  # type: ignore[arg-type]
     state = tuple(_noise(i, tensor) for i, tensor in enumerate(plan.start.trainable))

@@ -44,10 +44,10 @@ def check_rule(rule: Rule | Factory, *, trains: str = "pair") -> None:
     Tensors keep shape, dtype and device in float32 and float64 and are not written to; the state is
     of nested tuples of tensors and integers; the same call gives the same bits; runs of a batch do
     not touch each other; steps stay finite where gradients are zero; what the rule states of itself
-    (equivariant, pair, inverts, dropped, descent, ends_with, replays) is true. With a factory also:
-    a tensor of learning rates stands for one run each, the state carries over to another rate, a
-    damping matters where, and only where, the rule states that it inverts something, and `local`
-    and `flow` are true.
+    (equivariant, pair, inverts, dropped, descent, replays) is true as far as its first steps tell,
+    and `ends_with` gives ranks. With a factory also: a tensor of learning rates stands for one run
+    each, the state carries over to another rate, a damping matters where, and only where, the rule
+    states that it inverts something, and `local` and `flow` are true.
 
     Args:
         rule: a Rule, or its factory (learning_rate, damping) -> Rule.

@@ -31,8 +31,12 @@ def _fits(draws: Draws, *, constant: float, ranks: tuple[int, ...] = RANKS) -> E
             rank=rank, learning_rate=RATE, steps=STEPS, every=EVERY, initial=start,
             record=("loss",), until=Until("loss", FITTED),
         )  # fmt: skip
-        # Runs may swing with the momentum: once at the level is fitted.
-        found.append(np.nanmin(run["loss"].numpy(), axis=0))
+        # Runs may swing with the momentum: once at the level is fitted, and what comes after, while
+        # others go on, is not looked at.
+        losses = run["loss"].numpy()
+        at = (losses <= FITTED).argmax(0)
+        first = np.take_along_axis(losses, at[None], 0)[0]
+        found.append(np.where(first <= FITTED, first, np.nanmin(losses, axis=0)))
         share = float((found[-1] <= FITTED).mean())
         numbers[f"share fitted at r = {rank}, N = {count}"] = share
     return Evidence(
