@@ -131,7 +131,9 @@ def _judge_probability(
         finding, text = Finding.INCONCLUSIVE, f"probability in [{low:.4f}, {high:.4f}]"
     reason = f"{successes} of {kept} succeed: {text} against {promised:.4g} promised"
     if sizes:  # the share of all together says less of one that has few
-        reason += f", over {len(sizes)} settings of {sizes[0]} to {sizes[-1]} draws"
+        least, most = sizes[0], sizes[-1]
+        each = f"{least} draws each" if least == most else f"{least} to {most} draws"
+        reason += f", over {len(sizes)} settings of {each}"
     return Judgement(finding, reason, n, kept, worst)
 
 

@@ -201,9 +201,9 @@ class ByRule(Stepper):
         else:
             source = self._problem if self._other is None else self._other
             gradients = source.gradients(shift)
-        if not self._looked:
-            _fit(source, gradients, shift)
-            self._looked = True
+            if not self._looked:
+                _fit(source, gradients, shift)
+                self._looked = True
         return method.pullback(params, frozen, gradients)
 
     def saved(self) -> tuple[Params, State]:
