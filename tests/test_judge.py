@@ -202,7 +202,7 @@ def test_a_setting_that_fails_is_not_outvoted_by_those_that_hold() -> None:
     apart = judge(Evidence(lhs, 1.0, probability=0.99, setting=setting), "probability", confidence)
     high = stats.probability_sequence(20, 30, 1 - 0.01 / 6).high
     found = f"4020 of 4030 succeed: in one setting 20 of 30, probability <= {high:.4f}"
-        assert apart.reason == f"{found} against 0.99 promised, over 3 settings of 30 to 2000 draws"
+    assert apart.reason == f"{found} against 0.99 promised, over 3 settings of 30 to 2000 draws"
     assert apart.finding is Finding.VIOLATED
     # What is outside the hypotheses refutes nothing.
     held = Evidence(lhs, 1.0, lhs < 1.0, probability=0.99, setting=setting)

@@ -66,8 +66,9 @@ class Rule(NamedTuple):
     Args:
         init: trainable tensors -> state.
         update: (trainable, gradients, state) -> (new trainable, new state). Nothing is mutated.
-        equivariant: the trajectory rotates with the problem (derivations 3.1b), so that the exact
-            reduction applies. Entrywise rules such as Adam are not equivariant.
+        equivariant: the trajectory rotates with the problem (derivations 3.1b), also into more or
+            fewer dimensions, so that the exact reduction applies. Entrywise rules such as Adam are
+            not equivariant, nor are those that go by the number of rows or columns.
         dropped: state -> per run, the number of steps in which a pseudo-inverse dropped
             directions, and the last such step; None for rules that invert nothing.
         descent: the same step of a pair (A, B) in the form that can be made in place, if it has it.
