@@ -7,6 +7,7 @@ from dataclasses import asdict
 from pathlib import Path
 
 import pytest
+import torch
 
 from loraone_theory import bench
 from loraone_theory.bench import base as bench_base
@@ -95,3 +96,19 @@ def test_what_lacks_an_extra_is_left_out_or_named(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr(peers, "absent", lambda: dict.fromkeys(peers.PEERS, "is not here"))
     with pytest.raises(MissingExtra, match=r"no peer is here: .*loraone-theory\[bench\]"):
         bench.run(["peers"])
+
+
+def test_a_card_that_is_not_there_is_left_out_or_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """Named, it is an error and no file is written; among all of them it is left out."""
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    path = tmp_path / "gpu.json"
+    with pytest.raises(bench_base.Unavailable, match=r"'gpu' is timed on a CUDA card.*tiny size"):
+        bench.run(["gpu"], json=path)
+    assert not path.exists()
+    row = bench.Row("here", "", None, 1.0)
+    gpu = bench.BENCHMARKS["gpu"]
+    monkeypatch.setattr(bench_base, "BENCHMARKS", {"gpu": gpu, "here": lambda _: iter([row])})
+    with pytest.warns(UserWarning, match=r"'gpu' is left out: .*torch sees none"):
+        assert bench.run(json=path) == [row]

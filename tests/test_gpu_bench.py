@@ -1,5 +1,10 @@
 """What the rows of a card compare: both sides compute the same, in every form of the baseline."""
 
+import dataclasses
+import os
+import shutil
+import subprocess
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -13,6 +18,7 @@ from loraone_theory.dynamics import capture
 
 TINY = bench.Setting(tiny=True, pairs=1)
 CPU = torch.device("cpu")
+SCRIPT = Path(__file__).resolve().parent.parent / "benchmarks" / "gpu.sh"
 # All but those whose sides have other starts, and whose baseline is no loop that logs the loss.
 OTHERS = {gpu_linear.notebook, gpu_linear.widest, gpu_products.estimation}
 LOGGED = [cases for cases in gpu.CASES if cases not in OTHERS]
@@ -68,8 +74,8 @@ def test_a_recorded_step_logs_what_a_called_one_does(
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*torch.jit.script_method:DeprecationWarning")  # torch's own
 def test_every_form_of_a_step_gives_the_same_log() -> None:
-    forms = dict(gpu_loops.prepared(gpu_loops.runs(momentum, START, 6, compiles=True)))
-    assert list(forms) == list(gpu_loops.FORMS)
+    forms, absent = gpu_loops.prepared(gpu_loops.runs(momentum, START, 6, compiles=True))
+    assert (list(forms), absent) == (list(gpu_loops.FORMS), [])
     for run in forms.values():
         log: Any = run()
         torch.testing.assert_close(
@@ -85,9 +91,77 @@ def test_a_form_that_does_not_run_here_is_named() -> None:
     with pytest.warns(
         UserWarning, match=r"^torch.compile of a step is left out: no such compiler$"
     ):
-        assert [form for form, _ in gpu_loops.prepared(forms)] == ["eager"]
+        found, absent = gpu_loops.prepared(forms)
+    assert (list(found), absent) == (["eager"], ["compiled"])
     with pytest.raises(RuntimeError, match="no such compiler"):  # of what compiles nothing
-        list(gpu_loops.prepared({"eager": fails}))
+        gpu_loops.prepared({"eager": fails})
+
+
+def test_rows_say_which_forms_were_left_out() -> None:
+    def fails() -> None:
+        raise RuntimeError("no such compiler")
+
+    peaks = gpu_loops.Peaks(CPU, tiny=True)
+    case = next(iter(gpu_linear.single(TINY, CPU)))
+    eager = {"eager": case.baselines["eager"]}
+    for form in ("compiled", "recorded"):
+        lacking = dataclasses.replace(case, baselines={**eager, form: fails})
+        with pytest.warns(UserWarning, match="is left out: no such compiler"):
+            rows = list(gpu._rows(lacking, TINY, peaks, CPU, on=False))
+        assert rows
+        assert all(row.notes["left_out"] == [form] for row in rows)
+    whole = dataclasses.replace(case, baselines=eager)
+    assert all("left_out" not in row.notes for row in gpu._rows(whole, TINY, peaks, CPU, on=False))
+
+
+# In place of the interpreter: notes what it is called with, and benches as it is told.
+STUB = """\
+#!/usr/bin/env bash
+echo "$*" >> called
+case "$*" in
+*"bench gpu"*) [ -z "$ROWS" ] || echo "$ROWS" > benchmarks/gpu-new.json; exit "$CODE" ;;
+esac
+"""
+
+
+@pytest.mark.parametrize(
+    ("rows", "code", "moved"),
+    [
+        ('{"rows": [{"name": "gpu/a"}]}', 0, True),
+        ('{"rows": [{"name": "gpu/a"}]}', 1, False),
+        ('{"rows": []}', 0, False),
+        ("", 2, False),
+    ],
+    ids=["whole", "broken off", "no rows", "no card"],
+)
+def test_the_script_replaces_the_rows_of_a_card_by_whole_ones_only(
+    rows: str, code: int, moved: bool, tmp_path: Path
+) -> None:
+    folder = tmp_path / "benchmarks"
+    folder.mkdir()
+    shutil.copy(SCRIPT, folder)
+    (folder / "gpu.json").write_text("before")
+    python = tmp_path / "python"
+    python.write_text(STUB)
+    python.chmod(0o755)
+    told = {**os.environ, "PYTHON": str(python), "ROWS": rows, "CODE": str(code)}
+    ended = subprocess.run(["bash", folder / "gpu.sh"], env=told, check=False)
+    assert ended.returncode == (0 if moved else 1)
+    assert (folder / "gpu.json").read_text().strip() == (rows if moved else "before")
+    assert sorted(path.name for path in folder.iterdir()) == ["gpu.json", "gpu.sh"]
+    called = (tmp_path / "called").read_text()
+    rendered = "bench --render-only --json benchmarks/results.json --page docs/performance.md"
+    assert (rendered in called) == moved
+
+
+def test_trying_the_script_out_leaves_nothing_behind(tmp_path: Path) -> None:
+    folder, temporary = tmp_path / "benchmarks", tmp_path / "temporary"
+    folder.mkdir()
+    temporary.mkdir()
+    shutil.copy(SCRIPT, folder)
+    told = {**os.environ, "PYTHON": "true", "TMPDIR": str(temporary)}
+    subprocess.run(["bash", folder / "gpu.sh", "--tiny"], env=told, check=True)
+    assert list(temporary.iterdir()) == []
 
 
 def double(work: Any, like: Any) -> Any:

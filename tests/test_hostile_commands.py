@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from scripts import UNDRAWN
 
-from loraone_theory import bench
+from loraone_theory import bench, storage
 from loraone_theory.claims import CLAIMS
 from loraone_theory.claims.run import verify_all
 from loraone_theory.cli import commands, main
@@ -48,6 +48,7 @@ WITH: dict[str, list[str]] = {
     "compare relative_shift": [*BASE["compare"], "--model", "relu"],
     "explore script": ["explore"],
     "bench page": [*BASE["bench"], "--json", "rows.json"],
+    "bench render_only": ["bench", "--json", "timed.json", "--page", "a.md"],
     "simulate method": ["simulate"],
     "compare methods": ["compare", *SMALL],
     "bench names": ["bench"],
@@ -119,7 +120,8 @@ GOOD_WORDS: dict[str, str] = {
     "dtype": "float32", "noise_std": "0.1", "data": "X.npy", "labels": "X.npy",
     "weights": "W.npy", "save": "a.npz", "plot": "a.png", "tune": "", "tiny": "", "smoke": "",
     "names": "nothing", "reproduce names": "fig_good", "json": "rows.json", "page": "a.md",
-    "pairs": "1", "name": "lora", "experiments": "experiments", "report json": "verdicts.json",
+    "pairs": "1", "render_only": "", "name": "lora",
+    "experiments": "experiments", "report json": "verdicts.json",
     "out": "made.md", "reproduce out": "made", "reproduce plot_only": "", "claims": "T3.3",
     "list claims": "", "paper": "quick", "verify-seeds seeds": "2", "full": "",
     "verify-seeds json": "new.json", "long": "", "source": "own.py",
@@ -225,6 +227,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, verdicts: bytes, swe
     np.save(tmp_path / "X.npy", rng.standard_normal((20, 6)))
     np.save(tmp_path / "W.npy", rng.standard_normal((6, 6)))
     (tmp_path / "list.json").write_text("[1, {}]")
+    row = dataclasses.asdict(bench.Row("timed", "none", None, 1.0))
+    storage.save_json(tmp_path / "timed.json", {"rows": [row], "made_with": storage.provenance()})
     (tmp_path / "verdicts.json").write_bytes(verdicts)
     return tmp_path
 

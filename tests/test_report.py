@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -37,6 +38,32 @@ def test_the_committed_performance_page_is_the_rendering_of_its_rows():
     card = storage.load_json(ROOT / "benchmarks" / "gpu.json")
     text = page.render(storage.load_json(ROOT / source), source=source, card=card)
     assert (ROOT / "docs" / "performance.md").read_text(encoding="utf-8") == text
+
+
+def test_a_file_without_rows_is_that_of_no_card():
+    rows = storage.load_json(ROOT / "benchmarks" / "results.json")
+    source = "benchmarks/results.json"
+    text = page.render(rows, source=source, card={"rows": []})
+    assert text == page.render(rows, source=source)
+    assert "No CUDA card has been timed" in text
+
+
+def test_rows_are_rendered_without_timing(tmp_path, monkeypatch, capsys):
+    """By --render-only, and what would time or has nothing to render is refused."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(ROOT / "benchmarks", tmp_path / "benchmarks")
+    render = ["bench", "--render-only", "--page", "made.md", "--json"]
+    assert main([*render, "benchmarks/results.json"]) == 0
+    assert Path("made.md").read_bytes() == (ROOT / "docs" / "performance.md").read_bytes()
+    capsys.readouterr()
+    for words, said in [
+        ([*render, "benchmarks/results.json", "--tiny"], "times nothing"),
+        (["bench", "relu", *render[1:], "benchmarks/results.json"], "times nothing"),
+        (["bench", "--render-only", "--json", "benchmarks/results.json"], "give both"),
+        ([*render, "absent.json"], "absent.json has no rows to render"),
+    ]:
+        assert main(words) == 2
+        assert said in capsys.readouterr().err
 
 
 def test_pictures_of_claims_exist():

@@ -52,6 +52,10 @@ class Row:
     notes: dict[str, Any] = field(default_factory=dict)
 
 
+class Unavailable(OSError):
+    """A benchmark needs what this machine does not have."""
+
+
 Benchmark = Callable[[Setting], Iterator[Row]]
 # Name -> a benchmark, put there by `benchmark`.
 BENCHMARKS: dict[str, Benchmark] = {}
@@ -173,11 +177,12 @@ def run(
 
     With `json`, rows of other benchmarks already in the file are kept and those run now replaced.
 
-    Of all of them those are left out, with a warning, that lack an optional part.
+    Of all of them those are left out, with a warning, that lack an optional part or a card.
 
     Raises:
         ValueError: an unknown name.
         MissingExtra: a named one lacks an optional part.
+        Unavailable: a named one needs what this machine does not have.
     """
     for name in validate.sequence("names", names, "names"):
         validate.choice("benchmark", name, BENCHMARKS)
@@ -197,7 +202,7 @@ def run(
                     _merge(target, rows, done)
                 if report is not None:
                     report(row)
-        except MissingExtra as error:
+        except (MissingExtra, Unavailable) as error:
             if names:
                 raise
             warnings.warn(f"benchmark {name!r} is left out: {error}", stacklevel=2)

@@ -1,7 +1,4 @@
-"""Benchmarks on a CUDA card, each against torch on the same card; no rows where there is none.
-
-At tiny size they run on the CPU too, to see that they run.
-"""
+"""Benchmarks on a CUDA card, each against torch on the same card; at tiny size on the CPU too."""
 
 from __future__ import annotations
 
@@ -10,7 +7,7 @@ from dataclasses import replace
 
 import torch
 
-from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs
+from loraone_theory.bench.base import Row, Setting, Unavailable, benchmark, in_pairs
 from loraone_theory.bench.gpu_case import Case
 from loraone_theory.bench.gpu_linear import batches, notebook, single, widest
 from loraone_theory.bench.gpu_loops import Peaks, prepared, recordings, tf32
@@ -28,10 +25,15 @@ CASES = {
 }
 
 
-def _device(setting: Setting) -> torch.device | None:
+def _device(setting: Setting) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
-    return torch.device("cpu") if setting.tiny else None
+    if not setting.tiny:
+        raise Unavailable(
+            "benchmark 'gpu' is timed on a CUDA card, and torch sees none; run it where there is "
+            "one, or at tiny size to see that it runs"
+        )
+    return torch.device("cpu")
 
 
 def _card(device: torch.device) -> str:
@@ -42,8 +44,6 @@ def _card(device: torch.device) -> str:
 def gpu(setting: Setting) -> Iterator[Row]:
     """Every model on a CUDA card, against torch on the same card and against what the card can."""
     device = _device(setting)
-    if device is None:
-        return
     peaks = Peaks(device, tiny=setting.tiny)
     for cases, products in CASES.items():
         for on in (False, True) if products else (False,):
@@ -57,7 +57,9 @@ def _rows(
 ) -> Iterator[Row]:
     """One for each form of the baseline and of ours."""
     first, *others = case.ours.items()
-    for form, theirs in prepared(case.baselines):
+    forms, absent = prepared(case.baselines)
+    left_out = {"left_out": absent} if absent else {}
+    for form, theirs in forms.items():
         # What else ours can be is looked at beside the simplest baseline alone.
         for words, ours in (first, *others) if form == next(iter(case.baselines)) else (first,):
             with recordings(device) as recorded:
@@ -75,4 +77,4 @@ def _rows(
             # The work is that of the first.
             work = case.work if ours is first[1] else {}
             shares = peaks.shares(row.ours_s, case.like, on, work)
-            yield replace(row, notes=row.notes | shares | recorded)
+            yield replace(row, notes=row.notes | shares | recorded | left_out)

@@ -89,8 +89,13 @@ def _graph(once: Callable[[], None], at: Tensor) -> Callable[[], None]:
     return by_cuda(once, at).replay if at.is_cuda else once
 
 
-def prepared(forms: dict[str, Run]) -> Iterator[tuple[str, Run]]:
-    """The forms, each run once, so that it is compiled; what cannot be compiled here is named."""
+def prepared(forms: dict[str, Run]) -> tuple[dict[str, Run], list[str]]:
+    """The forms, each run once, so that it is compiled, and the names of those that do not compile.
+
+    What is left out is warned of too.
+    """
+    found: dict[str, Run] = {}
+    left_out: list[str] = []
     for form, run in forms.items():
         try:
             run()
@@ -99,8 +104,10 @@ def prepared(forms: dict[str, Run]) -> Iterator[tuple[str, Run]]:
                 raise
             said = str(error).strip().splitlines() or [type(error).__name__]
             warnings.warn(f"{FORMS[form]} is left out: {said[0]}", stacklevel=2)
+            left_out.append(form)
             continue
-        yield form, run
+        found[form] = run
+    return found, left_out
 
 
 @contextmanager

@@ -30,8 +30,7 @@ _CARD = """
 ## On a CUDA card
 
 By `benchmarks/gpu.sh` on one {card}, {cores} cores beside it; torch {torch}. The step loop is
-recorded once as a CUDA graph and replayed where rule and problem allow it; recording, reduction and
-initialisation are included.
+recorded once as a CUDA graph and replayed where rule and problem allow it.
 
 """
 
@@ -81,7 +80,8 @@ _READING = """
   PEFT's estimation hands gradients over on the host; a plain backward pass is beside it with and
   without that copy. "TF32": both sides with it. The notes have the shares of the card's measured
   copy bandwidth, where a step does not fit into its cache, and of what its large products reach;
-  and how many of our steps were recorded as graphs meanwhile, and how many the card refused.
+  and how many of our steps were recorded as graphs meanwhile, and how many the card refused; a
+  form of the baseline that does not compile there is named as left_out.
   Rows that name no form after the sizes are of a run before these were added; there "batch of n"
   compares a whole run with bare steps.
 
@@ -115,12 +115,13 @@ def cells(row: Row) -> tuple[str, ...]:
 def render(stored: Mapping[str, Any], *, source: str, card: Mapping[str, Any] | None = None) -> str:
     """The whole page from what `bench.run` stored; `card`: what benchmarks/gpu.sh stored, if ever.
 
-    On the page a card's rows stand apart, with the machine that they were made on.
+    On the page a card's rows stand apart, with the machine that they were made on; a file without
+    rows is that of no card.
     """
     text = _INTRODUCTION.format(source=source, **_machine(stored)) + _HEADING
     rows = [Row(**row) for row in stored["rows"]]
     text += "".join(f"| {' | '.join(cells(row))} |\n" for row in rows)
-    if card is None:
+    if card is None or not card["rows"]:
         text += _NO_CARD
     else:
         on_card = [Row(**row) for row in card["rows"]]

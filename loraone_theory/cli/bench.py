@@ -32,6 +32,8 @@ class Bench:
     """How often baseline and library are timed in alternation."""
     tiny: bool = False
     """Meaningless sizes, to see that everything runs."""
+    render_only: bool = False
+    """Time nothing: render the rows that are in --json into --page."""
 
     def run(self) -> int:
         """Time, print as rows come, write."""
@@ -40,6 +42,8 @@ class Bench:
         if self.page is not None and self.json is None:
             raise ValueError("--page renders the rows of --json; give both")
         validate.integer("pairs", self.pairs, least=1)
+        if self.render_only:
+            return self._render_only()
         screen = console()
         rows = bench.run(
             self.names,
@@ -48,13 +52,7 @@ class Bench:
             report=lambda row: screen.print(f"{row.name}: {page.ratio(row.ratio)}"),
         )
         if self.page is not None and self.json is not None:
-            card = self.json.with_name("gpu.json")
-            text = page.render(
-                bench.stored(self.json),
-                source=self.json.as_posix(),
-                card=bench.stored(card) if card.exists() else None,
-            )
-            storage.save_text(self.page, text)
+            _render(self.json, self.page)
         table = Table(box=None, pad_edge=False)
         for heading in ("benchmark", "baseline", "baseline s", "ours s", "ratio", "spread"):
             table.add_column(heading)
@@ -62,3 +60,25 @@ class Bench:
             table.add_row(*page.cells(row))
         screen.print(table)
         return DONE
+
+    def _render_only(self) -> int:
+        if self.names or self.tiny:
+            raise ValueError("--render-only times nothing; leave benchmarks and --tiny out")
+        if self.json is None or self.page is None:
+            raise ValueError("--render-only renders the rows of --json into --page; give both")
+        if not bench.stored(self.json)["rows"]:
+            raise ValueError(
+                f"{self.json} has no rows to render; leave --render-only out to time them"
+            )
+        _render(self.json, self.page)
+        return DONE
+
+
+def _render(rows: Path, target: Path) -> None:
+    card = rows.with_name("gpu.json")
+    text = page.render(
+        bench.stored(rows),
+        source=rows.as_posix(),
+        card=bench.stored(card) if card.exists() else None,
+    )
+    storage.save_text(target, text)
