@@ -3,6 +3,7 @@
 import inspect
 import json
 import math
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -51,6 +52,28 @@ def simulate(method: Any, **changes: Any) -> lt.Trajectory:
 
 def through_json(run: lt.Trajectory) -> dict[str, Any]:
     return json.loads(json.dumps(dict(run.config)))
+
+
+def test_threads_are_those_that_the_run_had(tmp_path: Path) -> None:
+    """Also where they are changed before the config is asked for."""
+    before = torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        run = simulate("lora")
+        torch.set_num_threads(2)
+        assert run.config["threads"] == 1
+        assert run.extend(2).config["threads"] == 2
+        run.save(tmp_path / "run.npz")
+    finally:
+        torch.set_num_threads(before)
+    loaded = lt.Trajectory.load(tmp_path / "run.npz")
+    assert loaded.config["threads"] == 1
+
+
+def test_versions_of_one_config_are_its_own() -> None:
+    runs = [simulate("lora"), simulate("lora")]
+    runs[0].config["versions"]["torch"] = "changed"
+    assert runs[1].config["versions"]["torch"] == torch.__version__
 
 
 def same(found: lt.Trajectory, expected: lt.Trajectory) -> None:

@@ -10,6 +10,7 @@ from tolerance import close, rounding
 import loraone_theory as lt
 from loraone_theory import storage
 from loraone_theory.core.factors import Factors
+from loraone_theory.dynamics.rates import Rates
 from loraone_theory.methods import schedules
 
 RELU = {"d": 7, "k": 6, "true_rank": 2, "relative_shift": 0.1, "seeds": (3, 4)}
@@ -82,6 +83,36 @@ def test_a_schedule_is_the_rate_of_each_step():
             at, found = last.dense(), run.final.dense()
         # Four steps of products with at most 8 terms, in two sets of coordinates.
         torch.testing.assert_close(found, at, rtol=0, atol=rounding(8, operations=4 * 4))
+
+
+def test_runs_that_go_on_from_the_same_one_have_rates_of_their_own():
+    """One that is extended on the way of another, as by a second thread, changes nothing of it."""
+
+    def run(steps):
+        problem = lt.sample_linear(d=12, k=9, true_rank=2, samples=100, seeds=[0])
+        rate = schedules.cosine(peak=0.3, steps=400)
+        return lt.simulate(problem, "lora", rank=2, learning_rate=rate, steps=steps)
+
+    first, inside = run(200), []
+
+    def progress(done):
+        if not inside:
+            inside.append(first.extend(100).extend(10))
+
+    long = run(400)
+    joined = first.extend(200, progress=progress)
+    assert inside
+    assert torch.equal(joined["loss"], long["loss"])
+    assert torch.equal(inside[0]["loss"], long["loss"][:311])
+    assert torch.equal(first.extend(200)["loss"], long["loss"])
+
+
+def test_a_step_that_a_schedule_was_not_asked_for_is_an_error():
+    rates = Rates(schedules.cosine(peak=0.3, steps=40), 0, 1, torch.zeros(1)).over(10, 20)
+    assert rates.at(10) > rates.at(19)
+    for t in (9, 20, -1):
+        with pytest.raises(IndexError, match=rf"10 <= t < 20; got t={t};"):
+            rates.at(t)
 
 
 def test_a_bad_schedule_is_refused_before_the_first_step():

@@ -47,6 +47,7 @@ class Resume:
     point: Point | None = None
     stored: Stored | None = None
     config: dict[str, Any] | None = None
+    threads: int | None = None  # that the plan was carried out with
 
 
 def go_on(
@@ -77,12 +78,13 @@ def go_on(
     last = point.step + more
     until = None if _arrived(first) else plan.settings.until
     settings = replace(plan.settings, steps=last, until=until)
-    plan.batch.rates.prepare(point.step, last)
+    # Rates of its own: what goes on from the same run meanwhile has others.
+    batch = replace(plan.batch, rates=plan.batch.rates.over(point.step, last))
     earlier = None
     if until is not None:
         count = _lasting(first, settings.every)
         earlier = Earlier(first.steps[:count], first[until.record][:count])
-    return carry_out(replace(plan, settings=settings), point, last, progress, earlier)
+    return carry_out(replace(plan, settings=settings, batch=batch), point, last, progress, earlier)
 
 
 def _arrived(run: Trajectory) -> bool:

@@ -28,8 +28,13 @@ from loraone_theory.problems.base import Problem, check_problem, facts
 PACKAGES = ("loraone-theory", "torch", "numpy", "scipy")
 
 
-def config(plan: Plan) -> dict[str, Any]:
-    """Everything that determined the numbers of a run."""
+def config(plan: Plan, threads: int | None = None) -> dict[str, Any]:
+    """Everything that determined the numbers of a run.
+
+    Args:
+        plan: of the run.
+        threads: that it was carried out with, None for as many as now.
+    """
     used, like = plan.settings, plan.problem.like
     given = None if used.initial is None else fingerprint(tuple(used.initial))
     hyper = _as_ran(plan.chosen.hyper, given, used.hyper.get("init_std"))
@@ -56,7 +61,7 @@ def config(plan: Plan) -> dict[str, Any]:
         "until": None if used.until is None else dataclasses.asdict(used.until),
         "dtype": str(like.dtype).removeprefix("torch."),
         "device": like.device.type,
-        "threads": torch.get_num_threads(),
+        "threads": torch.get_num_threads() if threads is None else threads,
         "versions": versions(used.engine),
     }
 
@@ -106,16 +111,18 @@ def _record(row: Record) -> Any:
     return {"name": row.name, "fingerprint": fingerprint(row.measure)}
 
 
-@functools.lru_cache
 def versions(engine: str = "torch") -> dict[str, str]:
     """Of the packages that numbers come from."""
-    found = {}
-    for package in (*PACKAGES, *(() if engine in PACKAGES else (engine,))):
-        try:
-            found[package] = metadata.version(package)
-        except metadata.PackageNotFoundError:
-            found[package] = "not installed"
-    return found
+    packages = (*PACKAGES, *(() if engine in PACKAGES else (engine,)))
+    return {package: _version(package) for package in packages}
+
+
+@functools.lru_cache
+def _version(package: str) -> str:
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"
 
 
 def plan_of(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import types
 from collections.abc import Callable, Mapping, Sequence
@@ -121,10 +122,30 @@ class Rates:
                 table[t - first, column] = validate.number(f"learning_rate at step {t}", value)
         self._table = table
 
+    def over(self, first: int, last: int) -> Rates:
+        """The same rates prepared for other steps; these stay as they are.
+
+        Raises:
+            TypeError, ValueError: as `prepare`.
+        """
+        others = copy.copy(self)
+        others.prepare(first, last)
+        return others
+
     def at(self, t: int) -> Scalar:
-        """η of the step from t to t + 1: a number, or a tensor (values, 1, ..., 1)."""
+        """η of the step from t to t + 1: a number, or a tensor (values, 1, ..., 1).
+
+        Raises:
+            IndexError: a schedule was not asked for that step.
+        """
         if self._constant is not None:
             return self._constant
+        if not 0 <= t - self.first < len(self._table):
+            last = self.first + len(self._table)
+            raise IndexError(
+                f"learning rates were asked for at steps {self.first} <= t < {last}; got t={t}; "
+                "prepare the steps that are wanted"
+            )
         return self._tensor(self._table[t - self.first])
 
     def _tensor(self, values: np.ndarray) -> Scalar:

@@ -66,7 +66,7 @@ class Run:
         pool: ThreadPoolExecutor,
         earlier: Earlier | None = None,
     ) -> None:
-        self.plan, self.last, self.earlier = plan, last, earlier
+        self.plan, self.last, self.earlier, self.threads = plan, last, earlier, threads
         self.at = plan.recorded(begin.step, last)
         if begin.step > 0:
             self.at = self.at[self.at > begin.step]

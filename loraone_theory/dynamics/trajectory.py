@@ -92,14 +92,14 @@ class Trajectory:
             factors=run.kept.factors(),
             factor_steps=tuple(run.kept.steps),
             reached=run.reached,
-            resume=Resume(plan, run.point()),
+            resume=Resume(plan, run.point(), threads=run.threads),
         )
 
     @cached_property
     def config(self) -> Mapping[str, Any]:
         """Everything that determined the numbers, as JSON has it; `rerun` takes it."""
-        plan = self.resume.plan
-        return (self.resume.config or {}) if plan is None else provenance.config(plan)
+        plan, threads = self.resume.plan, self.resume.threads
+        return (self.resume.config or {}) if plan is None else provenance.config(plan, threads)
 
     def __getitem__(self, name: RecordName | str) -> Tensor:
         """The record `name`, shape (T, *batch)."""
