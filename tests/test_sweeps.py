@@ -1,6 +1,7 @@
 """Sweeps: numbers those of `simulate`, cells kept and gone on with, one error for bad input."""
 
 import functools
+import importlib
 import json
 import sys
 import threading
@@ -16,9 +17,9 @@ from tolerance import rounding
 
 import loraone_theory as lt
 from loraone_theory import storage
-from loraone_theory.core.extras import MissingExtra
+from loraone_theory.core.extras import MissingExtra, extra
 from loraone_theory.core.threads import one_thread
-from loraone_theory.sweeps import cost
+from loraone_theory.sweeps import cost, version
 from loraone_theory.sweeps import run as running
 from loraone_theory.sweeps.cells import Cells
 from loraone_theory.sweeps.compute import compute
@@ -258,6 +259,45 @@ def test_a_fault_of_the_machine_is_no_result(tmp_path: Path) -> None:
     assert list(Store(sweep.folder)) == []
     faulty["now"] = False
     assert sweep.run() == (2, 0, 0, ())
+
+
+def test_a_missing_extra_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where numba is not installed the cell is lost, and the next run takes it."""
+    pytest.importorskip("numba", reason="the compiled loops need the extra fast")
+
+    def lacking(*_: Any, **__: Any) -> Any:
+        with extra("fast"):
+            return importlib.import_module("no_such_package")
+
+    fixed = {**PROBLEM, "learning_rate": 0.1, "steps": 3, "rank": 2, "engine": "numba"}
+    sweep = lt.Sweep(tmp_path / "s", fixed={**fixed, "method": "lora"}, axes={"seed": [0]})
+    with monkeypatch.context() as patched:
+        patched.setattr(sys.modules[compute.__module__], "simulate", lacking)
+        (lost,) = sweep.run().lost
+    assert "pip install 'loraone-theory[fast]'" in lost
+    assert list(Store(sweep.folder)) == []
+    assert sweep.run() == (1, 0, 0, ())
+
+
+def test_another_numba_computes_again_what_it_computed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And nothing else; the folder is read with what it was made with."""
+    pytest.importorskip("numba", reason="the compiled loops need the extra fast")
+    fixed = {**PROBLEM, "method": "lora", "learning_rate": 0.1, "steps": 3, "rank": 2}
+    sweep = lt.Sweep(tmp_path / "s", fixed=fixed, axes={"engine": ["torch", "numba"]})
+    assert sweep.run() == (2, 0, 0, ())
+    known = version._version
+    monkeypatch.setattr(
+        version, "_version", lambda package: "9.9" if package == "numba" else known(package)
+    )
+    version.numerics_version.cache_clear()
+    try:
+        assert not np.isnan(sweep.array("loss")).any()
+        assert sweep.run() == (1, 1, 0, ())
+    finally:
+        monkeypatch.undo()
+        version.numerics_version.cache_clear()
 
 
 @pytest.mark.parametrize("how", ["linear", "sensing", "no prediction"])

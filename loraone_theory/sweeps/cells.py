@@ -56,6 +56,11 @@ class Cell:
         """How many runs it has."""
         return math.prod((*(len(self.settings[name]) for name in self.batched), len(self.seeds)))
 
+    @property
+    def engine(self) -> str:
+        """Which loop its runs take."""
+        return str(self.settings.get("engine", "torch"))
+
     @cached_property
     def config(self) -> dict[str, Any]:
         """Everything that its numbers depend on, as JSON."""
@@ -100,9 +105,9 @@ class Cells:
     (4, [128, 72, 128, 72])
     """
 
-    def __init__(self, spec: Specification, version: str | None = None) -> None:
+    def __init__(self, spec: Specification, versions: Mapping[str, str] | None = None) -> None:
         self.spec = spec
-        self.version = numerics_version() if version is None else version
+        self._versions = versions  # of the numerics by engine; None: those of here
         self.outer = {n: count for n, count in spec.sizes.items() if n not in spec.batched}
         self.seeds = tuple(spec.axes.get(SEED, (spec.fixed.get(SEED, 0),)))
         self._inner = tuple(name for name in spec.batched if name != SEED)
@@ -131,6 +136,7 @@ class Cells:
         settings = self._settings(flat)
         for name in self._inner:
             settings[name] = list(self.spec.axes[name])
+        known, engine = self._versions, settings.get("engine", "torch")
         return Cell(
             index=index,
             place=place,
@@ -139,7 +145,7 @@ class Cells:
             batched=self._inner,
             measures=self.spec.measures,
             seeks=self.spec.seeks,
-            version=self.version,
+            version=numerics_version(engine) if known is None else known[engine],
         )
 
     def at(self, flat: int) -> range:

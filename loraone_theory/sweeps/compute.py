@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from loraone_theory.core.extras import MissingExtra
 from loraone_theory.core.status import Outcome
 from loraone_theory.core.threads import one_thread
 from loraone_theory.dynamics.loop import simulate
@@ -22,7 +23,7 @@ from loraone_theory.sweeps.version import numerics_version
 CODES = {outcome: code for code, outcome in enumerate(Outcome)}
 ABSENT = -1
 # Faults of the machine, not of the configuration: a cell that meets one is not finished.
-MACHINE = (MemoryError, OSError)
+MACHINE = (MemoryError, OSError, MissingExtra)
 
 
 class Computed(NamedTuple):
@@ -55,7 +56,8 @@ def compute(cell: Cell) -> Computed:
     except Exception as error:
         failure = f"{type(error).__name__}: {' '.join(str(error).split())}"
         finished = not isinstance(error, MACHINE) and "allocate" not in failure  # torch's words
-    return Computed(arrays, failure, time.perf_counter() - start, numerics_version(), finished)
+    version = numerics_version(cell.engine)
+    return Computed(arrays, failure, time.perf_counter() - start, version, finished)
 
 
 def _numbers(cell: Cell) -> dict[str, np.ndarray]:

@@ -48,8 +48,19 @@ def described(spec: Specification) -> dict[str, Any]:
         name: {"unit": each.unit, "doc": each.doc, "trailing": each.trailing}
         for name, each in spec.measures.items()
     }
-    told = {"labels": labels, "variables": variables, "numerics": numerics_version()}
+    told = {
+        "labels": labels,
+        "variables": variables,
+        "numerics": numerics_version(),
+        "compiled": numerics_version("numba"),
+    }
     return {**spec.described(), **told}
+
+
+def versions_of(manifest: Mapping[str, Any]) -> dict[str, str]:
+    """Engine -> the version of the numerics that its cells were made by."""
+    numerics = manifest["numerics"]  # of all engines, in files of former versions
+    return {"torch": numerics, "numba": manifest.get("compiled", numerics)}
 
 
 def specification_of(manifest: Mapping[str, Any]) -> Specification:

@@ -15,7 +15,7 @@ from loraone_theory.core.status import Outcome
 from loraone_theory.sweeps.cells import SEED, Cell, Cells
 from loraone_theory.sweeps.compute import ABSENT, CODES
 from loraone_theory.sweeps.keywords import STEP
-from loraone_theory.sweeps.manifest import specification_of
+from loraone_theory.sweeps.manifest import specification_of, versions_of
 from loraone_theory.sweeps.specification import POINT
 from loraone_theory.sweeps.store import Store, Stored
 
@@ -57,7 +57,7 @@ class Result:
             )
         self.manifest = manifest
         self.spec = specification_of(manifest)
-        self.cells = Cells(self.spec, manifest["numerics"])
+        self.cells = Cells(self.spec, versions_of(manifest))
         self.sizes = self.spec.sizes
 
     @property

@@ -153,13 +153,13 @@ class _Work:
     def _keep(self, cell: Cell, answer: Computed | Lost) -> None:
         if isinstance(answer, Lost):
             self.lost.append(str(answer))
-        elif answer.version != self.cells.version:
-            raise Lost(
-                f"the workers compute with version {answer.version} of the numerics, and this is "
-                f"{self.cells.version}; install the same on both"
-            )
         elif not answer.finished:
             self.lost.append(answer.failure)
+        elif answer.version != cell.version:
+            raise Lost(
+                f"the workers compute with version {answer.version} of the numerics, and this is "
+                f"{cell.version}; install the same on both"
+            )
         else:
             about = {"config": cell.config, "failure": answer.failure, "seconds": answer.seconds}
             self.store.write(cell.key, answer.arrays, about)
