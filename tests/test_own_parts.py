@@ -1,6 +1,8 @@
 """Rules and initialisations of a user's own: run as given, recorded by name and fingerprint."""
 
 import json
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -296,3 +298,72 @@ def test_what_is_no_start_is_refused(case: str) -> None:
 def test_an_initialisation_with_other_arguments_is_refused() -> None:
     with pytest.raises(TypeError, match=r"called as \(problem, rank, seeds\); got one that takes"):
         lt.methods.lora().with_init(lambda problem: None, name="bad")
+
+
+FACTOR = {"now": 1.0}
+
+
+def scaled_descent(learning_rate: Any, damping: Any) -> lt.Rule:
+    def update(params: Any, gradients: Any, state: Any) -> Any:
+        step = FACTOR["now"] * learning_rate
+        return tuple(P - step * G for P, G in zip(params, gradients, strict=True)), state
+
+    return lt.Rule(lambda params: (), update, equivariant=True)
+
+
+def scaled_start(problem: Any, rank: int, seeds: Any) -> lt.Start:
+    A = 0.1 * FACTOR["now"] * problem.like.new_ones(len(seeds), problem.d, rank)
+    return lt.Start((A, problem.like.new_zeros(len(seeds), rank, problem.k)))
+
+
+def scaled_loss(W: torch.Tensor) -> torch.Tensor:
+    return FACTOR["now"] * (W - 1).square().sum() / 2
+
+
+def scaled_record(view: Any) -> torch.Tensor:
+    return FACTOR["now"] * view.loss
+
+
+def scaled_rate(t: int) -> float:
+    return 0.05 * FACTOR["now"]
+
+
+def changing(part: str) -> tuple[Any, dict[str, Any], dict[str, Any]]:
+    """A problem, the options of a run with a part of one's own, and that part to hand in again."""
+    problem = lt.sample_linear(d=6, k=5, true_rank=2, samples=40)
+    options: dict[str, Any] = {"method": "lora", "rank": 2, "learning_rate": 0.05, "steps": 6}
+    if part == "rule":
+        again = {"method": lt.methods.lora().with_rule(scaled_descent, name="scaled")}
+    elif part == "init":
+        again = {"method": lt.methods.lora().with_init(scaled_start, name="scaled")}
+    elif part == "record":
+        options["record"] = (lt.Record("scaled", scaled_record),)
+        return problem, options, {"records": options["record"]}
+    elif part == "rate":
+        options["learning_rate"] = scaled_rate
+        return problem, options, {"learning_rate": scaled_rate}
+    else:
+        problem = lt.from_loss(scaled_loss, d=6, k=5)
+        return problem, options, {"problem": problem}
+    return problem, options | again, again
+
+
+@pytest.mark.parametrize("part", ["rule", "init", "record", "rate", "problem"])
+def test_parts_whose_code_reaches_other_values_are_not_taken_for_the_same(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, part: str
+) -> None:
+    """Between the run and what goes on from it, or repeats it, whenever its config was read."""
+    problem, options, again = changing(part)
+    run = lt.simulate(problem, **options)
+    run.extend(2)
+    lt.rerun(run.config, **again)
+    other = lt.simulate(problem, **options)  # whose config has not been read
+    other.save(tmp_path / "run.npz")
+    monkeypatch.setitem(FACTOR, "now", 2.0)
+    for stale in (run, other):
+        with pytest.raises(ValueError, match="has changed since it was made"):
+            stale.extend(2)
+        with pytest.raises(ValueError, match="handed in is not the one that was recorded"):
+            lt.rerun(stale.config, **again)
+    with pytest.raises(ValueError, match="handed in is not the one that was recorded"):
+        lt.Trajectory.load(tmp_path / "run.npz").extend(2, **again)

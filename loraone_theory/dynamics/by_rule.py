@@ -60,7 +60,7 @@ class ByRule(Stepper):
         self._scheduled = plan.batch.rates.scheduled
         self._problem = plan.problem
         self._batched = plan.settings.batches is not None
-        self._own = plan.method.train.fingerprint is not None
+        self._own = plan.method.train.own is not None
         self.params = plan.start.trainable
         if self._own:  # whatever it does to them, the start stays
             self.params = tuple(tensor.clone() for tensor in self.params)

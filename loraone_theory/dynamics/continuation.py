@@ -68,6 +68,8 @@ def go_on(
     plan, point = resume.plan, resume.point
     if plan is not None:
         provenance.agree(plan, problem, method, learning_rate)
+        if provenance.has_own(plan):
+            provenance.unchanged(first.config, plan)
     if plan is None or point is None:
         if resume.stored is None:
             raise ValueError(

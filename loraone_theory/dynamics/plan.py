@@ -172,7 +172,7 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
     whole = problem if original.offset is None else problem.with_offset(original.offset)
     reduction, start = None, original
     if reduced and type(whole) is LinearProblem:
-        if chosen.train.fingerprint is not None:  # a rule of the user's own
+        if chosen.train.own is not None:  # a rule of the user's own
             invariance.check_rule(chosen, settings.rank)
         rows = settings.batches is not None
         reduction, start = _reduced(whole, method, original, minibatches=rows)

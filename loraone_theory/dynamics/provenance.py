@@ -23,6 +23,7 @@ from loraone_theory.dynamics.until import Until
 from loraone_theory.methods import Method
 from loraone_theory.methods.base import GIVEN
 from loraone_theory.problems import recipes
+from loraone_theory.problems.autograd import LossProblem
 from loraone_theory.problems.base import Problem, check_problem, facts
 
 PACKAGES = ("loraone-theory", "torch", "numpy", "scipy")
@@ -64,6 +65,36 @@ def config(plan: Plan, threads: int | None = None) -> dict[str, Any]:
         "threads": torch.get_num_threads() if threads is None else threads,
         "versions": versions(used.engine),
     }
+
+
+def has_own(plan: Plan) -> bool:
+    """Whether functions of the user's own are part of the run: what those reach may change."""
+    used, method = plan.settings, plan.chosen
+    kind = type(plan.given)
+    return (
+        method.start.own is not None
+        or method.train.own is not None
+        or any(RECORDS.get(row.name) is not row for row in used.record.values())
+        or plan.batch.rates.scheduled
+        or kind is LossProblem
+        or not is_installed(kind.__module__)
+    )
+
+
+def unchanged(recorded: Mapping[str, Any], plan: Plan) -> None:
+    """Parts of the user's own are what they were when the runs were made.
+
+    Raises:
+        ValueError: one has changed since.
+    """
+    now = plain(config(plan))
+    for part in ("problem", "hyper", "record", "learning_rate"):
+        if now[part] != plain(recorded[part]):
+            raise ValueError(
+                f"the {part} of this run has changed since it was made: its code, or what that "
+                f"reaches, is now {now[part]}, and was {recorded[part]}; simulate again, or go "
+                "back to what the run was made with"
+            )
 
 
 def _as_ran(hyper: Mapping[str, Any], initial: str | None, std: Any) -> dict[str, Any]:

@@ -75,7 +75,7 @@ class Trajectory:
         """The trajectory of a run that has ended."""
         plan = run.plan
         records = plan.settings.record
-        return cls(
+        found = cls(
             steps=run.at,
             records=run.values(),
             axes=plan.batch.axes,
@@ -94,6 +94,9 @@ class Trajectory:
             reached=run.reached,
             resume=Resume(plan, run.point(), threads=run.threads),
         )
+        if provenance.has_own(plan):
+            found.config  # noqa: B018  of now, before what the user's own code reaches changes
+        return found
 
     @cached_property
     def config(self) -> Mapping[str, Any]:

@@ -10,7 +10,6 @@ from typing import Any, NamedTuple
 
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, Scalar, checked
-from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.names import RuleName
 from loraone_theory.core.plain import plain
 from loraone_theory.core.shown import InTable
@@ -155,7 +154,7 @@ class Method(InTable):
         """The trainable and frozen tensors at t = 0, and the offset."""
         make: Init = self.start.make(scale=self.at(rank).scale, std=self.init_std)
         start = make(problem, rank, seeds)
-        if self.start.fingerprint is not None:
+        if self.start.own is not None:
             check_start(start, self.parametrise(1.0), problem, rank, self.start.name)
         return start
 
@@ -229,7 +228,7 @@ class Method(InTable):
             )
         offset = Factors(self.scale * initial.A, initial.B) if self.offset else None
         start = Start(tuple(initial), offset=offset)
-        part = Part(GIVEN, lambda: lambda *_: start, {}, fingerprint=fingerprint(tuple(initial)))
+        part = Part(GIVEN, lambda: lambda *_: start, {}, own=tuple(initial))
         return replace(self, start=part, init_std=None)
 
     def with_init(self, init: Init, *, name: str) -> Method:

@@ -23,7 +23,7 @@ class Part:
         hyper: the hyper-parameters that it is called with, defaults included.
         supplied: the arguments that the method fills in, such as its scale.
         positional: those of them that are handed over by position, in order.
-        fingerprint: of a user's own factory; None for those of the tables.
+        own: what a user handed in, a function or tensors; None for parts of the tables.
     """
 
     name: str
@@ -31,7 +31,12 @@ class Part:
     hyper: Mapping[str, Any]
     supplied: frozenset[str] = frozenset()
     positional: tuple[str, ...] = ()
-    fingerprint: str | None = None
+    own: Any = None
+
+    @property
+    def fingerprint(self) -> str | None:
+        """Of what a user handed in, as it is now: what its code reaches may have changed."""
+        return None if self.own is None else fingerprint(self.own)
 
     def make(self, *given: Any, **known: Any) -> Any:
         """The factory's product; of what the method knows it takes what it asks for."""
@@ -41,7 +46,7 @@ class Part:
 
     def described(self) -> dict[str, Any]:
         """Name, hyper-parameters and fingerprint, for records."""
-        own = {} if self.fingerprint is None else {"fingerprint": self.fingerprint}
+        own = {} if self.own is None else {"fingerprint": self.fingerprint}
         return {"name": self.name, **own, **plain(self.hyper)}
 
 
@@ -99,7 +104,7 @@ def own_rule(name: str, factory: Any, hyper: Mapping[str, Any]) -> Part:
     named(name)
     given = ", ".join(["learning_rate", "damping", *hyper])
     _takes("a rule's factory", factory, given, 1.0, 0.0, **hyper)
-    return Part(name, factory, dict(hyper), frozenset(), ("damping",), fingerprint(factory))
+    return Part(name, factory, dict(hyper), frozenset(), ("damping",), own=factory)
 
 
 def own_init(name: str, init: Any) -> Part:
@@ -110,7 +115,7 @@ def own_init(name: str, init: Any) -> Part:
     """
     named(name)
     _takes("an initialisation", init, "problem, rank, seeds", None, 1, (0,))
-    return Part(name, lambda: init, {}, fingerprint=fingerprint(init))
+    return Part(name, lambda: init, {}, own=init)
 
 
 def named(name: Any) -> None:

@@ -72,7 +72,7 @@ def _owned(name: str, method: Method) -> dict[str, Any]:
     """The settings of a method; parts of the user's own are looked into."""
     found = dict(plain(method.hyper))
     for part, label in ((method.start, "init"), (method.train, "rule")):
-        if part.fingerprint is not None:
+        if part.own is not None:
             found[label] = {**found[label], **_own(name, part.factory)}
     return found
 
