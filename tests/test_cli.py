@@ -354,3 +354,15 @@ def test_help_shows_no_default_that_is_no_value(
     called = {"source": "from"}
     for option in left_out:
         assert f"--{called.get(option, option).replace('_', '-')} " in shown
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["--set", "scale=2", "scale=3"], "got scale twice; leave one out"),
+        (["--set", "init_std=0.1", "--init-std", "0.2"], "are the same; give one of them"),
+    ],
+)
+def test_a_setting_is_given_once(words, said, capsys):
+    assert main(["simulate", "lora", "--steps", "2", *words]) == 2
+    assert said in " ".join(capsys.readouterr().err.split())

@@ -227,3 +227,12 @@ def test_a_method_is_rebuilt_from_a_config_alone() -> None:
     for wrong, held in ((other, hyper), (factors(), small["hyper"])):
         with pytest.raises(ValueError, match="initial factors handed in are not what the record"):
             lt.methods.rebuild("lora", held, initial=wrong)
+
+
+@pytest.mark.parametrize("key", provenance.NEEDED)
+def test_a_config_that_lacks_what_a_run_hangs_on_is_refused(key: str) -> None:
+    problem = lt.sample_linear(d=5, k=4, true_rank=2, samples=30)
+    config = dict(lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=2).config)
+    del config[key]
+    with pytest.raises(ValueError, match=rf"does not hold all .*: {key} is missing"):
+        lt.rerun(config)

@@ -87,7 +87,8 @@ class Simulate:
     """Whether to work in reduced coordinates where that is exact."""
     engine: Literal["torch", "numba"] = "torch"
     """Which loop: numba (the extra "fast") has compiled ones for plain descent of A and B on the
-    reduced linear model without noise, and for any method on the ReLU one; it refuses the rest."""
+    reduced linear model without noise (not of sample_linear_matrix_free), and for any method on the
+    ReLU one; it refuses the rest."""
     device: Literal["cpu", "cuda"] = "cpu"
     """Where it runs."""
     dtype: Literal["float64", "float32"] = "float64"
@@ -146,7 +147,10 @@ class Simulate:
 
     def _method(self) -> methods.Method:
         factory = methods.METHODS[validate.choice("method", self.method, methods.METHODS)]
-        return factory(**settings(self.set, factory, f"method {self.method!r}")).at(self.rank)
+        found = settings(self.set, factory, f"method {self.method!r}")
+        if "init_std" in found and self.init_std is not None:
+            raise ValueError("--set init_std=... and --init-std are the same; give one of them")
+        return factory(**found).at(self.rank)
 
     def _rate(self) -> float | Schedule:
         if self.schedule is None:

@@ -18,7 +18,8 @@ def settings(given: Sequence[str], factory: Callable[..., Any], what: str) -> di
     {'peak': 0.5, 'warmup': 50}
 
     Raises:
-        ValueError: a word of another form, or a name that the factory does not take.
+        ValueError: a word of another form, or a name that the factory does not take or that comes
+            twice.
     """
     found: dict[str, Any] = {}
     for word in given:
@@ -29,6 +30,10 @@ def settings(given: Sequence[str], factory: Callable[..., Any], what: str) -> di
                 f"write for example {word}=1"
             )
         validate.choice(f"setting of {what}", name, inspect.signature(factory).parameters)
+        if name in found:
+            raise ValueError(
+                f"each setting of {what} is given once; got {name} twice; leave one out"
+            )
         found[name] = _value(value)
     return found
 

@@ -26,6 +26,11 @@ from loraone_theory.problems import recipes
 from loraone_theory.problems.autograd import LossProblem
 from loraone_theory.problems.base import Problem, check_problem, facts
 
+# What a config must hold for its run to be made again; the other keys came later, or only tell.
+NEEDED = (
+    "problem", "method", "hyper", "rank", "steps", "every", "seeds", "learning_rate", "damping",
+    "init_std", "swept_init_std", "initial", "record", "reduce", "keep_factors", "until",
+)  # fmt: skip
 PACKAGES = ("loraone-theory", "torch", "numpy", "scipy")
 
 
@@ -170,10 +175,11 @@ def plan_of(
     Raises:
         ValueError: a part that was the user's own is missing, or is not the one recorded.
     """
-    if "problem" not in config:
+    if absent := [key for key in NEEDED if key not in config]:
         raise ValueError(
-            "this config does not hold all that determined the run: it was written by a former "
-            "version; simulate with its method, rank, steps and learning_rate by hand"
+            f"this config does not hold all that determined the run: {', '.join(absent)} is "
+            "missing; it was written by a former version, or changed; simulate with its method, "
+            "rank, steps and learning_rate by hand"
         )
     problem = _problem(config["problem"], problem)
     if initial is not None and config["initial"] is None:

@@ -16,6 +16,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Scalar
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.methods import schedules
+from loraone_theory.methods.parts import takes
 
 Rate = float | Callable[[int], float]
 
@@ -27,14 +28,21 @@ def checked(given: Any) -> Rate | list[Rate]:
         TypeError, ValueError: neither, or an empty sequence.
     """
     if callable(given):
-        return given
+        return _schedule(given)
     if isinstance(given, (list, tuple)) and any(callable(value) for value in given):
         return [_one(value) for value in given]
     return validate.numbers("learning_rate", given, positive=True)
 
 
 def _one(value: Any) -> Rate:
-    return value if callable(value) else validate.number("learning_rate", value, positive=True)
+    if callable(value):
+        return _schedule(value)
+    return validate.number("learning_rate", value, positive=True)
+
+
+def _schedule(given: Callable[[int], float]) -> Callable[[int], float]:
+    takes("a schedule", given, "t", 0)
+    return given
 
 
 def described(rate: Rate | list[Rate]) -> Any:

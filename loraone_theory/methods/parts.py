@@ -103,7 +103,7 @@ def own_rule(name: str, factory: Any, hyper: Mapping[str, Any]) -> Part:
     """
     named(name)
     given = ", ".join(["learning_rate", "damping", *hyper])
-    _takes("a rule's factory", factory, given, 1.0, 0.0, **hyper)
+    takes("a rule's factory", factory, given, 1.0, 0.0, **hyper)
     return Part(name, factory, dict(hyper), frozenset(), ("damping",), own=factory)
 
 
@@ -114,7 +114,7 @@ def own_init(name: str, init: Any) -> Part:
         TypeError: it does not take these arguments.
     """
     named(name)
-    _takes("an initialisation", init, "problem, rank, seeds", None, 1, (0,))
+    takes("an initialisation", init, "problem, rank, seeds", None, 1, (0,))
     return Part(name, lambda: init, {}, own=init)
 
 
@@ -124,7 +124,8 @@ def named(name: Any) -> None:
         raise TypeError(f"name must be a non-empty string; got {name!r}; records show it")
 
 
-def _takes(what: str, given: Any, signature: str, *args: Any, **kwargs: Any) -> None:
+def takes(what: str, given: Any, signature: str, *args: Any, **kwargs: Any) -> None:
+    """A function that can be called with such arguments, else TypeError."""
     if not callable(given):
         raise TypeError(f"{what} must be a function of ({signature}); got {given!r}")
     try:
