@@ -1,5 +1,7 @@
 """Frames, residuals, bases and inverses at the edge of rounding, against longhand numpy."""
 
+import math
+
 import numpy as np
 import pytest
 import tolerance
@@ -118,13 +120,34 @@ def test_a_left_frame_is_that_of_the_dense_decomposition(gap: float) -> None:
         assert sine <= tolerance.subspace(values, rank, error)
 
 
-@pytest.mark.parametrize("d", [9, 40, 400])
-def test_a_left_frame_of_entries_that_overflow_is_undefined(d: int) -> None:
-    g = torch.Generator().manual_seed(d)
-    sizes = torch.tensor([1.0, 1.7e308], dtype=torch.float64)[:, None, None]
-    M = sizes * (2 * torch.rand(2, d, 8, generator=g, dtype=torch.float64) - 1)
-    assert bool(M.isfinite().all())
-    assert linalg.left_frame(M, 4)[1].tolist() == [True, False]
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("d", [9, 40, 600])
+def test_a_left_frame_does_not_depend_on_scale(d: int, dtype: torch.dtype) -> None:
+    """From subnormal entries to entries whose squares overflow, beside a matrix of ordinary ones.
+
+    By the Gram matrix, by QR and by the rows of the R factor, whose gap is a third of the largest
+    value.
+    """
+    rng, kind = np.random.default_rng(d), torch.finfo(dtype)
+    values = np.array([1.0, 0.9, 0.3, 0.2])
+    U = haar(rng, d, 8)[:, :4]
+    M = torch.from_numpy(U * values @ haar(rng, 4, 4)).to(dtype)
+    least, squared = kind.smallest_normal / kind.eps, kind.smallest_normal**0.5
+    # Those in the middle have squares among the subnormal numbers, and at the ends of the others.
+    for size in (least, 4 * squared * kind.eps**0.5, squared, 1 / squared, kind.max / 2):
+        frame, defined = linalg.left_frame(torch.stack([M * size, M]), 2)
+        assert defined.tolist() == [True, True]
+        assert torch.equal(frame[1], linalg.left_frame(M[None], 2)[0][0])
+        allowed = tolerance.subspace(values, 2, tolerance.rounding(d, operations=4, dtype=dtype))
+        assert float(linalg.largest_sine(frame[1].double(), frame[0].double())) <= 2 * allowed
+        whole, defined = linalg.left_frame(M * size, 4)
+        assert bool(defined)
+        assert bool(whole.isfinite().all())
+    bad = M.clone()
+    bad[0, 0] = math.inf
+    frame, defined = linalg.left_frame(torch.stack([bad, M]), 2)
+    assert defined.tolist() == [False, True]
+    assert not bool(linalg.principal_angles(frame[1].expand_as(frame), frame).isnan().any())
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)

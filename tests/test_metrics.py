@@ -1,5 +1,7 @@
 """Angles: accuracy at every size, and the laws of a distance between subspaces."""
 
+import math
+
 import mpmath
 import numpy as np
 import pytest
@@ -206,3 +208,35 @@ def test_layers_are_measured_one_by_one():
         SINE(list(ones.values()), [others[5]], rank=2)
     with pytest.raises(TypeError, match="both lists or both dicts of them; got dict and Tensor"):
         SINE(ones, others[5], rank=2)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_angles_of_finite_matrices_of_any_size_are_defined(dtype):
+    """Columns whose norms overflow have the angles of the same columns at size one."""
+    M = torch.randn(40, 3, generator=torch.Generator().manual_seed(0), dtype=dtype).clamp(-3, 3)
+    size = 2.0 ** math.floor(math.log2(torch.finfo(dtype).max / 4))
+    e = torch.eye(40, dtype=dtype)[:, :3]
+    for measure in (SINE, ANGLES):
+        assert torch.equal(measure(M * size, e, rank=3), measure(M, e, rank=3))
+
+
+def test_a_run_that_overflows_has_angles_until_it_is_not_finite():
+    problem = lt.sample_linear(
+        d=40, k=10, true_rank=3, samples=200, dtype="float32", condition_number=3.0, seeds=(0, 5)
+    )
+    run = lt.simulate(
+        problem,
+        "lora",
+        record=["left_alignment", "left_angles"],
+        keep_factors=1,
+        rank=6,
+        learning_rate=2.0,
+        init_std=0.3,
+        steps=8,
+    )
+    finite = run.factors.A.isfinite().flatten(-2).all(-1)
+    assert bool(finite[3].all())
+    assert not bool(finite[-1].any())
+    assert bool(run["left_alignment"][:4].isfinite().all())
+    assert bool(run["left_alignment"][~finite].isnan().all())
+    assert bool(run["left_angles"][~finite].isnan().all())

@@ -291,3 +291,19 @@ def test_a_record_of_its_own_size_is_not_taken_for_invariant():
     found = (along @ run.initial.A[0]).norm()
     # A sum of 30 entries and its norm.
     torch.testing.assert_close(run["overlap"][0, 0], found, **near(64, scale=1.0))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+def test_the_norm_of_a_gradient_does_not_depend_on_scale(dtype):
+    """Of factors sA and sB with s so small that s²AB is lost beside Δ, it is s times one number."""
+    draws = torch.Generator().manual_seed(0)
+    shift, A, B = (torch.randn(*n, generator=draws, dtype=dtype) for n in ((6, 5), (6, 2), (2, 5)))
+    problem = lt.LinearProblem.population(shift=shift)
+    found = []
+    for power in (40, 70 if dtype == torch.float32 else 540):
+        initial = lt.Factors(A * 2.0**-power, B * 2.0**-power)
+        run = lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=1,
+                          initial=initial, record=["gradient_norm"])  # fmt: skip
+        found.append(run["gradient_norm"][0] * 2.0**power)
+    assert torch.equal(*found)
+    assert float(found[0]) > 0

@@ -12,7 +12,7 @@ import scipy
 import torch
 from torch import Tensor
 
-from loraone_theory.core import eigen, elementwise, lowrank, tall, validate
+from loraone_theory.core import eigen, elementwise, lowrank, powers, tall, validate
 from loraone_theory.core.arrays import broadcast
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
@@ -115,8 +115,10 @@ def left_frame(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
         return _frame_by_qr(M, rank)
     values, V = torch.linalg.eigh(_finite(M.mT @ M))
     top, low, below = values[..., -1], values[..., -rank], values[..., -rank - 1]
-    # Eigenvectors of the Gram matrix are good to eps over this relative gap.
+    # Eigenvectors of the Gram matrix are good to eps over this relative gap,
     clear = low - below > GRAM_GAP * top
+    # where squares of entries far below the largest ones are normal numbers too.
+    clear = clear & (top > torch.finfo(M.dtype).tiny / eps(M) ** 2)
     S = low.new_ones((*values.shape[:-1], rank))
     S = torch.where(clear[..., None], values[..., -rank:], S).sqrt().flip(-1)
     frame = tall.product(M, V[..., -rank:].flip(-1) / S[..., None, :])
@@ -142,13 +144,11 @@ def _frame_by_qr(M: Tensor, rank: int) -> tuple[Tensor, Tensor]:
     """`left_frame` from the SVD of the R factor, whatever the spread of the singular values."""
     d, r = M.shape[-2:]
     finite = torch.isfinite(M).flatten(-2).all(-1)
-    M = _finite(M)
+    M = powers.to_one(M)
     slender = d > TALL * r
     # With as many columns as `rank` the span is Q's own: no rotation, no rounding from one.
     Q, R = torch.linalg.qr(M, mode="r" if slender else "reduced")
-    # Of entries whose squares overflow R may not be finite, though they are.
-    finite = finite & torch.isfinite(R).flatten(-2).all(-1)
-    U, S, Vh = torch.linalg.svd(_finite(R), full_matrices=False)
+    U, S, Vh = torch.linalg.svd(R, full_matrices=False)
     rounding = max(d, r) * eps(M) * S[..., 0]
     below = S[..., rank] if rank < S.shape[-1] else torch.zeros_like(rounding)
     defined = finite & (S[..., rank - 1] - below > rounding)

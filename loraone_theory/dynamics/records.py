@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from loraone_theory.core import linalg, validate
+from loraone_theory.core import linalg, powers, validate
 from loraone_theory.core.shown import InTable
 from loraone_theory.dynamics.curvature import largest_eigenvalue
 from loraone_theory.dynamics.view import Reference, View, reference
@@ -174,8 +175,19 @@ def _stable_rank(view: View) -> Tensor:
 
 def _gradient_norm(view: View) -> Tensor:
     """Euclidean norm of the gradient of L in all trained entries."""
-    squares = [g.square().flatten(-2).sum(-1) for g in view.gradients]
-    return torch.stack(torch.broadcast_tensors(*squares)).sum(0).sqrt()
+    plain, kind = _sum_of_squares(view.gradients), torch.finfo(view.gradients[0].dtype)
+    ordinary = (plain > kind.tiny / kind.eps**2) & (plain < math.inf)
+    if bool(ordinary.all()):
+        return plain.sqrt()
+    sizes = [torch.linalg.vector_norm(g, math.inf, (-2, -1)) for g in view.gradients]
+    power = powers.exponent(torch.stack(torch.broadcast_tensors(*sizes)).amax(0))
+    scaled = [powers.times(g, -power[..., None, None]) for g in view.gradients]
+    return torch.where(ordinary, plain.sqrt(), powers.times(_sum_of_squares(scaled).sqrt(), power))
+
+
+def _sum_of_squares(parts: Sequence[Tensor]) -> Tensor:
+    squares = [M.square().flatten(-2).sum(-1) for M in parts]
+    return torch.stack(torch.broadcast_tensors(*squares)).sum(0)
 
 
 def _sharpness(view: View) -> Tensor:
