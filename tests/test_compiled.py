@@ -1,6 +1,7 @@
 """Compiled loops against longhand loops over X, and against torch's for all that they serve."""
 
 import inspect
+import math
 from typing import Any
 
 import numpy as np
@@ -191,6 +192,28 @@ def test_sines_are_those_of_complete_decompositions(p: int, count: int) -> None:
     error = tolerance.rounding(20, operations=4) * S[:, 0]
     allowed = max(tolerance.subspace(s, p, e) for s, e in zip(S, error, strict=True))
     np.testing.assert_allclose(sines_of(A, P), expected, rtol=0, atol=allowed)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_sines_do_not_depend_on_scale(dtype: type) -> None:
+    """Where the Gram matrix is within range its squares need not be: powers of two change no bit.
+
+    Beyond, A's own rotations take over, and agree to rounding.
+    """
+    rng, kind = np.random.default_rng(8), np.finfo(dtype)
+    A = (rng.standard_normal((3, 40, 5)) * np.array([3, 3, 1, 0.3, 0.3])).astype(dtype)
+    P = np.linalg.qr(rng.standard_normal((40, 2)))[0].astype(dtype)
+    expected = sines_of(A, P)
+    low = float(kind.tiny) ** 0.5 / float(kind.eps)
+    exponents = (-math.log2(low) - 8, -math.log2(low) / 2, math.log2(low) / 2, math.log2(low) + 8)
+    for exponent in map(round, exponents):
+        assert np.array_equal(sines_of(A * dtype(2.0**exponent), P), expected), exponent
+    values = np.linalg.svd(A.astype(float), compute_uv=False)
+    error = tolerance.rounding(40, operations=10, dtype=dtype)
+    allowed = max(tolerance.subspace(v, 2, error * v[0]) for v in values)
+    for exponent in (-round(1.5 * math.log2(1 / low)), round(1.5 * math.log2(1 / low))):
+        found = sines_of(A * dtype(2.0**exponent), P)
+        np.testing.assert_allclose(found, expected, rtol=0, atol=allowed)
 
 
 def test_small_sines_keep_their_digits_and_hard_spectra_are_taken_from_A() -> None:

@@ -9,6 +9,7 @@ itself by one-sided Jacobi rotations.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
@@ -37,6 +38,7 @@ def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
     W, C, copy = np.empty((p, p, LANES), kind), np.empty((p, w), kind), np.empty((r, w), kind)
     values, order, line = np.empty(r, kind), np.empty(r, np.int64), np.empty(r, kind)
     defined, zero, one = np.empty(LANES, np.bool_), kind.type(0), kind.type(1)
+    roots = np.empty(LANES, kind)
     # Squares of entries far below the largest ones must be representable too.
     least = np.finfo(kind).tiny / np.finfo(kind).eps ** 2
     for first in range(0, count, LANES):
@@ -49,6 +51,7 @@ def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
             defined[e] = e < here and least < _gram(states[first + e], line, G, e) < np.inf
             if not defined[e]:
                 G[:, :, e] = zero
+            roots[e] = _to_one(G, e)
         _jacobi(G, V)
         for e in range(here):
             A = states[first + e]
@@ -61,7 +64,7 @@ def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
                 C[:] = zero
                 for l in range(p):
                     for a in range(r):
-                        line[a] = -V[a, order[l], e] / np.sqrt(values[order[l]])
+                        line[a] = -V[a, order[l], e] / (np.sqrt(values[order[l]]) * roots[e])
                     _less(C, l, A, line)
             else:
                 copy[:] = A
@@ -72,12 +75,13 @@ def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
                     _inner(C, l, C, l + 1, line)
                     for k in range(l + 1):
                         W[k, l, e] = line[k]
+            roots[e] = _to_one(W, e)
         _jacobi(W, W[:0])
         for e in range(here):
             top = zero
             for l in range(p):
                 top = max(top, W[l, l, e])
-            out[first + e] = min(np.sqrt(top), one) if defined[e] else np.nan
+            out[first + e] = min(np.sqrt(top) * roots[e], one) if defined[e] else np.nan
 
 
 @compiled
@@ -92,6 +96,22 @@ def _gram(A: Any, line: Any, G: Any, e: int) -> Any:
             return line[a]
         top = max(top, line[a])
     return top
+
+
+@compiled
+def _to_one(G: Any, e: int) -> Any:
+    """A lane over 4^h with its largest diagonal entry in [1/4, 1), so that squares are in range; 2^h.
+
+    By a power of two, which rounds nothing.
+    """
+    top, kind = G.dtype.type(0), G.dtype.type
+    for a in range(len(G)):
+        top = max(top, G[a, a, e])
+    half = (math.frexp(top)[1] + 1) // 2
+    for a in range(len(G)):
+        for b in range(len(G)):
+            G[a, b, e] *= kind(math.ldexp(1.0, -2 * half))
+    return kind(math.ldexp(1.0, half))
 
 
 @compiled
