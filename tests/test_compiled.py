@@ -214,6 +214,12 @@ def test_sines_do_not_depend_on_scale(dtype: type) -> None:
     for exponent in (-round(1.5 * math.log2(1 / low)), round(1.5 * math.log2(1 / low))):
         found = sines_of(A * dtype(2.0**exponent), P)
         np.testing.assert_allclose(found, expected, rtol=0, atol=allowed)
+    # Sines whose squares are subnormal or zero.
+    for tilt in (float(kind.tiny) ** 0.5 / 64, float(kind.tiny)):
+        axes, tilted = np.eye(40, 2, dtype=dtype), np.eye(40, 4, dtype=dtype)
+        tilted[:, 2:] = 0
+        tilted[5, 0] = tilt
+        assert 0 <= sines_of(tilted[None], axes)[0] <= 2 * tilt
 
 
 def test_small_sines_keep_their_digits_and_hard_spectra_are_taken_from_A() -> None:

@@ -100,14 +100,14 @@ def _gram(A: Any, line: Any, G: Any, e: int) -> Any:
 
 @compiled
 def _to_one(G: Any, e: int) -> Any:
-    """A lane over 4^h with its largest diagonal entry in [1/4, 1), so that squares are in range; 2^h.
+    """A lane over 4^h with its largest diagonal entry in [1/4, 1), and 2^h: without rounding.
 
-    By a power of two, which rounds nothing.
+    Squares of its entries are within range then. An entry for which 4^{−h} is no float stays less.
     """
     top, kind = G.dtype.type(0), G.dtype.type
     for a in range(len(G)):
         top = max(top, G[a, a, e])
-    half = (math.frexp(top)[1] + 1) // 2
+    half = (max(math.frexp(top)[1], math.frexp(np.finfo(kind).tiny)[1]) + 1) // 2
     for a in range(len(G)):
         for b in range(len(G)):
             G[a, b, e] *= kind(math.ldexp(1.0, -2 * half))
