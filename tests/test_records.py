@@ -307,3 +307,59 @@ def test_the_norm_of_a_gradient_does_not_depend_on_scale(dtype):
         found.append(run["gradient_norm"][0] * 2.0**power)
     assert torch.equal(*found)
     assert float(found[0]) > 0
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("size", [1e-12, 1e-6, 1e-3, 1.0, 1e3, 1e12])
+def test_sharpness_does_not_depend_on_the_size_of_a_problem(size, dtype):
+    """Against autograd's Hessian: where both factors are large, one, the other, and none."""
+    draws = torch.Generator().manual_seed(0)
+    L, R, A, B = (
+        torch.randn(*n, generator=draws, dtype=dtype) for n in ((6, 2), (2, 5), (6, 2), (2, 5))
+    )
+    shift = size * (L @ R)
+    problem = lt.LinearProblem.population(shift=shift)
+    root = size**0.5
+    for left, right in ((root, root), (root, 0.0), (0.0, 9 * root), (1.0, 0.0), (0.0, 0.0)):
+        initial = lt.Factors(left * A, right * B)
+        run = lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=1,
+                          initial=initial, record=["sharpness"])  # fmt: skip
+
+        def loss(x):
+            return 0.5 * ((x[:12].view(6, 2) @ x[12:].view(2, 5) - shift.double()) ** 2).sum()
+
+        theta = torch.cat([M.flatten() for M in initial]).double()
+        want = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, theta))[-1]
+        # Rounding and third differences, each eps^(2/3) of terms that are six times λ at most.
+        allowed = 2 * 6 * eps(dtype) ** (2 / 3)
+        np.testing.assert_allclose(run["sharpness"][0], want, rtol=allowed)
+    # Of the shift itself, far from and near its start at zero.
+    run = lt.simulate(problem, "full", rank=2, learning_rate=1e-9, steps=1, record=["sharpness"])
+    np.testing.assert_allclose(run["sharpness"], 1.0, rtol=12 * eps(dtype) ** (2 / 3))
+
+
+@pytest.mark.parametrize("size", [1e-6, 1.0, 1e3])
+@pytest.mark.parametrize("method", ["lora", "full"])
+def test_sharpness_of_a_relu_problem_does_not_depend_on_its_size(size, method):
+    draws = torch.Generator().manual_seed(1)
+    X, W, D, A = (
+        torch.randn(*n, generator=draws, dtype=torch.float64)
+        for n in ((80, 6), (6, 5), (6, 5), (6, 2))
+    )
+    problem = lt.ReLUProblem.from_data(X, pretrained=size * W, shift=0.2 * size * D)
+    initial = lt.Factors(size**0.5 * A, torch.zeros(2, 5, dtype=torch.float64))
+    start = {"initial": initial} if method == "lora" else {}
+    run = lt.simulate(problem, method, rank=2, learning_rate=0.1, steps=1,
+                      record=["sharpness"], **start)  # fmt: skip
+    labels = (X @ (size * W + 0.2 * size * D)).relu()
+
+    def loss(x):
+        shift = x.view(6, 5) if method == "full" else x[:12].view(6, 2) @ x[12:].view(2, 5)
+        return 0.5 * (((X @ (size * W + shift)).relu() - labels) ** 2).sum() / 80
+
+    theta = torch.zeros(30, dtype=torch.float64)
+    if method == "lora":
+        theta = torch.cat([M.flatten() for M in initial])
+    want = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, theta))[-1]
+    # Rounding of outputs of size 10 beside residuals of size one.
+    np.testing.assert_allclose(run["sharpness"][0], want, rtol=2 * 10 * eps() ** (2 / 3))

@@ -1,8 +1,12 @@
 """The largest Hessian eigenvalue, from gradients alone: no Hessian, no autograd.
 
 Hessian-vector products are central differences of the gradient, Hv ≈ (g(θ + hv) − g(θ − hv))/2h
-with h = ε^{1/3}(1 + ‖θ‖)/‖v‖: an error of relative size ε^{2/3} for a smooth loss. Lanczos
-iteration with full reorthogonalisation gives the largest eigenvalue of the whole spectrum.
+with h = ε^{1/3}s/‖v‖: an error of relative size ε^{2/3} for a smooth loss, where s is the size of
+what the gradient is made of. Of several factors that is ‖θ‖: third differences are of order s²
+beside the products of the factors, and rounding is ε of terms that the Hessian has as well. Of one
+tensor it is also the distance that a Newton step goes, for the learned shift may be far smaller
+than the residual. Lanczos iteration with full reorthogonalisation gives the largest eigenvalue of
+the whole spectrum.
 """
 
 from __future__ import annotations
@@ -18,6 +22,8 @@ from loraone_theory.core.randomness import generator, normal
 
 # Lanczos steps at most; each costs two gradients.
 MOST = 60
+# Estimates of the step's scale at most, of two gradients each.
+ESTIMATES = 6
 # The basis of a group of time points may take this much.
 BASIS_BYTES = 1 << 26
 
@@ -42,16 +48,51 @@ def largest_eigenvalue(gradients: Callable[[Params], Params], params: Params) ->
         whole = [g.expand(*point.shape[:-1], *g.shape[-2:]).flatten(-2) for g in found]
         return torch.cat(whole, -1)
 
+    def largest(point: Tensor) -> Tensor:
+        scale = _scale_of_one(gradient, point) if len(params) == 1 else _scale(point)
+        return _lanczos(gradient, point, linalg.eps(point) ** (1 / 3) * scale)
+
     if not batch:
-        return _lanczos(gradient, theta)
+        return largest(theta)
     rows = max(1, BASIS_BYTES // (MOST * theta[0].numel() * theta.element_size()))
-    return torch.cat([_lanczos(gradient, part) for part in theta.split(rows)])
+    return torch.cat([largest(part) for part in theta.split(rows)])
 
 
-def _lanczos(gradient: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+def _scale(theta: Tensor) -> Tensor:
+    """‖θ‖ (..., 1); where θ = 0 the gradient of a product is zero, and any small step will do."""
+    size = torch.linalg.vector_norm(theta, dim=-1, keepdim=True)
+    return torch.where(size == 0, torch.finfo(theta.dtype).tiny ** 0.25, size)
+
+
+def _scale_of_one(gradient: Callable[[Tensor], Tensor], theta: Tensor) -> Tensor:
+    """max(‖θ‖, ‖g‖/‖Hu‖) with u = g/‖g‖, (..., 1).
+
+    Where a step is too short for its difference, rounding takes the place of Hu, of which ‖g‖/ε
+    over the step is more than what there is: the estimate grows until differences stand out.
+    """
+    eps, g = linalg.eps(theta), gradient(theta)
+    least = torch.linalg.vector_norm(theta, dim=-1, keepdim=True)
+    length = torch.linalg.vector_norm(g, dim=-1, keepdim=True)
+    u = g / torch.where(length > 0, length, 1.0)
+    scale = torch.where(least > 0, least, 1.0)
+    settled = ~(length > 0)
+    for _ in range(ESTIMATES):
+        step = eps ** (1 / 3) * scale
+        change = torch.linalg.vector_norm(
+            gradient(theta + step * u) - gradient(theta - step * u), dim=-1, keepdim=True
+        )
+        found = 2 * step * length / torch.maximum(change, eps * length)
+        found = torch.where(settled, scale, torch.maximum(found, least))
+        settled = settled | ((found <= 2 * scale) & (scale <= 2 * found)) | ~torch.isfinite(found)
+        scale = found
+        if bool(settled.all()):
+            break
+    return scale
+
+
+def _lanczos(gradient: Callable[[Tensor], Tensor], theta: Tensor, step: Tensor) -> Tensor:
     """The largest Ritz value at `theta` (..., n), from one start for all."""
     n, eps = theta.shape[-1], linalg.eps(theta)
-    step = eps ** (1 / 3) * (1 + torch.linalg.vector_norm(theta, dim=-1)[..., None])
     start = torch.from_numpy(normal(generator(0, "sharpness"), n)).to(theta)
     basis = [(start / torch.linalg.vector_norm(start)).expand_as(theta)]
     diagonal: list[Tensor] = []
