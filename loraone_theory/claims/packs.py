@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from loraone_theory import shipped, storage
-from loraone_theory.claims import CLAIMS, PAPERS, Claim, Paper
+from loraone_theory.claims import CLAIMS, PAPERS, Claim, Paper, origins
 from loraone_theory.claims.registry import Registry
 
 
@@ -26,7 +26,8 @@ class Library(NamedTuple):
         papers: in the order of the report.
         claims: by id.
         own: those of the file that was asked for, if one was.
-        origin: what the claims from outside are of: name -> version, or digest of the file.
+        origin: what the claims from outside are of: entry point -> version and digest of its
+            package, path of the file -> digest of it and of the modules beside it.
     """
 
     papers: tuple[Paper, ...]
@@ -56,7 +57,8 @@ def library(source: str | Path | None = None) -> Library:
             claims.add(claim)
     origin = {name: version for _, name, version in installed}
     if source is not None:
-        origin["file"] = storage.digest(source)
+        path = storage.as_path(source)
+        origin[str(path.resolve())] = origins.of_file(path)
     return Library((*PAPERS, *outside), claims, _claims(own), origin)
 
 
@@ -66,23 +68,24 @@ def _claims(papers: Iterable[Paper]) -> tuple[Claim, ...]:
 
 @functools.cache
 def _installed() -> tuple[tuple[Paper, str, str], ...]:
-    """The packs of installed distributions, each with its name and version."""
+    """The packs of installed distributions, each with its entry point and what it is of."""
     found = []
     for point in sorted(metadata.entry_points(group=shipped.PACKS), key=lambda point: point.value):
         version = "" if point.dist is None else point.dist.version
         try:
             pack = point.load()
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise ImportError(
                 f"the pack of claims {point.name!r} ({point.value}) cannot be loaded: {error}; "
                 "mend it, or uninstall the distribution that it is of"
             ) from error
-        found.append((paper_of(pack, point.value), point.value, version))
+        code = f"{version} {origins.of_package(point.value)}".lstrip()
+        found.append((paper_of(pack, point.value), point.value, code))
     return tuple(found)
 
 
 def from_file(source: str | Path) -> Paper:
-    """The claims of a Python file, which is run.
+    """The claims of a Python file, which is run; modules beside it can be imported meanwhile.
 
     Raises:
         FileNotFoundError: it is absent.
@@ -94,15 +97,16 @@ def from_file(source: str | Path) -> Paper:
         raise ValueError(f"a file of claims must end in .py; got {path}")
     if not path.is_file():
         raise FileNotFoundError(2, "No such file", str(path))
-    name = f"_claims_of_{path.stem}"
+    name = f"{origins.FILE}{path.stem}"
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise ImportError(f"{path} cannot be imported")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # dataclasses look their module up
     try:
-        spec.loader.exec_module(module)
-    except Exception as error:
+        with origins.fresh(path):
+            spec.loader.exec_module(module)
+    except (Exception, SystemExit) as error:
         raise ImportError(f"{path} cannot be run: {type(error).__name__}: {error}") from error
     return paper_of(module, str(path))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import re
+import shlex
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import PurePosixPath
@@ -220,7 +221,9 @@ def command(record: Record) -> str:
     """What judges the claim of a record again, as it was judged."""
     smoke = " --smoke" if record["smoke"] else ""
     drawn = f"--trials {record['requested']} --seed {record['seed']}{smoke}"
-    return f"loraone verify {record['id']} {drawn}"
+    source = record.get("made", {}).get("from")
+    given = f" --from {shlex.quote(source)}" if source else ""
+    return f"loraone verify {record['id']}{given} {drawn}"
 
 
 def _heading(record: Record) -> str:

@@ -19,14 +19,14 @@ from loraone_theory.claims import (
     Finding,
     Judgement,
     judge,
+    origins,
     sampled,
     stats,
     values,
 )
 from loraone_theory.claims.base import Measure
 from loraone_theory.claims.choice import USUAL, chosen, placed
-from loraone_theory.claims.packs import library
-from loraone_theory.claims.registry import Registry
+from loraone_theory.claims.packs import Library, library
 from loraone_theory.claims.verdict import Store, made
 from loraone_theory.claims.verdict import Verdict as Verdict
 from loraone_theory.core import validate
@@ -177,12 +177,14 @@ def verify_all(
     """Several claims, each reported as it is decided.
 
     Without names these are all that do not take long, or with `long` all that do; with `paper`
-    only those of that paper; with `source`, a file of claims, only those of the file.
+    only those of that paper; with `source`, a file of claims, only those of the file. Modules in
+    the folder of the file can be imported while it is read and measured, as by a script.
 
     With `json`, their records go to that file, where they replace those of the same ids; others in
     it stay. Finished claims are kept in the .partial.json beside it as they come: a later call with
     the same arguments and the same code takes them over, and they are dropped there once they are
-    in the file. With `draws`, what each draw gave goes to files in that folder.
+    in the file. The code is that of the package, of installed packs, of the file and of what it
+    imported from its folder. With `draws`, what each draw gave goes to files in that folder.
 
     With another `dtype` or `device` claims that are not judged there are left out, and no file is
     written.
@@ -203,7 +205,7 @@ def verify_all(
     known = library(source)
     asked = {"trials": trials, "confidence": confidence, "seed": seed, "smoke": smoke}
     folder = None if draws is None else storage.as_path(draws)
-    store = None if json is None else Store(storage.as_path(json), {**asked, **known.origin})
+    store = None if json is None else Store(storage.as_path(json), asked, known.origin)
     done = {} if store is None else store.done
     done = {
         name: verdict
@@ -212,7 +214,7 @@ def verify_all(
     }
     verdicts = {}
     options = {**asked, "draws": folder, **place}
-    for verdict in _judged(wanted, done, known.claims, source, options, where):
+    for verdict in _judged(wanted, done, known, source, options, where):
         if store is not None and verdict.id not in done:
             store.keep(verdict)
         verdicts[verdict.id] = verdict
@@ -227,7 +229,7 @@ def verify_all(
 def _judged(
     wanted: Sequence[str],
     done: dict[str, Verdict],
-    claims: Registry,
+    known: Library,
     source: str | Path | None,
     options: dict[str, Any],
     where: engines.Place,
@@ -235,20 +237,37 @@ def _judged(
     """The verdicts: in order from one process, those at hand first and then as they come else."""
     if where == engines.Place():
         for name in wanted:
-            subject = name if source is None else claims[name]
-            yield done[name] if name in done else verify(subject, **options)
+            yield done[name] if name in done else _verified(name, known, source, options)
         return
     yield from (done[name] for name in wanted if name in done)
     left = [name for name in wanted if name not in done]
-    work = functools.partial(_in_worker, source=source, **options)
+    origin = tuple(known.origin.items())
+    work = functools.partial(_in_worker, source=source, origin=origin, **options)
     for _, verdict in engines.all_of(work, left, where):
         yield verdict
 
 
-def _in_worker(name: str, *, source: str | Path | None, **options: Any) -> Verdict:
-    return verify(_known_to_worker(source)[name], **options)
+def _verified(
+    name: str, known: Library, source: str | Path | None, options: dict[str, Any]
+) -> Verdict:
+    """One verdict; modules beside the file of claims can be imported meanwhile."""
+    if source is None:
+        return verify(name, **options)
+    with origins.importable(storage.as_path(source)):
+        found = verify(known.claims[name], **options)
+    own = any(claim.id == name for claim in known.own)
+    return replace(found, made=found.made | {"from": str(source)}) if own else found
+
+
+def _in_worker(
+    name: str, *, source: str | Path | None, origin: tuple[tuple[str, str], ...], **options: Any
+) -> Verdict:
+    return _verified(name, _known_to_worker(source, origin), source, options)
 
 
 @functools.cache
-def _known_to_worker(source: str | Path | None) -> Registry:
-    return library(source).claims
+def _known_to_worker(
+    source: str | Path | None,
+    origin: tuple[tuple[str, str], ...],  # other code is another library
+) -> Library:
+    return library(source)

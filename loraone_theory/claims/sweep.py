@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from loraone_theory import engines, storage
 from loraone_theory.claims import CLAIMS, Finding
 from loraone_theory.claims.choice import chosen
+from loraone_theory.claims.packs import library
 from loraone_theory.claims.run import verify
 from loraone_theory.core import validate
 
@@ -90,7 +92,7 @@ def sweep(
         workers: processes.
         json: the rows go to this file as they come. Rows in it that the same code made with the
             same sizes are not made again; others of these claims are dropped, and those of other
-            claims stay.
+            claims stay. The code of claims from an installed pack is the pack's too.
         report: called with each row.
 
     >>> (tally,) = sweep(["lora-one/linear/one-step"], seeds=2)
@@ -104,12 +106,12 @@ def sweep(
     if report is not None:
         validate.function("report", report)
     path = None if json is None else storage.target(json, ".json")
-    code = storage.code_version()
+    code = {name: _code(name) for name in names}
     kept = load(path) if path is not None and path.exists() else []
     rows = {
         (row.id, row.seed): row
         for row in kept
-        if row.id not in names or (row.code, row.smoke) == (code, smoke)
+        if row.id not in names or (row.code, row.smoke) == (code[row.id], smoke)
     }
     jobs = [(name, seed) for name in names for seed in range(seeds)]
     for row in _rows([job for job in jobs if job not in rows], code, smoke, where):
@@ -121,18 +123,26 @@ def sweep(
     return tallies(rows[job] for job in jobs)
 
 
+def _code(name: str) -> str:
+    """What a row of this claim is of: the code of the package, and of packs for one of theirs."""
+    own = storage.code_version()
+    if name in CLAIMS:
+        return own
+    return hashlib.sha256(repr((own, sorted(library().origin.items()))).encode()).hexdigest()
+
+
 def _rows(
-    jobs: Sequence[tuple[str, int]], code: str, smoke: bool, where: engines.Place
+    jobs: Sequence[tuple[str, int]], code: Mapping[str, str], smoke: bool, where: engines.Place
 ) -> Iterator[Row]:
     work = functools.partial(_judged, code=code, smoke=smoke)
     for _, row in engines.all_of(work, jobs, where):
         yield row
 
 
-def _judged(job: tuple[str, int], *, code: str, smoke: bool) -> Row:
+def _judged(job: tuple[str, int], *, code: Mapping[str, str], smoke: bool) -> Row:
     name, seed = job
     found = verify(name, seed=seed, smoke=smoke)
-    return Row(name, seed, found.finding, found.expected, found.mutant, smoke, code)
+    return Row(name, seed, found.finding, found.expected, found.mutant, smoke, code[name])
 
 
 def load(path: str | Path) -> list[Row]:

@@ -128,12 +128,15 @@ class Store:
         path: the file; checked here, before anything is measured.
         asked: the settings of this run. Finished claims of a run with others, or of other code,
             are not taken over.
+        origin: of the claims from outside the package (`packs.Library`), whose code it tells.
     """
 
-    def __init__(self, path: Path, asked: Mapping[str, Any]) -> None:
+    def __init__(
+        self, path: Path, asked: Mapping[str, Any], origin: Mapping[str, str] | None = None
+    ) -> None:
         self.path = storage.target(path, ".json")
         self.partial = storage.target(path.with_suffix(".partial.json"))
-        self.run = {**asked, "code": storage.code_version()}
+        self.run = {**asked, "origin": dict(origin or {}), "code": storage.code_version()}
         if self.path.exists():
             load(self.path)
         self._kept = self._read()
@@ -174,10 +177,16 @@ class Store:
         rest = [
             entry
             for entry in self._kept
-            if entry["run"].get("code") == self.run["code"]
+            if self._present(entry["run"])
             and not (entry["run"] == self.run and entry["record"]["id"] in written)
         ]
         if rest:
             storage.save_json(self.partial, rest)
         else:
             self.partial.unlink(missing_ok=True)
+
+    def _present(self, run: Mapping[str, Any]) -> bool:
+        """Whether nothing is known to have changed of the code that the claims of a run are of."""
+        now, then = self.run["origin"], run.get("origin", {})
+        same = all(now[name] == then[name] for name in now if name in then)
+        return same and run.get("code") == self.run["code"]
