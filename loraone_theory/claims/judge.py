@@ -14,6 +14,7 @@ import numpy as np
 
 from loraone_theory.claims import stats
 from loraone_theory.claims.base import Evidence, Finding, Kind
+from loraone_theory.claims.evidence import whole
 from loraone_theory.core import validate
 
 
@@ -38,14 +39,15 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
         evidence: one entry per draw.
         kind: identity, bound, probability, value or certificate.
         confidence: of this verdict alone; `stats.each` gives that of a verdict among many.
+
+    Raises:
+        TypeError, ValueError: evidence that is not whole (`evidence.whole`), or without what its
+            kind asks for.
     """
     validate.instance("evidence", evidence, Evidence)
     validate.choice("kind", kind, get_args(Kind))
     validate.fraction("confidence", confidence)
-    lhs = np.atleast_1d(np.asarray(evidence.lhs, dtype=np.float64))
-    rhs = np.broadcast_to(np.asarray(evidence.rhs, dtype=np.float64), lhs.shape)
-    inside = np.broadcast_to(np.asarray(evidence.inside, dtype=bool), lhs.shape)
-    slack = np.broadcast_to(np.asarray(evidence.tolerance, dtype=np.float64), lhs.shape)
+    lhs, rhs, inside, slack = whole(evidence)
     n, kept = lhs.size, int(inside.sum())
     if kind == "certificate":
         return _judge_certificate(evidence)
@@ -72,8 +74,6 @@ def _apart(evidence: Evidence, inside: np.ndarray) -> list[np.ndarray]:
     if evidence.setting is None:
         return []
     given = np.asarray(evidence.setting)
-    if given.shape != inside.shape:
-        raise ValueError(f"setting must be one per draw, {inside.shape}; got {given.shape}")
     names = np.unique(given)
     return [given[inside] == name for name in names] if len(names) > 1 else []
 

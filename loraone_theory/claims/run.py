@@ -14,18 +14,13 @@ import torch
 from loraone_theory import engines, storage
 from loraone_theory.claims import (
     Claim,
-    Draws,
-    Evidence,
-    Finding,
-    Judgement,
-    judge,
     origins,
     sampled,
     stats,
     values,
 )
-from loraone_theory.claims.base import Measure
 from loraone_theory.claims.choice import USUAL, chosen, placed
+from loraone_theory.claims.decided import decided
 from loraone_theory.claims.packs import Library, library
 from loraone_theory.claims.verdict import Store, made
 from loraone_theory.claims.verdict import Verdict as Verdict
@@ -78,6 +73,8 @@ def verify(
         ValueError: an unknown id, a number out of range, or a dtype or device that the claim does
             not state or the machine does not have.
         core.extras.MissingExtra: the claim needs a package that is not installed.
+        core.faults.BrokenClaim: claim or mutant raised an error, or its evidence is malformed; it
+            names the claim and its file.
 
     >>> str(verify("lora-one/theorem-3.1", trials=5))
     'SUPPORTED'
@@ -99,8 +96,8 @@ def verify(
     start = time.perf_counter()
     # Claims work on many small matrices, for which a second thread costs more than it brings.
     with threads_for(0, torch.device("cpu")):
-        drawn, evidence, found = _decided(claim, claim.measure, rounds, first, level)
-        _, other, broken = _decided(claim, claim.mutant, rounds, first, level)
+        drawn, evidence, found = decided(claim, "measure", rounds, first, level)
+        _, other, broken = decided(claim, "mutant", rounds, first, level)
         arrays, worst = {}, {}
         if draws is not None:
             arrays = values.collect(evidence, other, drawn)
@@ -136,19 +133,6 @@ def _check(trials: Any, confidence: Any, seed: Any, smoke: Any) -> None:
     validate.fraction("confidence", confidence)
     validate.integer("seed", seed, least=0)
     validate.flag("smoke", smoke)
-
-
-def _decided(
-    claim: Claim, measure: Measure, rounds: Sequence[int], first: Draws, level: float
-) -> tuple[Draws, Evidence, Judgement]:
-    """Draws, evidence and judgement after the first round that decides, or after the last."""
-    for count in rounds:
-        draws = replace(first, trials=count, handed={})
-        evidence = measure(draws)
-        found = judge(evidence, claim.kind, level)
-        if found.finding is not Finding.INCONCLUSIVE:
-            break
-    return draws, evidence, found
 
 
 def _about(claim: Claim) -> dict[str, Any]:
@@ -193,6 +177,9 @@ def verify_all(
     in their place, whose workers see the folder of `draws`; both need the extra "sweep". But for
     the clock, records do not depend on who judges. A script that asks for workers needs
     `if __name__ == "__main__":` around it.
+
+    A claim that raises an error, or gives evidence that cannot be judged, ends the run with a
+    `core.faults.BrokenClaim` that names it; what was finished before stays kept.
     """
     names = validate.sequence("names", names, "ids of claims")
     if report is not None:

@@ -108,10 +108,18 @@ def worst(claim: Claim, evidence: Evidence, draws: Draws) -> dict[str, Any]:
     found = {"index": index, "lhs": lhs, "rhs": float(a["rhs"][index])}
     alone = Draws(1, draws.seed, draws.smoke, first=index)
     if len(a["lhs"]) == draws.trials and _each_its_own(draws):
-        again = np.atleast_1d(claim.measure(alone).lhs)
+        again = _alone(claim, alone)
         if len(again) == 1 and math.isclose(again[0], lhs, rel_tol=SAME):
             return found | {"rerun": _snippet(claim, alone, 0)}
     return found | {"rerun": _snippet(claim, draws, index)}
+
+
+def _alone(claim: Claim, draws: Draws) -> np.ndarray:
+    """What one draw gives alone; nothing where the claim cannot do with one."""
+    try:
+        return np.atleast_1d(claim.measure(draws).lhs)
+    except Exception:
+        return np.zeros(0)
 
 
 def _each_its_own(draws: Draws) -> bool:

@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from loraone_theory.core.faults import BrokenClaim
+
 DONE, FAILED, BAD_ARGUMENTS, INTERRUPTED = 0, 1, 2, 130
 
 
@@ -131,6 +133,8 @@ def _answered(work: Callable[[], int]) -> int:
 
 def explained(error: Exception) -> tuple[str, int] | None:
     """Message and exit code of an error that a user can cause, None for any other."""
+    if isinstance(error, BrokenClaim):
+        return str(error), FAILED
     if isinstance(error, ConnectionError) and not isinstance(error, ValueError):
         return str(error), FAILED  # a cluster that was lost; an address without one is an argument
     if isinstance(error, OSError) and error.errno is not None:

@@ -28,9 +28,11 @@ class Verify:
     """Judge the paper's claims by computation; exit code 1 if one comes out unexpectedly.
 
     A claim that is known to be violated is expected to be: if it stops being violated, that too
-    gives exit code 1. Without names every claim is judged that does not take long, in a few minutes
-    (the seconds of each are in records/verdicts.json); --long judges the others; --smoke takes
-    about a minute and may leave a claim INCONCLUSIVE.
+    gives exit code 1, and so does a claim that raises an error or gives evidence that cannot be
+    judged: it ends the run and is named, and what was finished is kept. Without names every claim
+    is judged that does not take long, in a few minutes (the seconds of each are in
+    records/verdicts.json); --long judges the others; --smoke takes about a minute and may leave a
+    claim INCONCLUSIVE.
     """
 
     claims: Names = ()
