@@ -12,6 +12,7 @@ import torch
 import loraone_theory as lt
 from loraone_theory import storage
 from loraone_theory.core.fingerprint import fingerprint
+from loraone_theory.dynamics import provenance
 
 RANK = 3
 USUAL = {"learning_rate": 0.02, "damping": 0.0, "init_std": None, "initial": None}
