@@ -214,6 +214,7 @@ def test_divergence_exits_with_1(capsys: pytest.CaptureFixture[str]) -> None:
         (["sweep", "s.toml", "--csv", "a.csv", "--delete", "all"], "--csv writes what was"),
         (["simulate", "lora", "--save", "nowhere/run.npz"], "must exist"),
         (["simulate", "lora", "--plot", "run.bmp"], "must end in .png or .pdf"),
+        (["simulate", "lora", "--plot", "run.png", "--record"], "name a record"),
         (["reproduce", "fig_god", *HERE], "did you mean 'fig_good'"),
         (["reproduce", "--trials", "0"], "trials must be >= 1"),
     ],

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+import loraone_theory as lt
 from loraone_theory.cli import given, main
 from loraone_theory.core.files import DamagedFile
 
@@ -41,6 +42,25 @@ def test_a_run_on_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> N
         loss = saved[next(name for name in saved.files if name.endswith("loss"))]
     # 400 steps of 0.2 leave (1 − 0.2 μ)^800 of the loss; μ = 0.1 is slower than any mode here.
     assert loss.flatten()[-1] == pytest.approx(least, rel=(1 - 0.2 * 0.1) ** 800)
+
+
+@pytest.mark.parametrize("sampling", ["with-replacement", "epochs"])
+def test_minibatches_of_files(sampling: str, tmp_path: Path) -> None:
+    """The run that Python makes of the same rows."""
+    X, Y = files(tmp_path)
+    code = run(
+        "simulate", "lora-one", "--data", tmp_path / "X.npy", "--labels", tmp_path / "Y.csv",
+        "--rank", 2, "--steps", 9, "--learning-rate", 0.05, "--seeds", 3, "--batch-size", 8,
+        "--sampling", sampling, "--record", "loss", "--save", tmp_path / "run.npz",
+    )  # fmt: skip
+    assert code == 0
+    problem = lt.LinearProblem.from_data(X, labels=Y, keep=True)
+    expected = lt.simulate(
+        problem, "lora-one", rank=2, steps=9, learning_rate=0.05, seeds=[3], batch_size=8,
+        sampling=sampling, record=("loss",),
+    )  # fmt: skip
+    found = lt.Trajectory.load(tmp_path / "run.npz")
+    assert torch.equal(found["loss"], expected["loss"])
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,8 @@
 
 import inspect
 import math
+import runpy
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -13,12 +15,15 @@ from test_steppers import terms
 
 import loraone_theory as lt
 from loraone_theory.core import linalg
+from loraone_theory.core.linalg import GRAM_GAP
 from loraone_theory.core.status import Outcome
 from loraone_theory.dynamics import engine, execution, settings
 
 pytest.importorskip("numba", reason="the compiled loops need the extra fast")
 
-from loraone_theory.dynamics import compiled, sines
+from loraone_theory.core import compiled as core_compiled
+from loraone_theory.dynamics import compiled, kernels, sines
+from loraone_theory.problems.relu import fused
 from loraone_theory.problems.relu.fused import PIECE, Fused
 
 D, K, RANK, TRUE_RANK, N, STEPS, ETA = 13, 9, 4, 3, 90, 60, 0.05
@@ -168,6 +173,49 @@ def test_the_fused_pass_tells_the_losses_that_the_status_needs(
         assert (ours.outcome, ours.step) == (theirs.outcome, theirs.step)
 
 
+OWN = """\
+from loraone_theory.core.compiled import compiled
+
+@compiled
+def total(x):
+    return x + 1.0
+"""
+
+
+def test_what_is_kept_on_disk_hangs_on_the_options(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Machine code is taken from disk, but not that of other options."""
+    path = tmp_path / "own.py"
+    path.write_text(OWN)
+
+    def hits() -> int:
+        made = runpy.run_path(str(path))["total"]
+        assert made(2.0) == 3.0
+        return sum(made.stats.cache_hits.values())
+
+    assert [hits(), hits()] == [0, 1]
+    monkeypatch.setitem(core_compiled.OPTIONS, "fastmath", ("contract",))
+    assert [hits(), hits()] == [0, 1]
+    monkeypatch.undo()
+    assert hits() == 1
+
+
+@pytest.mark.parametrize("module", [kernels, sines, fused])
+def test_compiled_functions_hold_nothing_of_other_files(module: Any) -> None:
+    """numba would not notice that it changed: names that they use are of their own file."""
+    functions = [value for value in vars(module).values() if hasattr(value, "py_func")]
+    assert functions
+    text = inspect.getsource(module)
+    for function in functions:
+        for name in function.py_func.__code__.co_names:
+            found = getattr(module, name, None)
+            if isinstance(found, (bool, int, float)):
+                assert f"\n{name} = " in text, f"{function.py_func.__name__} bakes {name} in"
+            elif hasattr(found, "py_func"):
+                assert found.py_func.__module__ == module.__name__
+
+
 def sines_of(A: np.ndarray, P: np.ndarray) -> np.ndarray:
     """Of states A (count, d, r) against P (d, p), through the padded form of the loops."""
     width = A.shape[1] + 3
@@ -176,7 +224,7 @@ def sines_of(A: np.ndarray, P: np.ndarray) -> np.ndarray:
     frame = np.zeros((P.shape[1], width), A.dtype)
     frame[:, : A.shape[1]] = P.T
     out = np.empty(len(A), A.dtype)
-    sines.largest_sines(padded, frame, A.shape[1], out)
+    sines.largest_sines(padded, frame, A.shape[1], GRAM_GAP, out)
     return out
 
 

@@ -75,9 +75,15 @@ def _is_number(cell: str) -> bool:
 
 
 def problem(
-    data: Path, labels: Path | None, weights: Path | None, dtype: torch.dtype, device: str
+    data: Path,
+    labels: Path | None,
+    weights: Path | None,
+    dtype: torch.dtype,
+    device: str,
+    *,
+    keep: bool = False,
 ) -> LinearProblem:
-    """The linear problem of these files.
+    """The linear problem of these files; `keep` its rows, which minibatches need.
 
     Raises:
         ValueError: no labels; else what `read` and `LinearProblem.from_data` say.
@@ -88,4 +94,5 @@ def problem(
         read(data, dtype, device),
         labels=read(labels, dtype, device),
         pretrained=None if weights is None else read(weights, dtype, device),
+        keep=keep,
     )

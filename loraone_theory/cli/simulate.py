@@ -110,6 +110,8 @@ class Simulate:
         """Simulate, print, save, draw; 1 if a run diverged, grows or oscillates."""
         check_target(self.save, ".npz")
         check_target(self.plot, ".png", ".pdf")
+        if self.plot is not None and not self.record:
+            raise ValueError("--plot draws what --record names, and that is nothing; name a record")
         seeds, rate, method = self._seeds(), self._rate(), self._method()
         problem = self._problem(seeds)
         screen = console()
@@ -172,8 +174,9 @@ class Simulate:
     def _problem(self, seeds: Sequence[int]) -> Problem:
         self._refuse_unused()
         if self.data is not None:
-            kind = validate.dtype(self.dtype)
-            return given.problem(self.data, self.labels, self.weights, kind, self.device)
+            kind, keep = validate.dtype(self.dtype), self.batch_size is not None
+            files = self.data, self.labels, self.weights
+            return given.problem(*files, kind, self.device, keep=keep)
         for name in ("labels", "weights"):
             if getattr(self, name) is not None:
                 raise ValueError(f"--{name} goes with --data, the inputs; give both")

@@ -15,6 +15,7 @@ from torch import Tensor
 
 from loraone_theory.core.arrays import all_finite
 from loraone_theory.core.factors import Params, Scalar
+from loraone_theory.core.linalg import GRAM_GAP
 from loraone_theory.core.threads import side_by_side
 from loraone_theory.dynamics import kernels, sines
 from loraone_theory.dynamics.by_rule import ByRule
@@ -183,7 +184,7 @@ class Descending:
         found = np.empty(len(rows), self._frame.dtype)
         for i in range(part.start, part.stop):
             states = self._measured.states[i, : len(rows)]
-            sines.largest_sines(states, self._frame[i], self._d, found)
+            sines.largest_sines(states, self._frame[i], self._d, GRAM_GAP, found)
             self._sine.numpy()[rows, i] = found
 
     def finite(self) -> bool:

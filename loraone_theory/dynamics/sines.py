@@ -15,7 +15,6 @@ from typing import Any
 import numpy as np
 
 from loraone_theory.core.compiled import compiled
-from loraone_theory.core.linalg import GRAM_GAP
 
 # Matrices that are decomposed side by side, always as many: so that none rounds by its place.
 LANES = 64
@@ -24,13 +23,14 @@ SWEEPS = 30
 
 
 @compiled
-def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
+def largest_sines(states: Any, frame: Any, d: int, clear: float, out: Any) -> None:
     """‖(I − PPᵀ)Q‖_op for Q = U_p(A) of every state; NaN where that subspace is undefined.
 
     Args:
         states: (count, r, w) of A, transposed and padded with zeros, p <= r.
         frame: (p, w) P likewise.
         d: rows of A.
+        clear: the gap, relative to the largest eigenvalue, from which AᵀA tells the subspace.
         out: (count,).
     """
     (count, r, w), p, kind = states.shape, len(frame), frame.dtype
@@ -60,7 +60,7 @@ def largest_sines(states: Any, frame: Any, d: int, out: Any) -> None:
             _sort(values, order)
             below = values[order[p]] if p < r else zero
             gap = values[order[p - 1]] - max(below, zero)
-            if defined[e] and gap > GRAM_GAP * values[order[0]]:
+            if defined[e] and gap > clear * values[order[0]]:
                 C[:] = zero
                 for l in range(p):
                     for a in range(r):
