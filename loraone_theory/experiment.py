@@ -175,8 +175,8 @@ def produce(
 ) -> Made:
     """Run, store <out>/<name>.npz and .json, and draw and tabulate from what was stored.
 
-    Files whose numbers would not change stay as they are, so that versions, host and wall time in
-    them are those of the run that made the numbers.
+    Files whose numbers would not change stay as they are, so that versions, commit and wall time
+    in them are those of the run that made the numbers.
     """
     validate.instance("experiment", experiment, Experiment)
     validate.instance("config", config, Config)

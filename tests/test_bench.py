@@ -12,7 +12,7 @@ import torch
 from loraone_theory import bench
 from loraone_theory.bench import base as bench_base
 from loraone_theory.bench import peer_forms, peers
-from loraone_theory.core.extras import MissingExtra, extra
+from loraone_theory.core.extras import MissingExtra, Unavailable, extra
 
 TINY = bench.Setting(tiny=True, pairs=1)
 
@@ -104,7 +104,7 @@ def test_a_card_that_is_not_there_is_left_out_or_named(
     """Named, it is an error and no file is written; among all of them it is left out."""
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     path = tmp_path / "gpu.json"
-    with pytest.raises(bench_base.Unavailable, match=r"'gpu' is timed on a CUDA card.*tiny size"):
+    with pytest.raises(Unavailable, match=r"'gpu' is timed on a CUDA card.*tiny size"):
         bench.run(["gpu"], json=path)
     assert not path.exists()
     row = bench.Row("here", "", None, 1.0)

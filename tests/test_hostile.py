@@ -45,10 +45,9 @@ RECORDS = {
     "lt.Reduction", "lt.Verdict", "lt.Method", "lt.LinearProblem", "lt.LossProblem",
     "lt.ReLUProblem", "lt.ReLUPopulation", "lt.SensingProblem", "lt.claims.Claim",
     "lt.claims.Draws", "lt.claims.Evidence", "lt.claims.Finding", "lt.claims.Judgement",
-    "lt.methods.Method", "lt.predict.Contraction", "lt.predict.Summary", "lt.testing.Shape",
+    "lt.methods.Method", "lt.predict.Contraction", "lt.predict.Summary",
     "lt.linalg.SVD", "lt.linalg.Inverse", "stats.Interval", "lt.rip.Isometry", "lt.Record",
     "lt.Tuned", "lt.claims.Paper", "rules.Descent", "rules.Local", "rules.Rule",
-    "lt.predict.RuleName",
     "bench.Row", "experiment.Experiment", "experiment.Made", "peft.ModuleReport", "peft.Pair",
     "peft.Reports", "peft.Triplets", "alignment.Watched",
 }  # fmt: skip
@@ -58,7 +57,7 @@ KERNELS = {"lt.linalg", "lt.operators"}
 # Hypothesis checks the arguments of strategies when it draws.
 DRAWN = {"lt.testing"}
 # They take nothing, or Any.
-NOTHING = {"storage.code_version", "storage.provenance", "experiment.in_repository"}
+NOTHING = {"storage.code_version", "storage.provenance"}
 # What the files of benchmarks and the scripts of experiments are written with; a fault in them is
 # a fault of the file.
 WITHIN = {
@@ -103,7 +102,7 @@ TARGETS = all_targets()
 
 # Good values: of one callable's argument, or of every argument with that name.
 GOOD: dict[str, Any] = {
-    "d": 8, "k": 6, "true_rank": 2, "samples": 40, "rank": 2, "steps": 2, "seeds": (0,),
+    "d": 8, "k": 6, "true_rank": 2, "samples": 40, "rank": 2, "steps": 2,
     "measurements": 40, "ensemble": "dense", "relative_shift": 0.1, "learning_rate": 0.1,
     "problem": PROBLEM, "method": "lora-one", "initial": PAIR, "condition_number": 2.0,
     "alpha": 2.0, "M1": X, "M2": X[::-1].copy(), "X": X, "shift": PAIR,
@@ -115,8 +114,7 @@ GOOD: dict[str, Any] = {
     "loss": lambda W: (W**2).sum((-2, -1)),
     "path": "out.json", "text": "x", "value": 1, "arrays": {"a": X}, "about": {"a": 1},
     "kind": "bound", "evidence": Evidence(np.zeros(3), 1.0),
-    "base": rules.gd(0.1), "smoke": True, "method.name": "lora",
-    "stats.mean_interval.values": np.arange(5.0),
+    "base": rules.gd(0.1),
     "stats.median.values": np.arange(5.0),
     "stats.decay_rate.values": np.geomspace(1, 0.05, 12)[:, None],
     "storage.save_arrays.path": "out.npz", "storage.save_pair.path": "out.npz",
@@ -162,16 +160,12 @@ EXPERIMENT = experiment.Experiment(
     lambda data, config: {}, USUAL, dict, Path("figures"),
 )  # fmt: skip
 GOOD |= {
-    "work": lambda: None, "theirs": lambda: None, "ours": lambda: None, "pairs": 1, "repeats": 1,
-    "baseline": "none", "bench.in_pairs.name": "x", "bench.alone.name": "x",
-    "bench.run.names": ("nothing",), "bench.stored.path": Path("rows.json"),
+    "work": lambda: None, "bench.run.names": ("nothing",), "bench.stored.path": Path("rows.json"),
     "bench.run.setting": bench.Setting(tiny=True),
     "experiment.find.folder": "scripts", "experiment.summary.path": Path("scripts/fig_x.py"),
     "experiment.load.path": "scripts/fig_x.py", "experiment": EXPERIMENT, "out": Path("made"),
-    "experiment.produce.config": experiment.Config(trials=1), "data": {"x": X},
+    "experiment.produce.config": experiment.Config(trials=1),
     "experiment.redraw.out": Path("kept"),
-    "experiment.compare.config": {"trials": 1, "device": "cpu", "dtype": "float64"},
-    "rows": [{"r": 4}], "progress": lambda share: None, "index": 0, "count": 2,
     "Trajectory.save.path": "run.npz", "Comparison.save.path": "out.npz",
     "Method.with_init.init": lambda problem, rank, seeds: lt.Start((PAIR.A, PAIR.B)),
     "Method.with_init.name": "own", "Method.with_rule.name": "own",
@@ -190,8 +184,7 @@ if PEFT:
         "PairOptimizer.add_param_group.param_group": Fresh(
             lambda: {"params": [torch.nn.Parameter(torch.ones(2, 2))]}
         ),
-        "PairOptimizer.step.closure": lambda: 1.0, "step": 3,
-        "alignment.layer_class.name": "net.0", "side": "left",
+        "alignment.layer_class.name": "net.0",
         "peft.get_lora_one_gradients.data": "batch",
     }  # fmt: skip
 # Good values that belong together, made anew for each call.
@@ -368,6 +361,30 @@ def tensors_in(found: Any) -> Iterator[torch.Tensor]:
     elif isinstance(found, (tuple, list)):
         for value in found:
             yield from tensors_in(value)
+
+
+def test_no_entry_is_dead() -> None:
+    """Every name of the tables above is that of something that is there and is looked up."""
+    there = set(targets())
+    for label, given in OBJECTS.items():
+        there |= set(methods_of(given, label))
+    absent = () if PEFT else ("peft.", "alignment.")
+    excused = {name for name in RECORDS | NOTHING | WITHIN if not name.startswith(absent)}
+    assert excused - there == set()
+    assert KERNELS | DRAWN <= {name.rpartition(".")[0] for name in there}
+    arguments = {
+        f"{name}.{parameter.name}": parameter
+        for name, target in TARGETS.items()
+        for parameter in inspect.signature(target).parameters.values()
+    }
+    named = {
+        parameter.name
+        for full, parameter in arguments.items()
+        if full not in GOOD and parameter.default is inspect.Parameter.empty
+    }
+    assert set(GOOD) - set(arguments) - named == set()
+    assert set(RIGHT) - set(arguments) - {n for n in RIGHT if n.startswith(absent)} == set()
+    assert set(TOGETHER) <= set(TARGETS)
 
 
 def test_there_are_rows() -> None:

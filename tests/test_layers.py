@@ -53,7 +53,7 @@ def level(module):
 MODULES = {name_of(path) for path in FILES}
 
 
-def imports(path, *, inside_functions=None):
+def imports(path):
     """The package's own modules that a file imports."""
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):

@@ -57,7 +57,6 @@ def test_verdicts_are_those_of_the_records():
     rows = re.findall(r"^\| (.+?) \| .+ \| \[.+\.py\]\(.+\) \| (.+) \|$", README.read_text(), re.M)
     assert len(rows) > 10
     assert [(name, found[name]) for name, _ in rows] == rows
-    assert [(name, found[name]) for name, _ in rows] == rows
 
 
 def test_contributing_names_files_and_tests_that_exist():

@@ -27,7 +27,7 @@ from loraone_theory.sweeps.measures import measure
 from loraone_theory.sweeps.own import written
 from loraone_theory.sweeps.result import Result
 from loraone_theory.sweeps.specification import read, specification
-from loraone_theory.sweeps.store import Store
+from loraone_theory.sweeps.store import Locks, Store
 
 PROBLEM = {"sampler": "sample_linear", "d": 10, "k": 8, "true_rank": 2, "samples": 60}
 FIXED = {**PROBLEM, "noise_std": 0.1, "method": "lora-one", "learning_rate": 0.2, "steps": 30}
@@ -259,6 +259,24 @@ def test_a_fault_of_the_machine_is_no_result(tmp_path: Path) -> None:
     assert list(Store(sweep.folder)) == []
     faulty["now"] = False
     assert sweep.run() == (2, 0, 0, ())
+
+
+@pytest.mark.parametrize("filters", [["all"], ["stale"]])
+def test_cells_that_a_run_is_at_work_on_are_not_deleted(
+    filters: list[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nor any of those beside them."""
+    sweep = small(tmp_path / "s")
+    sweep.run()
+    keys = list(Store(sweep.folder))
+    fewer = small(tmp_path / "s", fixed={**FIXED, "steps": 3})  # all of them are stale there
+    given = fewer if filters == ["stale"] else sweep
+    with monkeypatch.context() as patched:
+        patched.setattr(Locks, "take", lambda self, key, *, wait=False: key != keys[-1])
+        with pytest.raises(ValueError, match="another run is at work on these cells"):
+            given.delete(filters)
+    assert list(Store(sweep.folder)) == keys
+    assert given.delete(filters) == len(keys)
 
 
 def test_a_missing_extra_is_no_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -14,7 +14,7 @@ import torch
 
 from loraone_theory import storage
 from loraone_theory.core import validate
-from loraone_theory.core.extras import MissingExtra
+from loraone_theory.core.extras import MissingExtra, Unavailable
 
 
 @dataclass(frozen=True)
@@ -50,10 +50,6 @@ class Row:
     ratio: float | None = None
     ratio_spread: tuple[float, float] | None = None
     notes: dict[str, Any] = field(default_factory=dict)
-
-
-class Unavailable(OSError):
-    """A benchmark needs what this machine does not have."""
 
 
 Benchmark = Callable[[Setting], Iterator[Row]]

@@ -7,11 +7,12 @@ from dataclasses import replace
 
 import torch
 
-from loraone_theory.bench.base import Row, Setting, Unavailable, benchmark, in_pairs
+from loraone_theory.bench.base import Row, Setting, benchmark, in_pairs
 from loraone_theory.bench.gpu_case import Case
 from loraone_theory.bench.gpu_linear import batches, notebook, single, widest
 from loraone_theory.bench.gpu_loops import Peaks, prepared, recordings, tf32
 from loraone_theory.bench.gpu_products import estimation, relu, sensing
+from loraone_theory.core.extras import Unavailable
 
 # Whether they are made of products that are large enough for TF32 to matter.
 CASES = {

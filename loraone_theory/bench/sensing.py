@@ -157,6 +157,7 @@ def _online(setting: Setting) -> Row:
         miss = (XA @ B - (X @ U) @ V.T) / b
         return X.T @ (miss @ B.T), XA.T @ miss
 
+    _loop(step, d, d, 1)
     return in_pairs(
         f"lazy/online, d = {wide}, per step",
         f"plain loop over fresh rows at d = {d}",

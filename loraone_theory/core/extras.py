@@ -1,4 +1,4 @@
-"""Optional parts of the package: one sentence that names the extra where something is missing."""
+"""Optional parts of the package, and of machines: one sentence that says what is missing."""
 
 from __future__ import annotations
 
@@ -8,6 +8,10 @@ from contextlib import contextmanager
 
 class MissingExtra(ModuleNotFoundError):
     """A package that only an optional part needs is not installed."""
+
+
+class Unavailable(OSError):
+    """What is asked for needs a part that this machine does not have."""
 
 
 @contextmanager

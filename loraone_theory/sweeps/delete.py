@@ -26,8 +26,8 @@ def delete(spec: Specification, folder: Any, filters: Sequence[str]) -> int:
             "rank=2,3", with a run at one of these coordinates.
 
     Raises:
-        ValueError: another filter, a name or value that the sweep does not have, or a folder of
-            another sweep; nothing is removed.
+        ValueError: another filter, a name or value that the sweep does not have, a folder of
+            another sweep, or cells that a run is at work on; nothing is removed.
         FileNotFoundError: the folder holds no sweep.
     """
     result = Result(folder)
@@ -40,26 +40,21 @@ def delete(spec: Specification, folder: Any, filters: Sequence[str]) -> int:
     if "stale" in wanted:
         if len(wanted) > 1:
             raise ValueError("stale cells are no longer part of the sweep; give stale alone")
-        return _delete_stale(result.store, Cells(spec))
+        known = {cell.key for cell in Cells(spec)}
+        return _remove(result.store, [key for key in result.store if key not in known])
     tests = [_test(result, text) for text in wanted]
-    count = 0
-    with locks_of(result.store.folder) as locks:
-        for cell in result.cells:
-            if result.store.has(cell.key) and all(test(cell) for test in tests):
-                if not locks.take(cell.key):
-                    raise ValueError("another run is at work on these cells; stop it first")
-                result.store.delete(cell.key)
-                locks.give_back(cell.key)
-                count += 1
-    return count
+    there = (cell for cell in result.cells if result.store.has(cell.key))
+    return _remove(result.store, [c.key for c in there if all(test(c) for test in tests)])
 
 
-def _delete_stale(store: Store, cells: Cells) -> int:
-    known = {cell.key for cell in cells}
-    gone = [key for key in store if key not in known]
-    for key in gone:
-        store.delete(key)
-    return len(gone)
+def _remove(store: Store, keys: Sequence[str]) -> int:
+    """All of them or, where a run is at work on one, none; how many."""
+    with locks_of(store.folder) as locks:
+        if not all(locks.take(key) for key in keys):
+            raise ValueError("another run is at work on these cells; stop it first")
+        for key in keys:
+            store.delete(key)
+    return len(keys)
 
 
 def _test(result: Result, text: Any) -> Callable[[Cell], bool]:

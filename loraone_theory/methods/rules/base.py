@@ -58,6 +58,7 @@ UNSTATED = "no rate: the rule does not state how it acts near a solution (Rule.l
 MOVING = "no rate: the damping moves with the factors"
 DECAY = "no rate: weight decay moves the solution away from the fit"
 ADAM = "no rate: steps of Adam's kind do not shrink with the gradient"
+SIGNS = "no rate: orthogonalised steps do not shrink with the gradient"
 
 
 class Rule(NamedTuple):

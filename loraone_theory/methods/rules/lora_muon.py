@@ -5,9 +5,7 @@ from __future__ import annotations
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import inverse_psd, polar
 from loraone_theory.core.roots import psd_root
-from loraone_theory.methods.rules.base import Drops, Rule, check_rates, descend
-
-SIGNS = "no rate: orthogonalised steps do not shrink with the gradient"
+from loraone_theory.methods.rules.base import SIGNS, Drops, Rule, check_rates, descend
 
 
 def lora_muon(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:

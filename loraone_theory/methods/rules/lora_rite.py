@@ -13,6 +13,7 @@ from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import Inverse, inverse_psd
 from loraone_theory.core.roots import psd_root
 from loraone_theory.methods.rules.base import (
+    SIGNS,
     Betas,
     Drops,
     Rule,
@@ -21,8 +22,6 @@ from loraone_theory.methods.rules.base import (
     check_rates,
     descend,
 )
-
-SIGNS = "no rate: orthogonalised steps do not shrink with the gradient"
 
 
 class _Side(NamedTuple):

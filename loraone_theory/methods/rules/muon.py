@@ -8,9 +8,7 @@ from torch import Tensor
 from loraone_theory.core import validate
 from loraone_theory.core.factors import Params, Scalar
 from loraone_theory.core.linalg import polar
-from loraone_theory.methods.rules.base import Rule, check_rates, checked, decay, descend
-
-SIGNS = "no rate: orthogonalised steps do not shrink with the gradient"
+from loraone_theory.methods.rules.base import SIGNS, Rule, check_rates, checked, decay, descend
 
 
 def muon(

@@ -6,7 +6,6 @@ and it is the problem that divides by m.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from math import prod
 from typing import Any, ClassVar, NamedTuple, Protocol
 
@@ -17,7 +16,6 @@ from loraone_theory.core import memory, validate
 from loraone_theory.core.factors import Factors
 from loraone_theory.core.implicit import Implicit
 from loraone_theory.core.shown import Shown
-from loraone_theory.core.validate import shapes_match
 
 
 class MeasurementOperator(Protocol):
@@ -222,8 +220,3 @@ class Operator(Shown):
             lambda M: self.adjoint_left(y, M),
             y,
         )
-
-
-def check_width(name: str, data: Sequence[int], given: int, dimension: str) -> None:
-    """An operator's data is as wide as the matrices it measures."""
-    shapes_match(f"{name} must have {dimension}={given} columns", data[-1] == given, **{name: data})
