@@ -237,3 +237,24 @@ def test_a_config_that_lacks_what_a_run_hangs_on_is_refused(key: str) -> None:
     del config[key]
     with pytest.raises(ValueError, match=rf"does not hold all .*: {key} is missing"):
         lt.rerun(config)
+
+
+@pytest.mark.parametrize(
+    "method",
+    [
+        lt.methods.symmetric(init_std=0.3),
+        lt.methods.symmetric(init_std="spectral"),
+        lt.methods.symmetric_preconditioned(init_std=0.3, adaptive=0.5),
+    ],
+    ids=lambda method: f"{method.name}-{method.init_std}",
+)
+def test_symmetric_methods_are_rebuilt_from_a_config_alone(method: Any, tmp_path: Any) -> None:
+    problem = lt.sample_sensing(ensemble="symmetric", d=5, k=5, true_rank=2, measurements=80)
+    given = {"rank": 2, "learning_rate": 0.05, "damping": 0.1}
+    given = given if method.facts.inverts else {**given, "damping": 0.0}
+    run = lt.simulate(problem, method, steps=4, **given)
+    config = json.loads(json.dumps(dict(run.config)))
+    assert torch.equal(lt.rerun(config)["loss"], run["loss"])
+    assert lt.methods.rebuild(config["method"], config["hyper"]).hyper == method.hyper
+    lt.simulate(problem, method, steps=2, **given).save(tmp_path / "run.npz")
+    assert torch.equal(lt.Trajectory.load(tmp_path / "run.npz").extend(2)["loss"], run["loss"])

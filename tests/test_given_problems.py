@@ -246,3 +246,39 @@ def test_a_recipe_draws_the_same_again(name):
         torch.ones(6, 1, dtype=drawn.like.dtype), torch.ones(1, 5, dtype=drawn.like.dtype)
     )
     assert torch.equal(drawn.loss(at), again.loss(at))
+
+
+ARRAYS = {
+    "diagonal": np.linspace(0.5, 2, 6),
+    "full": torch.diag(torch.linspace(0.5, 2, 6, dtype=torch.float64)),
+    "in float32": torch.linspace(0.5, 2, 6),
+}
+
+
+@pytest.mark.parametrize("sampler", ["sample_linear", "linear_population"])
+@pytest.mark.parametrize("dtype", ["float64", "float32"])
+@pytest.mark.parametrize("kind", ARRAYS)
+def test_a_recipe_with_arrays_draws_the_same_again(kind, dtype, sampler, tmp_path):
+    drawn = recipes.RECIPES[sampler](**SIZES, samples=9, covariance=ARRAYS[kind], dtype=dtype)
+    again = recipes.rebuild(json.loads(json.dumps(drawn.recipe)))
+    assert drawn.recipe == again.recipe
+    run = lt.simulate(drawn, "lora-one", rank=1, learning_rate=0.1, steps=4)
+    assert torch.equal(lt.rerun(json.loads(json.dumps(dict(run.config))))["loss"], run["loss"])
+    lt.simulate(drawn, "lora-one", rank=1, learning_rate=0.1, steps=2).save(tmp_path / "run.npz")
+    longer = lt.Trajectory.load(tmp_path / "run.npz").extend(2)
+    assert torch.equal(longer["loss"], run["loss"])
+
+
+def test_a_recipe_with_a_table_is_that_of_its_numbers():
+    pandas = pytest.importorskip("pandas", reason="pandas is not installed")
+    given = {"samples": 9, **SIZES}
+    table = lt.sample_linear(**given, covariance=pandas.Series(ARRAYS["diagonal"]))
+    assert table.recipe == lt.sample_linear(**given, covariance=ARRAYS["diagonal"]).recipe
+
+
+def test_a_recipe_with_a_function_asks_for_the_problem():
+    drawn = lt.sample_linear(**SIZES, samples=9, inputs=lambda rng, N, d: rng.normal(size=(N, d)))
+    run = lt.simulate(drawn, "lora-one", rank=1, learning_rate=0.1, steps=2)
+    with pytest.raises(ValueError, match=r"a function of the user's own.*; hand the problem in"):
+        lt.rerun(run.config)
+    assert torch.equal(lt.rerun(run.config, problem=drawn)["loss"], run["loss"])

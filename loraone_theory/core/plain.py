@@ -10,12 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from loraone_theory.core.frames import is_table
+
 
 def plain(value: Any) -> Any:
     """A value as it comes back from JSON: dicts, lists, strings, numbers, booleans, None.
 
-    Mappings and named tuples become dicts; tuples, ranges and arrays lists; dtypes, devices and
-    paths their text.
+    Mappings and named tuples become dicts; tuples, ranges, arrays and tables of pandas lists;
+    dtypes, devices and paths their text.
 
     >>> plain({"betas": (0.9, 0.999), 1: np.float64(2.0), "dtype": torch.float32})
     {'betas': [0.9, 0.999], '1': 2.0, 'dtype': 'float32'}
@@ -23,6 +25,8 @@ def plain(value: Any) -> Any:
     Raises:
         TypeError: another type.
     """
+    if is_table(value):
+        return value.to_numpy().tolist()
     if isinstance(value, (Tensor, np.ndarray, np.generic)):
         return value.tolist()
     if value is None or isinstance(value, (bool, int, float, str)):

@@ -11,7 +11,7 @@ from loraone_theory.core import validate
 from loraone_theory.core.factors import Factors, checked
 from loraone_theory.core.fingerprint import fingerprint
 from loraone_theory.core.linalg import SVDOptions
-from loraone_theory.methods import parts
+from loraone_theory.methods import parts, symmetric
 from loraone_theory.methods.base import (
     GIVEN,
     Alpha,
@@ -24,6 +24,8 @@ from loraone_theory.methods.base import (
 from loraone_theory.methods.inits import Init
 from loraone_theory.methods.parametrisations import PARAMETRISATIONS
 from loraone_theory.methods.parts import Part
+
+FORMS = {**PARAMETRISATIONS, **symmetric.FORMS}
 
 
 def rebuild(
@@ -59,20 +61,27 @@ def rebuild(
     validate.instance("hyper", hyper, Mapping, "pass Method.hyper")
     scale, around = hyper["scale"], hyper.get("around")
     if initial is None:
-        start = _part("init", hyper["init"], init, init_part, parts.own_init)
+        start = _part("init", hyper["init"], init, _either(init_part), parts.own_init)
     else:
         start = _to_come(hyper["init"], initial)
     made = Method(
         name,
         start,
-        PARAMETRISATIONS[hyper["parametrisation"]],
-        _part("rule", hyper["rule"], rule, rule_part, parts.own_rule),
+        FORMS[hyper["parametrisation"]],
+        _part("rule", hyper["rule"], rule, _either(rule_part), parts.own_rule),
         scaling=Alpha(**scale) if isinstance(scale, Mapping) else scale,
         init_std=_std(hyper["init_std"]),
         offset=hyper["offset"],
         around=None if around is None else around_part(**_arguments(around)),
     )
     return made if initial is None else made.started_at(initial)
+
+
+def _either(of_table: Callable[..., Part]) -> Callable[..., Part]:
+    """Parts of the tables, or of the symmetric methods, which stand beside them."""
+    return lambda name, **hyper: (
+        symmetric.PARTS[name](**hyper) if name in symmetric.PARTS else of_table(name, **hyper)
+    )
 
 
 def _to_come(held: Mapping[str, Any], initial: Factors) -> Part:

@@ -5,6 +5,8 @@ These methods stand beside `METHODS`, whose rows run at any shape.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
@@ -23,29 +25,43 @@ from loraone_theory.problems.base import Problem, facts
 
 def symmetric(*, init_std: float | str = 1e-2) -> Method:
     """UUᵀ by gradient descent U ← U − ηR_sU, from a Gaussian U or from the "spectral" one."""
-    return _method("symmetric", init_std, Part("gram-gd", _gd, {}))
+    return _method("symmetric", init_std, PARTS["gram-gd"]())
 
 
 def symmetric_preconditioned(
     *, init_std: float | str = "spectral", adaptive: float = 0.0
 ) -> Method:
     """UUᵀ by U ← U − ηR_sU(UᵀU + λ_tI)⁻¹, λ_t = λ + adaptive·‖R_sU(UᵀU)^{−1/2}‖_F."""
+    return _method("symmetric-preconditioned", init_std, _preconditioned(adaptive))
+
+
+def _preconditioned(adaptive: float) -> Part:
     hyper = {"adaptive": checked("gram-preconditioned", "adaptive", adaptive)}
-    part = Part("gram-preconditioned", gram_preconditioned, hyper, frozenset({"damping"}))
-    return _method("symmetric-preconditioned", init_std, part)
+    return Part("gram-preconditioned", gram_preconditioned, hyper, frozenset({"damping"}))
+
+
+# Parts of these methods, and how UUᵀ is made, by the names that records hold.
+PARTS: dict[str, Callable[..., Part]] = {
+    "gram-gaussian": lambda: Part("gram-gaussian", gram_gaussian, {}, frozenset({"std"})),
+    "gram-spectral": lambda: Part("gram-spectral", gram_spectral, {}),
+    "gram-gd": lambda: Part("gram-gd", _gd, {}),
+    "gram-preconditioned": _preconditioned,
+}
+
+
+def _gram(scale: float) -> Parametrisation:
+    return parametrisations.gram()
+
+
+FORMS = {"_gram": _gram}
 
 
 def _method(name: str, init_std: float | str, train: Part) -> Method:
     if isinstance(init_std, str):
         validate.choice("init_std", init_std, ("spectral",))
-        return Method(name, Part("gram-spectral", gram_spectral, {}), _gram, train)
+        return Method(name, PARTS["gram-spectral"](), _gram, train)
     std = validate.standard_deviation("init_std", init_std)
-    start = Part("gram-gaussian", gram_gaussian, {}, frozenset({"std"}))
-    return Method(name, start, _gram, train, init_std=std)
-
-
-def _gram(scale: float) -> Parametrisation:
-    return parametrisations.gram()
+    return Method(name, PARTS["gram-gaussian"](), _gram, train, init_std=std)
 
 
 def gram_gaussian(std: Scalar) -> Init:
