@@ -363,3 +363,16 @@ def test_sharpness_of_a_relu_problem_does_not_depend_on_its_size(size, method):
     want = torch.linalg.eigvalsh(torch.autograd.functional.hessian(loss, theta))[-1]
     # Rounding of outputs of size 10 beside residuals of size one.
     np.testing.assert_allclose(run["sharpness"][0], want, rtol=2 * 10 * eps() ** (2 / 3))
+
+
+@pytest.mark.parametrize("reduce", ["auto", "never"])
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("method", ["lora-ga", "lora-one-early", "pissa", "milora", "olora"])
+def test_the_stable_rank_of_what_is_zero_to_rounding_is_undefined(method, dtype, reduce):
+    problem = lt.sample_linear(d=12, k=8, true_rank=2, samples=60, seeds=(0, 1), dtype=dtype)
+    run = lt.simulate(problem, method, rank=3, learning_rate=0.1, steps=3, reduce=reduce,
+                      record=["stable_rank", "singular_values"])  # fmt: skip
+    assert bool(run["stable_rank"][0].isnan().all())
+    squares = run["singular_values"][1:].square()
+    assert torch.equal(run["stable_rank"][1:], squares.sum(-1) / squares[..., 0])
+    assert bool((run["stable_rank"][1:] >= 1).all())

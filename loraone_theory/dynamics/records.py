@@ -168,9 +168,18 @@ def _nuclear_norm(view: View) -> Tensor:
 
 
 def _stable_rank(view: View) -> Tensor:
-    """‖M‖_F²/‖M‖_op² of the learned shift M; NaN where M = 0."""
+    """‖M‖_F²/‖M‖_op² of the learned shift M; NaN where M = 0 to rounding of sAB − offset."""
     squares = view.singular_values.square()
-    return squares.sum(-1) / squares[..., 0]
+    ratio = squares.sum(-1) / squares[..., 0]
+    if view.offset is None:
+        return ratio
+    A, B = view.learned
+    sizes = [
+        torch.linalg.matrix_norm(pair.A) * torch.linalg.matrix_norm(pair.B)
+        for pair in (view.shift, view.offset)
+    ]
+    rounding = max(A.shape[-2], B.shape[-1]) * linalg.eps(A) * (sizes[0] + sizes[1])
+    return torch.where(view.singular_values[..., 0] <= rounding, torch.nan, ratio)
 
 
 def _gradient_norm(view: View) -> Tensor:

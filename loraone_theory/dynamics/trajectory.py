@@ -165,7 +165,11 @@ class Trajectory:
         learning_rate: Any = None,
         progress: Callable[[int], object] | None = None,
     ) -> Trajectory:
-        """The same runs with `steps` more steps: bit for bit what one longer run would have given.
+        """The same runs with `steps` more steps, as one longer run would have made them.
+
+        Factors and the state of the rule are those of the longer run, bit for bit. Records are
+        measured many steps at once, and where the run was cut other steps go together: they agree
+        to rounding, in most cases in every bit.
 
         `until` still ends them, unless they had reached its level before. Noise that is drawn as a
         run goes (`sample_linear_lazy`) is drawn on, equal in law.

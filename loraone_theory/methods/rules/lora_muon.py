@@ -12,7 +12,8 @@ def lora_muon(learning_rate: Scalar, damping: Scalar = 0.0) -> Rule:
     """A ← A − η·msign(∇_A N^{−½})N^{−½}, B ← B − η·M^{−½}msign(M^{−½}∇_B), from time-t values.
 
     M = AᵀA + λI, N = BBᵀ + λI, msign(USVᵀ) = UVᵀ. Undamped, the step of AB is the same for
-    (AQ, Q⁻¹B); it is that of LoRA-RITE's core without momentum.
+    (AQ, Q⁻¹B); it is that of LoRA-RITE's core without momentum. A gradient that is zero but for
+    the rounding of what it is made of makes a full step along that rounding, as with `muon`.
 
     Reference: arXiv 2606.12921; arXiv 2410.20625, Eq. 12.
     """

@@ -16,8 +16,10 @@ def muon(
 ) -> Rule:
     """M ← βM + ∇, P ← (1 − ηw)P − η·UVᵀ from M = USVᵀ, for every tensor P.
 
-    UVᵀ is exact, over the singular values that are not zero to rounding, so a zero gradient makes
-    no step. With `scaled` the step is η‖M‖_*·UVᵀ, ‖M‖_* the sum of the singular values: steepest
+    UVᵀ is exact, over the singular values above rounding relative to the largest, so a gradient
+    that is zero in every bit makes no step. One that is zero but for the rounding of what it is
+    made of, which a rule does not know, makes a full step along that rounding: from LoRA-GA's
+    start, where ∇_A = −GB₀ᵀ = 0, A moves by η. With `scaled` the step is η‖M‖_*·UVᵀ, ‖M‖_* the sum of the singular values: steepest
     descent in the spectral norm, which shrinks with the gradient. Rotations turn a step along;
     Q and Q⁻¹ between the factors change that of AB.
 
