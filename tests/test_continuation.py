@@ -322,3 +322,13 @@ def test_another_problem_or_method_is_refused_without_a_file_too() -> None:
         run.extend(2, method=lt.methods.lora(init_std=0.5))
     longer = run.extend(2, problem=lt.sample_linear(**size), method=lt.methods.lora())
     assert longer["loss"].equal(run.extend(2)["loss"])
+
+
+def test_dense_sensing_goes_on_in_the_form_it_began_in():
+    """Five steps and all of them are taken by the same products, which are chosen by sizes."""
+    problem = lt.sample_sensing(ensemble="dense", d=20, k=10, true_rank=3, measurements=800)
+    given = {"rank": 4, "learning_rate": 0.1}
+    whole = lt.simulate(problem, "lora-one", steps=40, **given)
+    longer = lt.simulate(problem, "lora-one", steps=5, **given).extend(35)
+    same(longer, whole)
+    assert all(torch.equal(*pair) for pair in zip(longer.final, whole.final, strict=True))

@@ -77,7 +77,7 @@ def test_where_it_pays() -> None:
     assert few.lighter(1e9).gram is None
     assert other.lighter(1e9).gram is None
     made = problem(0.0, True)
-    for reduce, steps, taken in (("auto", 30, True), ("auto", 1, False), ("never", 30, False)):
+    for reduce, steps, taken in (("auto", 30, True), ("auto", 1, True), ("never", 30, False)):
         settings = lt.simulate(
             made, "lora", rank=1, learning_rate=0.1, steps=steps, reduce=reduce
         ).resume.plan

@@ -48,7 +48,7 @@ def simulate(
     the problem is reduced exactly first; records and final factors are those of the original
     coordinates. With LoRA-init the reduced right space is V_{r*}(G), so `right_alignment` is then
     zero by construction: use reduce="never" to observe it. Dense sensing goes by K = 𝒜*𝒜/m where
-    this many steps make it cheaper (`SensingProblem.lighter`), with the same values to rounding.
+    that makes steps cheaper (`SensingProblem.lighter`), with the same values to rounding.
 
     Args:
         problem: anything that has the members of `Problem`.

@@ -178,8 +178,7 @@ def make(problem: Problem, given: MethodName | str | Method, settings: Settings)
         reduction, start = _reduced(whole, method, original, minibatches=rows)
     low = whole if reduction is None else reduction.problem
     if settings.reduce == "auto" and type(low) is SensingProblem and settings.batches is None:
-        runs = batch.shape.numel() / max(1, low.operator.batch_shape.numel())
-        low = low.lighter(settings.steps * runs)
+        low = low.lighter()  # whatever the number of steps: a run that goes on keeps its form
     trainable = tuple(_expanded(tall.layout(tensor), batch) for tensor in start.trainable)
     return Plan(
         given=problem,

@@ -19,9 +19,9 @@ def muon(
     UVᵀ is exact, over the singular values above rounding relative to the largest, so a gradient
     that is zero in every bit makes no step. One that is zero but for the rounding of what it is
     made of, which a rule does not know, makes a full step along that rounding: from LoRA-GA's
-    start, where ∇_A = −GB₀ᵀ = 0, A moves by η. With `scaled` the step is η‖M‖_*·UVᵀ, ‖M‖_* the sum of the singular values: steepest
-    descent in the spectral norm, which shrinks with the gradient. Rotations turn a step along;
-    Q and Q⁻¹ between the factors change that of AB.
+    start, where ∇_A = −GB₀ᵀ = 0, A moves by η. With `scaled` the step is η‖M‖_*·UVᵀ, ‖M‖_* the
+    sum of the singular values: steepest descent in the spectral norm, which shrinks with the
+    gradient. Rotations turn a step along; Q and Q⁻¹ between the factors change that of AB.
 
     Reference: arXiv 2602.06385, per factor.
     """

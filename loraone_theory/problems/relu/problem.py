@@ -31,9 +31,8 @@ class ReLUProblem(Described):
     """Fit Y = relu(X(W + Δ)) by relu(X(W_f + AB)) in least squares.
 
     With Z = XW_f + (XA)B and M = (relu(Z) − Y) ⊙ 1{Z > 0} the gradients are ∇_A = Xᵀ(MBᵀ)/N and
-    ∇_B = (XA)ᵀM/N; the full gradient J is never formed. Where an entry of XW is zero exactly, as
-    with X and W of ±1, a method with an offset takes the mask at t = 0 from the rounding of
-    X(W − sA₀B₀) + sXA₀B₀. Make one with `from_data` or `sample_relu`.
+    ∇_B = (XA)ᵀM/N; J is never formed. Where XW is exactly 0, as with entries ±1, methods with an
+    offset have a mask at t = 0 of the rounding of X(W − sA₀B₀) + sXA₀B₀. Make one with `from_data`.
 
     Args:
         inputs: X (..., N, d).

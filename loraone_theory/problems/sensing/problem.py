@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -233,11 +234,11 @@ class SensingProblem(Described):
         total = offset if self.offset is None else concatenate(self.offset, offset)
         return replace(self, offset=total, gram=None)
 
-    def lighter(self, evaluations: float) -> SensingProblem:
+    def lighter(self, evaluations: float = math.inf) -> SensingProblem:
         """The same problem in the form whose gradients are cheaper, if there are that many.
 
         Dense measurements are replaced by K = 𝒜*𝒜/m where m >= 2dk and evaluations >= dk/16, and
-        where K fits in memory beside them.
+        where K fits in memory beside them. By default by sizes alone, as runs have it.
         """
         operator, entries = self.operator, self.d * self.k
         if not (isinstance(operator, Dense) and pays(entries, self.measurements, evaluations)):
