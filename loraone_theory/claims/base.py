@@ -11,7 +11,7 @@ import importlib.util
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from loraone_theory.claims.evidence import Certificate as Certificate
 from loraone_theory.claims.evidence import Draws as Draws
@@ -19,11 +19,14 @@ from loraone_theory.claims.evidence import Evidence as Evidence
 from loraone_theory.claims.evidence import setting_of as setting_of
 from loraone_theory.core import validate
 from loraone_theory.core.shown import InTable
+from loraone_theory.core.wording import shown
 
 Kind = Literal["identity", "bound", "probability", "value", "certificate"]
 
 # Extra of the distribution -> the package that it brings, for claims that cannot do without.
 EXTRAS = {"certify": "flint"}
+# In which a claim may have a meaning.
+DTYPES = ("float64", "float32")
 
 
 class Finding(StrEnum):
@@ -46,6 +49,14 @@ def listed(values: Iterable[float]) -> str:
     '1, 0.25, 1e-09'
     """
     return ", ".join(f"{value:g}" for value in values)
+
+
+def _texts(name: str, given: Any) -> tuple[str, ...]:
+    """A tuple of texts; one text alone is refused, for its letters are texts too."""
+    if not isinstance(given, (tuple, list)) or not all(isinstance(text, str) for text in given):
+        comma = ", with a comma after a single one: ('...',)" if isinstance(given, str) else ""
+        raise TypeError(f"{name} must be a tuple of texts{comma}; got {shown(given)}")
+    return tuple(given)
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -106,9 +117,21 @@ class Claim(InTable):
     devices: tuple[str, ...] = ("cpu",)
 
     def __post_init__(self) -> None:
+        given = vars(self)
         for name in ("trials", "smoke_trials", "cap"):
             if name != "cap" or self.cap is not None:
-                validate.integer(f"{name} of claim {self.id!r}", vars(self)[name], least=1)
+                validate.integer(f"{name} of claim {self.id!r}", given[name], least=1)
+        validate.choice(f"the kind of claim {self.id!r}", self.kind, get_args(Kind))
+        words = [finding.value for finding in Finding]
+        found = validate.choice(f"what is expected of claim {self.id!r}", self.expected, words)
+        given["expected"] = Finding(found)
+        for name in ("hypotheses", "aliases", "uses", "dtypes", "devices"):
+            given[name] = _texts(f"{name} of claim {self.id!r}", given[name])
+        for name, known in (("dtypes", DTYPES), ("extra", ("", *EXTRAS))):
+            each = given[name] if name == "dtypes" else (given[name],)
+            validate.choices(f"{name} of claim {self.id!r}", each, known)
+        for name in ("measure", "mutant"):
+            validate.function(f"{name} of claim {self.id!r}", given[name])
 
     def __repr__(self) -> str:
         return f"Claim({self.id!r}, {self.kind}, expected {self.expected})"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -13,6 +14,11 @@ from loraone_theory import storage
 from loraone_theory.claims import CLAIMS, Finding
 from loraone_theory.core import validate
 from loraone_theory.core.shown import InTable
+from loraone_theory.core.wording import shown
+
+
+class UnknownFinding(storage.DamagedFile):
+    """A record with a verdict of a word that is not known here; it names the claim and the word."""
 
 
 @dataclass(frozen=True, repr=False)
@@ -85,9 +91,20 @@ class Verdict(InTable):
 
     @classmethod
     def from_record(cls, record: dict[str, Any]) -> Verdict:
-        """The inverse of `to_record`; a claim that had another id then gets that of today."""
+        """The inverse of `to_record`; a claim that had another id then gets that of today.
+
+        Raises:
+            UnknownFinding: a verdict of another word than those of `Finding`.
+        """
         values = dict(record)
         values["id"] = CLAIMS.current(values["id"])
+        for name in ("verdict", "mutant_verdict", "expected"):
+            if isinstance(values[name], str) and values[name] not in list(Finding):
+                raise UnknownFinding(
+                    f"{name} of claim {values['id']!r} must be one of {', '.join(Finding)}; got "
+                    f"{shown(values[name])}; judge the claim again, or take the version of "
+                    "loraone_theory that wrote it"
+                )
         values["finding"] = Finding(values.pop("verdict"))
         values["mutant"] = Finding(values.pop("mutant_verdict"))
         values["expected"] = Finding(values["expected"])
@@ -109,6 +126,16 @@ def _with() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def _reading(path: str | Path, wanted: str) -> Iterator[None]:
+    """`storage.reading`, which tells apart a verdict that is not known here."""
+    try:
+        with storage.reading(path, wanted):
+            yield
+    except UnknownFinding as error:
+        raise UnknownFinding(f"{path}: {error}") from None
+
+
 def load(path: str | Path) -> list[dict[str, Any]]:
     """The records of a verdict file, under the ids of today.
 
@@ -116,7 +143,7 @@ def load(path: str | Path) -> list[dict[str, Any]]:
         storage.DamagedFile: another kind of file, or a damaged one.
     """
     records = storage.load_json(path)
-    with storage.reading(path, "a list of verdicts that `loraone verify --json` wrote"):
+    with _reading(path, "a list of verdicts that `loraone verify --json` wrote"):
         found = validate.sequence("the file", records, "records")
         return [{**record, "id": Verdict.from_record(record).id} for record in found]
 
@@ -150,7 +177,7 @@ class Store:
         if not self.partial.exists():
             return []
         entries = storage.load_json(self.partial)
-        with storage.reading(self.partial, "the finished claims of an unfinished run"):
+        with _reading(self.partial, "the finished claims of an unfinished run"):
             for entry in validate.sequence("the file", entries, "finished claims"):
                 Verdict.from_record(entry["record"])
                 dict(entry["run"])
