@@ -33,21 +33,22 @@ class Kept:
 
     def __init__(self, measure: Callable[[Draws], Evidence]) -> None:
         self.measure = measure
-        self.made: dict[tuple[int, int], Evidence] = {}
+        self.made: dict[tuple[int, int, str], Evidence] = {}
 
     def __call__(self, draws: Draws) -> Evidence:
-        key = draws.trials, draws.seed
+        key = draws.trials, draws.seed, draws.dtype
         if key not in self.made:
             self.made[key] = self.measure(draws)
         return self.made[key]
 
     def then_again(self) -> Callable[[Draws], Evidence]:
         """What is kept where it is asked for first, and a new measurement from then on."""
-        asked: Counter[int] = Counter()
+        asked: Counter[tuple[int, int, str]] = Counter()
 
         def measure(draws: Draws) -> Evidence:
-            asked[draws.trials] += 1
-            return self(draws) if asked[draws.trials] == 1 else self.measure(draws)
+            key = draws.trials, draws.seed, draws.dtype
+            asked[key] += 1
+            return self(draws) if asked[key] == 1 else self.measure(draws)
 
         return measure
 

@@ -223,6 +223,16 @@ def gives(**parts):
     return lambda draws: Evidence(**whole)
 
 
+def normals(draws):
+    """One number a draw, of its master seed."""
+    return draws.normals()
+
+
+def kept(values):
+    """What a claim keeps that leaves draws out as they come out."""
+    return values[values > 0.1]
+
+
 BROKEN = {
     "an id with blanks": ({"id": "made up"}, "must be 'paper/statement'"),
     "no statement": ({"statement": " "}, "must say its statement"),
@@ -233,9 +243,52 @@ BROKEN = {
     "a mutant that is the claim": ({"mutant": gives()}, "the check cannot fail; got SUPPORTED"),
     "a claim that fails": ({"measure": gives(rhs=-1.0)}, "must come out SUPPORTED; got VIOLATED"),
     "no evidence": ({"measure": lambda draws: 3}, "must return Evidence"),
-    "one number for all draws": ({"measure": gives(lhs=0.5)}, r"lhs of shape \(n,\)"),
-    "texts": ({"measure": gives(lhs=np.array(["a"]))}, r"lhs of shape \(n,\)"),
-    "hypotheses of other draws": ({"measure": gives(inside=[True] * 4)}, "inside must be one or"),
+    "one number for all draws": ({"measure": gives(lhs=0.5)}, r"lhs must have shape \(n,\)"),
+    "no entry at all": ({"measure": gives(lhs=np.zeros(0))}, r"lhs of shape \(n,\), n >= 1"),
+    "texts": ({"measure": gives(lhs=np.array(["a"]))}, "lhs must hold real numbers"),
+    "hypotheses of other draws": ({"measure": gives(inside=[True] * 4)}, "inside must be one for"),
+    "an infinite promise": ({"measure": gives(rhs=np.inf)}, "must promise finite numbers"),
+    "a promise that is NaN": ({"mutant": gives(rhs=np.nan)}, "must promise finite numbers"),
+    "an infinite tolerance": ({"measure": gives(tolerance=np.inf)}, "must have finite tolerances"),
+    "a negative tolerance": ({"measure": gives(tolerance=-0.5)}, ">= 0; got -0.5 to -0.5"),
+    "a mutant's tolerance": ({"mutant": gives(tolerance=-2.0)}, "mutant of .* finite tolerances"),
+    "a mutant that is NaN": (
+        {"mutant": gives(lhs=np.full(5, np.nan))},
+        r"mutant of .* must be found out by numbers, not by NaN alone; .*none of 5 draws meets",
+    ),
+    "a mutant that is NaN here and there": (
+        {"mutant": gives(lhs=np.array([0.0, np.nan, 0.0]))},
+        "must be found out by numbers, .*it is SUPPORTED: holds on all 2 draws",
+    ),
+    "infinity less itself": (
+        {"kind": "identity", "mutant": gives(lhs=np.full(5, np.inf), rhs=np.inf),
+         "measure": gives(rhs=0.0)},
+        "must be found out by numbers",
+    ),
+    "a violation by NaN": (
+        {"expected": Finding.VIOLATED, "explanation": "-",
+         "measure": gives(lhs=np.array([0.0, np.nan]))},
+        "claim 'made/up' must come out VIOLATED by numbers, not by NaN alone",
+    ),
+    "draws that are left out": (
+        {"measure": lambda draws: Evidence(kept(normals(draws)), 9.0)},
+        "must not hang on what comes out: 4 draws give ., and . of another master seed",
+    ),
+    "fewer entries than draws": (
+        {"kind": "value", "measure": lambda draws: Evidence(normals(draws)[::2], 0.0, True, 9.0),
+         "mutant": lambda draws: Evidence(normals(draws), 99.0)},
+        "must have an entry for each draw; got 2 of 4 draws, 5 of 10",
+    ),
+    "the same for every master seed": (
+        {"kind": "value", "mutant": gives(rhs=9.0),
+         "measure": lambda draws: Evidence(np.linspace(0, 1, draws.trials), 0.5, True, 9.0)},
+        "must draw from its seeds: another master seed gave the same 4 numbers",
+    ),
+    "float32 that is float64": (
+        {"dtypes": ("float64", "float32")}, "stated in float32 and must compute in it",
+    ),
+    "uses of no claim": ({"uses": ("lora-one/nothing",)}, "got lora-one/nothing in uses"),
+    "uses of a former name": ({"uses": (STEP, "lora-one/T3.1")}, "got lora-one/T3.1 in uses"),
     "settings of other draws": ({"measure": gives(setting=np.zeros(4))}, "setting must be"),
     "no probability": ({"kind": "probability"}, "must state the promised probability"),
     "numbers that are arrays": ({"measure": gives(numbers={"x": np.ones(2)})}, "must be plain"),
@@ -257,6 +310,31 @@ def test_a_mutant_must_be_another_measurement():
     claim = made()
     with pytest.raises(ContractError, match="another measurement than the claim's own"):
         check_claim(dataclasses.replace(claim, mutant=claim.measure))
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"uses": (STEP, "made/other", "another/claim")},
+        {"dtypes": ("float64", "float32"), "measure": lambda draws: Evidence(narrow(draws), 9.0)},
+        {"kind": "probability", "measure": lambda draws: share(draws, 1.0),
+         "mutant": lambda draws: share(draws, -1.0)},
+        {"mutant": gives(lhs=np.array([2.0, np.nan]))},
+        {"mutant": lambda draws: Evidence(np.ones(draws.trials), -np.inf)},
+        {"measure": gives(rhs=np.array([1.0, np.inf]), lhs=np.zeros(2), inside=[True, False])},
+    ],
+)  # fmt: skip
+def test_good_claims_of_other_kinds_pass(changed):
+    check_claim(made(**changed))
+
+
+def narrow(draws):
+    return draws.normals().astype(draws.dtype)
+
+
+def share(draws, level):
+    """Zeros, which another master seed gives again."""
+    return Evidence(np.zeros(draws.trials), level, probability=0.5)
 
 
 def test_good_claims_pass_and_leave_the_global_states_alone():

@@ -57,7 +57,8 @@ def judge(evidence: Evidence, kind: Kind, confidence: float = 0.99) -> Judgement
     lhs, rhs, slack = lhs[inside], rhs[inside], slack[inside]
     if kind == "value":
         return _judge_value(lhs, rhs, slack, _apart(evidence, inside), n, confidence)
-    gap = np.abs(lhs - rhs) if kind == "identity" else lhs - rhs
+    with np.errstate(invalid="ignore"):  # infinity less itself is NaN, and fails
+        gap = np.abs(lhs - rhs) if kind == "identity" else lhs - rhs
     fails = ~(gap <= slack)
     worst = float(np.max(np.where(np.isnan(gap), np.inf, gap - slack)))
     if kind == "probability":

@@ -3,18 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, get_args
+from typing import Any
 
 import numpy as np
 import torch
 
-from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, Kind
+from loraone_theory.claims import CLAIMS
+from loraone_theory.claims.base import Claim, Draws, Evidence, Finding
+from loraone_theory.claims.evidence import whole
 from loraone_theory.claims.judge import Judgement, judge
 from loraone_theory.claims.registry import Registry
 from loraone_theory.core import validate
-from loraone_theory.testing.base import require
+from loraone_theory.testing.base import ContractError, require
 
 LEVEL = 0.99
+COUNTED = ("probability", "value")  # kinds that are decided from all draws together
 FEW = 4  # draws that are looked for among all
 DOUBLED = 4  # times that the draws of a mutant are doubled where they decide nothing
 
@@ -22,12 +25,15 @@ DOUBLED = 4  # times that the draws of a mutant are doubled where they decide no
 def check_claim(claim: Claim, *, trials: int | None = None, seed: int = 0) -> None:
     """Hold a claim to what a verdict relies on; nothing is returned.
 
-    It says in words what it claims and how it is tested; its draws are a function of the master
-    seed alone, whatever the global random states; its evidence is whole (one entry per draw, plain
-    numbers for the report, a promised probability where it is one); more draws go on where fewer
-    stopped, which the judge relies on where it looks at a probability or a mean more than once; a
-    smoke run does not contradict the expected verdict; and its mutant, measured in the same way, is
-    found out.
+    It says in words what it claims and how it is tested, and rests on claims that are known; its
+    draws are a function of the master seed alone, whatever the global random states; its evidence
+    is whole (one entry per draw, a finite promise and tolerance, plain numbers for the report, a
+    promised probability where it is one); how many entries it has does not hang on what comes out;
+    of a probability or a mean, every draw has an entry, another master seed gives other ones, and
+    more draws go on where fewer stopped, which the judge relies on where it looks more than once;
+    in float32, where it is stated in it, it gives other numbers; a smoke run does not contradict
+    the expected verdict; and its mutant, measured in the same way, is found out, by numbers and not
+    by what could not be measured.
 
     Args:
         claim: which.
@@ -47,26 +53,39 @@ def check_claim(claim: Claim, *, trials: int | None = None, seed: int = 0) -> No
     check_words(claim)
     draws = Draws(claim.smoke_trials if trials is None else trials, seed, smoke=True)
     evidence = _measured(claim, "measure", draws)
-    if claim.kind in ("probability", "value"):
-        _goes_on(claim, draws, evidence)
+    if claim.kind != "certificate":
+        _few(claim, draws, evidence)
     found = judge(evidence, claim.kind, LEVEL)
     allowed = {claim.expected}
-    if claim.kind in ("probability", "value"):  # which a few draws need not decide
+    if claim.kind in COUNTED:  # which a few draws need not decide
         allowed.add(Finding.INCONCLUSIVE)
     require(
         found.finding in allowed,
         f"claim {claim.id!r} must come out {claim.expected}; got {_told(found)}",
     )
-    broken = judge(_measured(claim, "mutant", draws), claim.kind, LEVEL)
+    if found.finding is Finding.VIOLATED:
+        by_numbers = judge(_measurable(evidence), claim.kind, LEVEL)
+        require(
+            by_numbers.finding is Finding.VIOLATED,
+            f"claim {claim.id!r} must come out VIOLATED by numbers, not by NaN alone; without the "
+            f"draws that give NaN it is {_told(by_numbers)}",
+        )
+    broken = _measured(claim, "mutant", draws)
     for doubled in range(1, DOUBLED + 1):
-        if broken.finding is not Finding.INCONCLUSIVE:
+        if judge(_measurable(broken), claim.kind, LEVEL).finding is not Finding.INCONCLUSIVE:
             break
-        more = Draws(draws.trials << doubled, seed, smoke=True)
-        broken = judge(claim.mutant(more), claim.kind, LEVEL)
+        broken = claim.mutant(Draws(draws.trials << doubled, seed, smoke=True))
+    who = f"the mutant of claim {claim.id!r} ({claim.mutant_statement})"
+    found = judge(broken, claim.kind, LEVEL)
     require(
-        broken.finding is Finding.VIOLATED,
-        f"the mutant of claim {claim.id!r} ({claim.mutant_statement}) must come out VIOLATED, or "
-        f"the check cannot fail; got {_told(broken)}",
+        found.finding is Finding.VIOLATED,
+        f"{who} must come out VIOLATED, or the check cannot fail; got {_told(found)}",
+    )
+    by_numbers = judge(_measurable(broken), claim.kind, LEVEL)
+    require(
+        by_numbers.finding is Finding.VIOLATED,
+        f"{who} must be found out by numbers, not by NaN alone; without the draws that give NaN it "
+        f"is {_told(by_numbers)}",
     )
 
 
@@ -88,7 +107,17 @@ def check_words(claim: Claim) -> None:
         all(text.strip() for text in claim.hypotheses),
         f"the hypotheses of claim {claim.id!r} must be texts, none of them empty",
     )
-    require(claim.kind in get_args(Kind), f"the kind of claim {claim.id!r} must be one of them")
+    papers = {known.partition("/")[0] for known in CLAIMS}
+    unknown = [
+        name
+        for name in claim.uses
+        if name not in CLAIMS and name.partition("/")[0] in papers - {claim.paper}
+    ]
+    require(
+        not unknown,
+        f"claim {claim.id!r} must rest on claims that there are, under their ids of today; got "
+        f"{', '.join(unknown)} in uses",
+    )
     require(
         claim.mutant is not claim.measure,
         f"the mutant of claim {claim.id!r} must be another measurement than the claim's own",
@@ -105,28 +134,28 @@ def _measured(claim: Claim, name: str, draws: Draws) -> Evidence:
     measure: Any = getattr(claim, name)
     evidence = _with_global_seed(measure, draws, 1)
     require(isinstance(evidence, Evidence), f"{who} must return Evidence; got {evidence!r:.80}")
-    lhs = np.asarray(evidence.lhs)
-    require(
-        lhs.ndim == 1 and lhs.size > 0 and lhs.dtype.kind in "fiub",
-        f"{who} must have lhs of shape (n,), one number per draw; got {lhs.shape}, {lhs.dtype}",
-    )
-    for part in ("rhs", "inside", "tolerance"):
-        shape = np.shape(getattr(evidence, part))
-        require(shape in ((), lhs.shape), f"{who}: {part} must be one or {lhs.shape}; got {shape}")
-    if evidence.setting is not None:
-        shape = np.shape(evidence.setting)
-        require(shape == lhs.shape, f"{who}: setting must be {lhs.shape}; got {shape}")
+    try:
+        parts = whole(evidence)
+    except (TypeError, ValueError) as error:
+        raise ContractError(f"{who} must give whole evidence: {error}") from error
+    require(parts.lhs.size > 0, f"{who} must have lhs of shape (n,), n >= 1; got none")
     if claim.kind == "probability":
         promised = evidence.probability
         require(
             promised is not None and 0 < promised < 1,
             f"{who} must state the promised probability, between 0 and 1; got {promised!r}",
         )
-    for key, value in evidence.numbers.items():
-        require(
-            isinstance(value, (bool, int, float, str, np.generic)),
-            f"the numbers of {who} must be plain; got {type(value).__name__} for {key!r}",
-        )
+    rhs, tolerance = parts.rhs[parts.inside], parts.tolerance[parts.inside]
+    require(  # a mutant may promise the infinite: what it makes of the claim's promise
+        bool(np.isfinite(rhs).all() if name == "measure" else not np.isnan(rhs).any()),
+        f"{who} must promise finite numbers; got rhs = {rhs[~np.isfinite(rhs)][:1]} on a draw "
+        "inside the hypotheses",
+    )
+    require(
+        bool((np.isfinite(tolerance) & (tolerance >= 0)).all()),
+        f"{who} must have finite tolerances >= 0; got {float(tolerance.min(initial=np.inf)):g} to "
+        f"{float(tolerance.max(initial=-np.inf)):g}",
+    )
     again = _with_global_seed(measure, draws, 2)
     same = all(
         np.array_equal(np.asarray(getattr(evidence, part)), np.asarray(getattr(again, part)), True)
@@ -136,21 +165,65 @@ def _measured(claim: Claim, name: str, draws: Draws) -> Evidence:
     return evidence
 
 
-def _goes_on(claim: Claim, draws: Draws, evidence: Evidence) -> None:
-    """What fewer draws give is among what all of them give, up to rounding."""
+def _few(claim: Claim, draws: Draws, evidence: Evidence) -> None:
+    """A few draws, of this master seed and of the next, against all of them."""
     few = replace(draws, trials=max(1, min(FEW, draws.trials // 2)), handed={})
-    fewer = np.asarray(claim.measure(few).lhs, dtype=np.float64)
-    whole = np.asarray(evidence.lhs, dtype=np.float64)
-    fewer, whole = fewer[np.isfinite(fewer)], whole[np.isfinite(whole)]
-    sizes = [np.abs(each).max(initial=0.0) for each in (whole, evidence.rhs, evidence.tolerance)]
+    fewer = whole(claim.measure(few))
+    other = whole(claim.measure(replace(few, seed=draws.seed + 1, handed={})))
+    require(
+        fewer.lhs.size == other.lhs.size,
+        f"how many entries claim {claim.id!r} has must not hang on what comes out: {few.trials} "
+        f"draws give {fewer.lhs.size}, and {other.lhs.size} of another master seed; keep the "
+        "others too, with inside=False where they break a hypothesis",
+    )
+    if claim.kind in COUNTED:
+        require(
+            fewer.lhs.size >= few.trials and evidence.lhs.size >= draws.trials,
+            f"claim {claim.id!r} must have an entry for each draw; got {fewer.lhs.size} of "
+            f"{few.trials} draws, {evidence.lhs.size} of {draws.trials}",
+        )
+        require(
+            not np.array_equal(fewer.lhs, other.lhs, equal_nan=True)
+            or (claim.kind == "probability" and _of_few_values(fewer.lhs)),
+            f"claim {claim.id!r} must draw from its seeds: another master seed gave the same "
+            f"{fewer.lhs.size} numbers",
+        )
+        _goes_on(claim, few, fewer.lhs, draws, evidence)
+    if "float32" in claim.dtypes:
+        narrow = whole(claim.measure(replace(few, dtype="float32", handed={})))
+        require(
+            not np.array_equal(fewer.lhs, narrow.lhs, equal_nan=True),
+            f"claim {claim.id!r} is stated in float32 and must compute in it (Draws.dtype): there "
+            f"it gave the same {fewer.lhs.size} numbers as in float64",
+        )
+
+
+def _of_few_values(lhs: np.ndarray) -> bool:
+    """Whether the same values may come again by chance, as zeros and ones do."""
+    return len(np.unique(lhs)) <= 2
+
+
+def _goes_on(claim: Claim, few: Draws, fewer: np.ndarray, draws: Draws, evidence: Evidence) -> None:
+    """What fewer draws give is among what all of them give, up to rounding."""
+    every = np.asarray(evidence.lhs, dtype=np.float64)
+    fewer, every = fewer[np.isfinite(fewer)], every[np.isfinite(every)]
+    sizes = [np.abs(each).max(initial=0.0) for each in (every, evidence.rhs, evidence.tolerance)]
     allowed = np.finfo(np.float64).eps ** 0.5 * max(sizes)
-    missed = [x for x in fewer if not (np.abs(whole - x) <= allowed).any()]
+    missed = [x for x in fewer if not (np.abs(every - x) <= allowed).any()]
     require(
         not missed,
         f"more draws of claim {claim.id!r} must go on where fewer stopped: {len(missed)} of "
         f"{len(fewer)} values of {few.trials} draws are not among those of {draws.trials}; let a "
         "draw hang on its own seed alone (Draws.seeds, Draws.normals)",
     )
+
+
+def _measurable(evidence: Evidence) -> Evidence:
+    """Without the draws that give NaN, which count as failures."""
+    parts = whole(evidence)
+    with np.errstate(invalid="ignore"):  # infinity less itself
+        missing = np.isnan(parts.lhs - parts.rhs)
+    return replace(evidence, inside=parts.inside & ~missing) if missing.any() else evidence
 
 
 def _with_global_seed(measure: Any, draws: Draws, seed: int) -> Any:
