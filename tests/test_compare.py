@@ -207,3 +207,51 @@ def test_the_command_compares_relu_and_tunes(capsys: pytest.CaptureFixture[str])
     assert "grid" in capsys.readouterr().out
     assert main(["compare", "lora-on", *SMALL]) == 2
     assert "did you mean 'lora-one'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [(1, 1), (6, 5)])
+def test_a_run_that_begins_at_the_solution_has_converged(
+    shape: tuple[int, int], dtype: torch.dtype
+) -> None:
+    """By a loss of zero and by one of rounding."""
+    draws = torch.Generator().manual_seed(0)
+    L, R = (torch.randn(*n, generator=draws, dtype=dtype) for n in ((shape[0], 2), (2, shape[1])))
+    made = lt.LinearProblem.population(shift=L @ R)
+    rank = min(2, *shape)
+    row = compare(made, rank=rank, steps=60, names=["lora-one"]).rows[0]
+    assert (row.status, row.steps.tolist(), row.chosen_by) == ("converged", [0], "prediction")
+    assert lt.tune_step(made, "lora-one", rank=rank, steps=30, grid=(0.1, 0.05)).steps[1] == 0
+    # Without the loss before anything is learned zero alone is zero.
+    flat = np.array([[0.0, 1e-30], [0.0, 4e-30], [1.0, math.inf]])
+    np.testing.assert_array_equal(
+        curves.distance(flat, np.zeros(2)), [[0, 1], [0, 2], [math.inf, math.inf]]
+    )
+    np.testing.assert_array_equal(
+        curves.distance(flat, np.zeros(2), 1.0), [[0, 1e-15], [0, 2e-15], [1, math.inf]]
+    )
+
+
+def test_a_distance_below_rounding_of_the_loss_is_not_reached() -> None:
+    rows, single = {}, np.float32
+    for dtype in ("float32", "float64"):
+        made = lt.sample_linear(
+            d=12, k=9, true_rank=2, samples=100, noise_std=0.1, seeds=SEEDS, dtype=dtype
+        )
+        rows[dtype] = compare(made, rank=2, steps=300, names=["lora-one"]).rows[0]
+    low, full = rows["float32"], rows["float64"]
+    assert full.status == "converged"
+    assert not any("not resolved" in note for note in full.notes)
+    assert low.status == "0 of 2 converged"
+    assert np.isnan(low.steps).all()
+    assert any("not resolved: float32" in note for note in low.notes)
+    # The rate is measured until the loss resolves no more: over a tenth of the steps, to a tenth.
+    np.testing.assert_allclose(low.rate, full.rate, rtol=0.1)
+    level = curves.resolution(low.loss, low.floor)
+    expected = np.sqrt(curves.ROUNDINGS * np.finfo(single).eps * low.floor)
+    np.testing.assert_allclose(
+        level, expected / np.sqrt(low.loss[0] - low.floor), rtol=rounding(4, dtype=single)
+    )
+    # What it does resolve it reaches when the other does.
+    ends = [curves.reached(curves.distance(r.loss, r.floor), 2 * level) for r in (low, full)]
+    assert np.abs(ends[0] - ends[1]).max() <= 1

@@ -17,8 +17,8 @@ from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import METHODS, Method
 from loraone_theory.predict.ahead import outlook
-from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached
-from loraone_theory.predict.tuning import GRID, tune_step
+from loraone_theory.predict.curves import TARGET, distance, measured_rate, reached, resolution
+from loraone_theory.predict.tuning import GRID, tune_step, whole_loss
 from loraone_theory.problems.base import Problem, facts
 from loraone_theory.problems.trials import trial_seeds
 
@@ -42,7 +42,8 @@ class Row:
         reached: the training loss at the end.
         predicted_rate: the factor per step near the solution at η.
         rate: the factor per step, measured over the later half of the way to `TARGET`.
-        steps: until the distance is `TARGET` times that at t = 0.
+        steps: until the distance is `TARGET` times that at t = 0; NaN too where the dtype does not
+            resolve that beside the floor, and a note says so; 0 of a run that begins at the floor.
         loss: (T + 1, seeds).
         error: ‖E_t‖_F, (T + 1, seeds).
         status: how it ended, in words.
@@ -186,11 +187,12 @@ def _row(setting: _Setting, name: str) -> Row:
     ahead = outlook(setting.problem, method, rank=setting.rank, seeds=setting.seeds)
     floor, best, notes = ahead.floor, ahead.best_step, ahead.notes
     eta, chosen_by, run = best, "prediction", None
+    whole = whole_loss(setting.problem)
     if not setting.tune and math.isfinite(best):
         run = setting.run(method, best)
         loss = run["loss"].cpu().numpy()
-        excess = distance(loss, floor)
-        if run.diverged.any() or not (excess[-1] <= excess[0]).all():
+        excess = distance(loss, floor, whole)
+        if run.diverged.any() or not (excess[-1] <= np.maximum(excess[0], TARGET)).all():
             notes += (f"fails at the predicted best step {best:.3g} from this start; grid instead",)
             run = None
     chosen: int | slice = slice(None)
@@ -201,7 +203,12 @@ def _row(setting: _Setting, name: str) -> Row:
         eta, chosen_by = tuned.learning_rate, "grid"
     loss, error = (run[key].cpu().numpy()[:, chosen] for key in ("loss", "error"))
     states = run.status[chosen].flat
-    excess = distance(loss, floor)
+    excess, resolved = distance(loss, floor, whole), resolution(loss, floor, whole)
+    if (resolved > TARGET).any():
+        notes += (
+            f"not resolved: {loss.dtype} tells distances from the floor down to "
+            f"{resolved.max():.1e} of the first, not to {TARGET:g}",
+        )
     failed = sum(state.outcome is Outcome.DIVERGED for state in states)
     steps = reached(excess)
     count = int(np.isfinite(steps).sum())
@@ -214,7 +221,7 @@ def _row(setting: _Setting, name: str) -> Row:
         floor=floor,
         reached=loss[-1],
         predicted_rate=ahead.loss_rate(eta),
-        rate=measured_rate(excess),
+        rate=measured_rate(excess, resolved),
         steps=steps,
         loss=loss,
         error=error,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
@@ -10,14 +11,15 @@ from torch import Tensor
 
 from loraone_theory import methods
 from loraone_theory.core import validate
+from loraone_theory.core.factors import Factors
 from loraone_theory.core.names import MethodName
 from loraone_theory.core.shown import InTable
 from loraone_theory.dynamics.loop import simulate
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.trajectory import Trajectory
 from loraone_theory.methods import Method
-from loraone_theory.predict.curves import TARGET, distance, reached
-from loraone_theory.problems.base import Problem, check_problem
+from loraone_theory.predict.curves import TARGET, distance, reached, resolution
+from loraone_theory.problems.base import Problem, check_problem, fact
 from loraone_theory.problems.trials import instance_count, trial_seeds
 
 GRID = tuple(2.0**power for power in range(-9, 2))
@@ -69,7 +71,9 @@ def tune_step(
 
     With the distance √((L_t − floor)/(L_0 − floor)), the best one is that where no run diverges,
     most runs come to `target`, in the fewest steps on average, or else the farthest run ends
-    nearest to the floor.
+    nearest to the floor. A run that begins at the floor is there at step 0. A distance that the
+    dtype does not resolve beside the floor is not reached; the one that it does takes its place in
+    the choice.
 
     Args:
         problem: any problem.
@@ -111,9 +115,19 @@ def tune_step(
         record=("loss", *(row for row in wanted if row != "loss")),
         progress=progress,
     )
-    excess = distance(run["loss"].cpu().numpy(), least)
-    index = best(excess, goal)
+    loss, whole = run["loss"].cpu().numpy(), whole_loss(problem)
+    excess = distance(loss, least, whole)
+    index = best(excess, np.maximum(goal, resolution(loss, least, whole)))
     return Tuned(values[index], index, reached(excess, goal), run)
+
+
+def whole_loss(problem: Problem) -> np.ndarray | float:
+    """The training loss before anything is learned, (...); NaN where asking would draw noise."""
+    if fact(problem, "reveals"):
+        return math.nan
+    like = problem.like
+    nothing = Factors(like.new_zeros(problem.d, 1), like.new_zeros(1, problem.k))
+    return problem.loss(nothing).detach().cpu().numpy()
 
 
 def _least(floor: float | Tensor | np.ndarray, trials: tuple[int, ...]) -> np.ndarray:
@@ -125,12 +139,17 @@ def _least(floor: float | Tensor | np.ndarray, trials: tuple[int, ...]) -> np.nd
     return np.nan_to_num(known.cpu().numpy())
 
 
-def best(excess: np.ndarray, target: float = TARGET) -> int:
-    """Index of the grid value that does best, from distances (T + 1, grid, ...)."""
+def best(excess: np.ndarray, target: float | np.ndarray = TARGET) -> int:
+    """Index of the grid value that does best, from distances (T + 1, grid, ...).
+
+    The target is one number, or one for each run (grid, ...).
+    """
+    target = np.broadcast_to(target, excess.shape[1:]).reshape(excess.shape[1], -1)
     excess = excess.reshape(*excess.shape[:2], -1)
     arrived = reached(excess, target)
     with np.errstate(divide="ignore"):
         last = np.log(excess[-1].max(-1))  # infinite where a run has diverged
+    last = np.where(np.isnan(last), math.inf, last)
     keys = [
         (np.isposinf(end), np.isnan(steps).sum(), np.nan_to_num(steps).mean(), end)
         for steps, end in zip(arrived, last, strict=True)
