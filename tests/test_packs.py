@@ -3,7 +3,10 @@
 import dataclasses
 import importlib
 import json
+import re
+import sys
 from importlib import metadata
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +14,7 @@ import torch
 
 import loraone_theory as lt
 from loraone_theory import storage
-from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, packs, values
+from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, Paper, packs, values
 from loraone_theory.claims.verdict import load
 from loraone_theory.cli import main
 from loraone_theory.testing import ContractError, check_claim
@@ -101,6 +104,7 @@ class Point:
 def install(monkeypatch):
     def install(load):
         packs._installed.cache_clear()
+        packs._warn.cache_clear()
         monkeypatch.setattr(metadata, "entry_points", lambda group: [Point(load)])
 
     yield install
@@ -119,10 +123,66 @@ def test_installed_packs_are_known_everywhere(install, pack, capsys):
     assert "mine/one" not in CLAIMS
 
 
-def test_an_installed_pack_that_is_broken_is_named(install):
-    install(lambda: 1 / 0)
-    with pytest.raises(ImportError, match=r"the pack of claims 'mine' \(somewhere:mine\) cannot"):
-        lt.verify(STEP, smoke=True)
+@pytest.mark.parametrize(
+    ("load", "why"),
+    [
+        (lambda: 1 / 0, "ZeroDivisionError: division by zero"),
+        (lambda: sys.exit("enough"), "SystemExit: enough"),
+        (lambda: Paper("mine", "-", "-", ()), "ValueError: somewhere:mine must hold claims of the"),
+        (
+            lambda: of("mine/one", "mine/one"),
+            "'mine/one' of 'mine/one' is one of 'mine/one' already",
+        ),
+        (lambda: of("mine/one", STEP), "must begin with one paper; got lora-one, mine"),
+        (
+            lambda: of(STEP),
+            f"'{STEP}' of '{STEP}' is one of '{STEP}' already; the former is in 'mine'",
+        ),
+    ],
+)
+def test_an_installed_pack_that_is_broken_leaves_the_others_there(install, load, why, capsys):
+    install(load)
+    named = r"the pack of claims 'mine' \(somewhere:mine\) cannot be loaded: "
+    with pytest.warns(UserWarning, match=f"{named}.*{re.escape(why)}") as warned:
+        assert lt.verify(STEP, smoke=True).as_expected
+    assert len(warned) == 1
+    known = packs.library()  # and warns no more
+    assert known.claims.keys() == CLAIMS.keys()
+    assert known.origin == {}
+    for call in (
+        lambda: lt.verify("mine/one"),
+        lambda: lt.verify_all(["mine/one"]),
+        lambda: lt.verify_all(paper="mine"),
+    ):
+        with pytest.raises(ImportError, match=f"^{named}.*{re.escape(why)}"):
+            call()
+    with pytest.raises(ValueError, match=f"claim must be one of .*{named}"):
+        lt.verify("notes/one")
+    assert main(["verify", "mine/one"]) == 1
+    assert why in " ".join(capsys.readouterr().err.split())
+    assert main(["doctor"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert "packs of claims" in text
+    assert "cannot be loaded" in text
+
+
+def of(*names):
+    """A pack of claims of these ids."""
+    step = dataclasses.replace(CLAIMS[STEP], aliases=())
+    return SimpleNamespace(CLAIMS=[dataclasses.replace(step, id=name) for name in names])
+
+
+def test_names_that_are_given_twice_are_named_with_both_homes(install, pack):
+    install(lambda: of("mine/one"))
+    homes = rf"the former is in {re.escape(str(pack))}, the latter in 'mine' \(somewhere:mine\)"
+    with pytest.raises(ValueError, match=f"'mine/one' of 'mine/one' is one of .*{homes}"):
+        lt.verify_all(source=pack)
+
+
+def test_an_installed_pack_that_is_whole_is_listed_by_the_doctor(install, capsys):
+    install(lambda: of("mine/one", "mine/two"))
+    assert main(["doctor"]) == 0
+    assert "'mine' (somewhere:mine) 2 claims" in " ".join(capsys.readouterr().out.split())
 
 
 @pytest.mark.slow

@@ -55,9 +55,11 @@ def chosen(
         raise ValueError("claims must not be named together with paper or long; leave one out")
     known = library(source)
     if names:
-        return _fitting([known.claims.find(name) for name in names], dtype, device)
+        return _fitting([known.find(name) for name in names], dtype, device)
     papers = list(dict.fromkeys(claim.paper for claim in known.claims.values()))
     if paper is not None:
+        if paper not in papers:
+            known.refuse_broken(paper)
         validate.choice("paper", paper, papers)
     among = known.claims.values() if source is None else known.own
     fit = (c for c in among if c.long == long and paper in (None, c.paper))

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import importlib.util
 import sys
+import warnings
 from collections.abc import Iterable, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -28,19 +29,64 @@ class Library(NamedTuple):
         own: those of the file that was asked for, if one was.
         origin: what the claims from outside are of: entry point -> version and digest of its
             package, path of the file -> digest of it and of the modules beside it.
+        broken: entry point of an installed pack that cannot be loaded -> why, in a sentence.
     """
 
     papers: tuple[Paper, ...]
     claims: Registry
     own: tuple[Claim, ...]
     origin: Mapping[str, str]
+    broken: Mapping[str, str] = {}
+
+    def find(self, name: str) -> Claim:
+        """The claim of this id or alias.
+
+        Raises:
+            ImportError: its pack cannot be loaded.
+            ValueError: it is unknown; with the nearest, and with the packs that cannot be loaded.
+        """
+        here = name in self.claims or name in self.claims.aliases
+        if not here and isinstance(name, str):
+            self.refuse_broken(name.partition("/")[0])
+        try:
+            return self.claims.find(name)
+        except ValueError as error:
+            raise ValueError("; ".join([str(error), *self.broken.values()])) from None
+
+    def refuse_broken(self, paper: str) -> None:
+        """An ImportError where this is the name of a pack that cannot be loaded."""
+        if paper in self.broken:
+            raise ImportError(self.broken[paper])
+
+
+class Pack(NamedTuple):
+    """An installed pack.
+
+    Args:
+        point: the name of its entry point.
+        value: of the entry point.
+        home: the entry point and its distribution, in words.
+        code: version of the distribution, and a digest of its package.
+        paper: what it is.
+        fault: why it cannot be loaded, or "".
+    """
+
+    point: str
+    value: str
+    home: str
+    code: str = ""
+    paper: Paper = Paper("", "", "", ())
+    fault: str = ""
 
 
 def library(source: str | Path | None = None) -> Library:
     """The claims of the package, of the packs that are installed, and of the file `source`.
 
+    A pack that is installed and cannot be loaded, or has a name that is taken, is left out with a
+    warning.
+
     Raises:
-        ImportError: a pack cannot be imported.
+        ImportError: the file cannot be imported.
         ValueError: it has no claims, or claims whose names are taken.
 
     >>> len(library().claims) >= len(CLAIMS)
@@ -48,18 +94,31 @@ def library(source: str | Path | None = None) -> Library:
     """
     installed = _installed()
     own = () if source is None else (from_file(source),)
-    outside = (*(paper for paper, _, _ in installed), *own)
-    if not outside:
+    if not installed and not own:
         return Library(PAPERS, CLAIMS, (), {})
     claims = Registry(CLAIMS.values())
-    for paper in outside:
-        for claim in paper.claims:
-            claims.add(claim)
-    origin = {name: version for _, name, version in installed}
+    outside, origin, broken = [], {}, {}
+    for pack in installed:
+        fault = pack.fault
+        if not fault:
+            try:
+                claims.add_all(pack.paper.claims, pack.home)
+            except (TypeError, ValueError) as error:
+                fault = str(error)
+        if fault:
+            broken[pack.point] = (
+                f"the pack of claims {pack.home} cannot be loaded: {fault}; mend it, or uninstall "
+                "the distribution that it is of"
+            )
+            _warn(broken[pack.point])
+        else:
+            outside.append(pack.paper)
+            origin[pack.value] = pack.code
     if source is not None:
         path = storage.as_path(source)
+        claims.add_all(_claims(own), str(path))
         origin[str(path.resolve())] = origins.of_file(path)
-    return Library((*PAPERS, *outside), claims, _claims(own), origin)
+    return Library((*PAPERS, *outside, *own), claims, _claims(own), origin, broken)
 
 
 def _claims(papers: Iterable[Paper]) -> tuple[Claim, ...]:
@@ -67,21 +126,36 @@ def _claims(papers: Iterable[Paper]) -> tuple[Claim, ...]:
 
 
 @functools.cache
-def _installed() -> tuple[tuple[Paper, str, str], ...]:
-    """The packs of installed distributions, each with its entry point and what it is of."""
+def _warn(fault: str) -> None:
+    """Once in a process."""
+    warnings.warn(f"{fault}; the other claims are there", stacklevel=3)
+
+
+@functools.cache
+def _installed() -> tuple[Pack, ...]:
+    """The packs of installed distributions, those that cannot be loaded among them."""
     found = []
     for point in sorted(metadata.entry_points(group=shipped.PACKS), key=lambda point: point.value):
         version = "" if point.dist is None else point.dist.version
+        of = "" if point.dist is None else f" of {point.dist.name} {version}"
+        pack = Pack(point.name, point.value, f"{point.name!r} ({point.value}{of})")
         try:
-            pack = point.load()
+            paper = paper_of(point.load(), point.value)
         except (Exception, SystemExit) as error:
-            raise ImportError(
-                f"the pack of claims {point.name!r} ({point.value}) cannot be loaded: {error}; "
-                "mend it, or uninstall the distribution that it is of"
-            ) from error
+            found.append(pack._replace(fault=f"{type(error).__name__}: {error}"))
+            continue
         code = f"{version} {origins.of_package(point.value)}".lstrip()
-        found.append((paper_of(pack, point.value), point.value, code))
+        found.append(pack._replace(paper=paper, code=code))
     return tuple(found)
+
+
+def states() -> dict[str, str]:
+    """Each installed pack, in words -> how many claims it has, or why it cannot be loaded."""
+    known = library()
+    return {
+        pack.home: known.broken.get(pack.point, f"{len(pack.paper.claims)} claims")
+        for pack in _installed()
+    }
 
 
 def from_file(source: str | Path) -> Paper:

@@ -23,6 +23,7 @@ class Registry(dict[str, Claim]):
     def __init__(self, claims: Iterable[Claim] = ()) -> None:
         super().__init__()
         self.aliases: dict[str, str] = {}
+        self._homes: dict[str, str] = {}
         for claim in claims:
             self.add(claim)
 
@@ -33,8 +34,12 @@ class Registry(dict[str, Claim]):
     def __missing__(self, name: str) -> Claim:
         return self[self.aliases[name]]
 
-    def add(self, claim: Claim) -> None:
+    def add(self, claim: Claim, home: str = "loraone_theory") -> None:
         """Enter a claim under its id and its aliases.
+
+        Args:
+            claim: which.
+            home: the distribution or the file that it is of.
 
         Raises:
             ValueError: an id that is not of the form "paper/statement", or a name that is taken.
@@ -49,10 +54,26 @@ class Registry(dict[str, Claim]):
             if name in self or name in self.aliases:
                 raise ValueError(
                     f"claims must have different names; {name!r} of {claim.id!r} is one of "
-                    f"{self[name].id!r} already"
+                    f"{self[name].id!r} already; the former is in {home}, the latter in "
+                    f"{self._homes[self[name].id]}; rename one of them"
                 )
         self[claim.id] = claim
+        self._homes[claim.id] = home
         self.aliases |= dict.fromkeys(claim.aliases, claim.id)
+
+    def add_all(self, claims: Iterable[Claim], home: str) -> None:
+        """Enter claims of one home: all of them, or none where one is refused (`add`)."""
+        added: list[Claim] = []
+        try:
+            for claim in claims:
+                self.add(claim, home)
+                added.append(claim)
+        except (TypeError, ValueError):
+            for claim in added:
+                del self[claim.id], self._homes[claim.id]
+                for alias in claim.aliases:
+                    del self.aliases[alias]
+            raise
 
     def find(self, name: str) -> Claim:
         """The claim of this id or alias, or an error that names the nearest."""

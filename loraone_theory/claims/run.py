@@ -80,7 +80,7 @@ def verify(
     'SUPPORTED'
     """
     if not isinstance(claim, Claim):
-        claim = library().claims.find(claim)
+        claim = library().find(claim)
     if claim.missing:
         raise MissingExtra(f"{claim.id} cannot be judged here, for {claim.missing}")
     _check(trials, confidence, seed, smoke)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 from dataclasses import dataclass
+from importlib import metadata
 
-from loraone_theory import environment, selftest
+from loraone_theory import environment, selftest, shipped
 from loraone_theory.cli.common import console, print_tables
 from loraone_theory.cli.guard import DONE, FAILED
 
@@ -15,7 +17,8 @@ class Doctor:
     """Say what the library runs on and whether it computes right here; exit code 1 if it does not.
 
     Paste what it prints into a report of a fault. A second's worth of small runs is compared with
-    stored numbers; that an extra is not installed is no fault.
+    stored numbers; that an extra is not installed, or that an installed pack of
+    claims cannot be loaded, is said and is no fault.
     """
 
     def run(self) -> int:
@@ -27,6 +30,9 @@ class Doctor:
             extra.name: f"{'; '.join(extra.missing)}: {extra.remedy}" if extra.missing else "here"
             for extra in environment.extras()
         }
+        if metadata.entry_points(group=shipped.PACKS):  # the claims take long to import
+            packs = importlib.import_module("loraone_theory.claims.packs")
+            tables["packs of claims"] = packs.states()
         gap = selftest.difference()
         right = not math.isnan(gap) and gap <= selftest.TOLERANCE
         tables["self-test"] = {
