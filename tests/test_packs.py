@@ -4,6 +4,7 @@ import dataclasses
 import importlib
 import json
 import re
+import subprocess
 import sys
 from importlib import metadata
 from types import SimpleNamespace
@@ -63,6 +64,20 @@ def test_a_file_of_claims_is_judged_alone_or_by_name(pack, tmp_path, capsys):
     assert main(["report", "--json", str(path), "--out", str(out)]) == 0
     assert "## mine (`mine`)" in out.read_text()
     assert "claim must be one of" in capsys.readouterr().err
+
+
+def test_packs_are_there_in_a_fresh_process(pack):
+    code = f"import loraone_theory as lt; print(lt.claims.packs.from_file({str(pack)!r}).id)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.stdout, done.stderr) == ("mine\n", "")
+
+
+def test_a_mutant_that_is_not_found_out_is_said_to_be_the_fault(tmp_path, capsys):
+    path = tmp_path / "own.py"
+    path.write_text(f"{PACK}\nCLAIMS = [dataclasses.replace(CLAIMS[0], mutant=STEP.measure)]")
+    assert main(["verify", "--smoke", "--from", str(path)]) == 1
+    text = " ".join(capsys.readouterr().out.split())
+    assert "mutant SUPPORTED (not found out, so that this check could not have failed):" in text
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def test_turned_verdicts_and_escaped_mutants_are_counted(turning, tmp_path, caps
     assert (other.turned, other.found_out, other.powerful) == (0, 4, True)
     out = tmp_path / "seeds.md"
     call = ["verify-seeds", "made/turning", STEP, "--seeds", "4", "--page", str(out)]
-    assert main(call) == 0
+    assert main(call) == 1
     page = out.read_text()
     row = "| made/turning | smallest | SUPPORTED | 3 |  | 1 | 2 of 4 |"
     assert page.count(row) == 2
@@ -51,6 +51,24 @@ def test_turned_verdicts_and_escaped_mutants_are_counted(turning, tmp_path, caps
     assert "1 of 8 verdicts turned; 1 of 2 mutants found out at 95% of the seeds" in text
     assert "made/turning" in text
     assert STEP not in text
+
+
+@pytest.mark.parametrize(
+    ("seeds", "turns", "escapes", "code"),
+    [(4, (), (), 0), (4, (2,), (), 1), (4, (), (3,), 1), (20, (), (3,), 0), (20, (), (3, 4), 1)],
+)
+def test_the_exit_code_says_whether_something_turned(seeds, turns, escapes, code, monkeypatch):
+    """One mutant of twenty may escape."""
+
+    def gives(at):
+        return lambda draws: Evidence(np.full(draws.trials, float(draws.seed in at)), 0.5)
+
+    mutant = gives(set(range(seeds)) - set(escapes))
+    claim = dataclasses.replace(
+        CLAIMS[STEP], id="made/t", kind="bound", measure=gives(turns), mutant=mutant, aliases=()
+    )
+    monkeypatch.setitem(CLAIMS, claim.id, claim)
+    assert main(["verify-seeds", "made/t", "--seeds", str(seeds)]) == code
 
 
 def test_open_verdicts_have_not_turned():

@@ -1,5 +1,8 @@
 """The claims: a folder for each paper, a file for each statement. `CLAIMS` maps ids to claims."""
 
+import importlib
+from typing import Any
+
 from loraone_theory.claims import (
     apgd,
     beyond_kernels,
@@ -72,3 +75,9 @@ __all__ = [
     "Paper",
     "judge",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "packs":  # which imports this module
+        return importlib.import_module(f"{__name__}.packs")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,7 +10,7 @@ import tyro
 from rich.table import Table
 
 from loraone_theory import shipped, storage
-from loraone_theory.claims import report, verdict
+from loraone_theory.claims import Finding, report, verdict
 from loraone_theory.claims.choice import chosen
 from loraone_theory.claims.packs import library
 from loraone_theory.claims.run import verify_all
@@ -111,7 +111,9 @@ class Verify:
         for found in surprises:
             screen.print(f"{found.id}: {found.finding}, expected {found.expected}")
             screen.print(f"  {found.reason}")
-            screen.print(f"  mutant {found.mutant}: {found.mutant_reason}")
+            escaped = found.mutant is not Finding.VIOLATED
+            fault = " (not found out, so that this check could not have failed)" if escaped else ""
+            screen.print(f"  mutant {found.mutant}{fault}: {found.mutant_reason}")
         return FAILED if surprises else DONE
 
 

@@ -11,15 +11,17 @@ from loraone_theory import storage
 from loraone_theory.claims import sweep
 from loraone_theory.claims.choice import chosen
 from loraone_theory.cli.common import Names, check_target, console, progress_bar
-from loraone_theory.cli.guard import DONE
+from loraone_theory.cli.guard import DONE, FAILED
 
 
 @dataclass(frozen=True)
 class VerifySeeds:
     """Judge the claims at many master seeds: which verdicts turn over, which mutants escape.
 
-    At the smallest sizes, unless --full. An interrupted run goes on with the rows in --json, and
-    rows of other claims in it stay, so that the tables may hold claims of either size.
+    Exit code 1 if a verdict turns over, or a mutant escapes at more than one seed in twenty, or a
+    claim raises an error. At the smallest sizes, unless --full. An interrupted run goes on with the
+    rows in --json, and rows of other claims in it stay, so that the tables may hold claims of
+    either size.
     """
 
     claims: Names = ()
@@ -77,4 +79,4 @@ class VerifySeeds:
             f"{turned} of {judged} verdicts turned; {sum(t.powerful for t in counts)} of "
             f"{len(counts)} mutants found out at {sweep.POWER:.0%} of the seeds"
         )
-        return DONE
+        return FAILED if turned or not all(t.powerful for t in counts) else DONE
