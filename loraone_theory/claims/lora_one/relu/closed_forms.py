@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import ndtr
+from torch.special import ndtr
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
 from loraone_theory.problems.relu import closed_forms as relu_math
@@ -21,7 +21,7 @@ NODES, WEIGHTS = np.polynomial.legendre.leggauss(24)
 def _pairs(draws: Draws) -> tuple[np.ndarray, np.ndarray]:
     """E (D, n) and w' (D, n), with ‖E‖/‖w'‖ from 1e-8 to 10, and with special directions."""
     weight, E = draws.normals(D, block="weight").T, draws.normals(D, block="E").T
-    one, two = ndtr(draws.normals(2)).T  # uniform
+    one, two = ndtr(torch.from_numpy(draws.normals(2))).numpy().T  # uniform
     weight = weight * 10.0 ** (6 * one - 3)
     size = np.linalg.norm(weight, axis=0)
     E = E * size * SMALLEST * (LARGEST / SMALLEST) ** two / np.linalg.norm(E, axis=0)

@@ -6,7 +6,6 @@ import math
 
 import numpy as np
 import torch
-from scipy.special import ndtr
 from torch import Tensor
 
 from loraone_theory.claims.base import Claim, Draws, Evidence
@@ -18,6 +17,10 @@ D, COLUMNS = 8, 1000
 SMALLEST, LARGEST = 1e-5, 1e3
 
 
+def _uniform(normals: np.ndarray) -> np.ndarray:
+    return torch.special.ndtr(torch.from_numpy(normals)).numpy()
+
+
 def _columns(draws: Draws) -> tuple[Tensor, Tensor]:
     """E and w', (trials, D, COLUMNS), ‖E‖/‖w'‖ from 1e-5 to 1e3, every fifth E orthogonal to w'."""
     weight, E = (draws.normals(D, COLUMNS, block=name) for name in ("weight", "E"))
@@ -25,9 +28,9 @@ def _columns(draws: Draws) -> tuple[Tensor, Tensor]:
     part = weight[..., ::5]
     E[..., ::5] -= part * ((part * E[..., ::5]).sum(1) / (part * part).sum(1))[:, None]
     size = np.linalg.norm(weight, axis=1, keepdims=True)
-    E *= size * SMALLEST * (LARGEST / SMALLEST) ** ndtr(draws.normals(1, COLUMNS))
+    E *= size * SMALLEST * (LARGEST / SMALLEST) ** _uniform(draws.normals(1, COLUMNS))
     E /= np.linalg.norm(E, axis=1, keepdims=True)
-    tilt = 10.0 ** (-6 * ndtr(draws.normals(1, part.shape[2], block="tilt")))
+    tilt = 10.0 ** (-6 * _uniform(draws.normals(1, part.shape[2], block="tilt")))
     near = draws.normals(*part.shape[1:], block="near")
     E[..., 1::5] = weight[..., 1::5] * -2 + tilt * near
     return torch.from_numpy(E), torch.from_numpy(weight)
