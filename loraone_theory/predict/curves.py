@@ -17,8 +17,9 @@ def distance(
 ) -> np.ndarray:
     """√((L_t − floor)/(L_0 − floor)), (T + 1, ..., seeds); infinite where a run has diverged.
 
-    An excess below the rounding of the floor is not known: it counts as that rounding. A run whose
-    first excess is zero to rounding began at the floor, and is compared with `whole` instead.
+    An excess below the rounding of the floor is not known: it counts as that rounding, and as zero
+    where the loss is far below the floor, which then was none. A run whose first excess is zero to
+    rounding began at the floor, and is compared with `whole` instead.
 
     Args:
         loss: (T + 1, ..., seeds).
@@ -28,6 +29,7 @@ def distance(
     """
     least, start = _least(loss, floor), _start(loss, floor, whole)
     excess = np.where(np.isnan(loss), math.inf, np.maximum(loss - floor, least))
+    excess = np.where(loss < floor - np.finfo(loss.dtype).eps ** 0.5 * np.abs(floor), 0.0, excess)
     with np.errstate(invalid="ignore", over="ignore", divide="ignore"):
         found = np.sqrt(excess / start)
     return np.where(excess == 0, 0.0, np.where(np.isposinf(excess), math.inf, found))
