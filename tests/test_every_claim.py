@@ -16,7 +16,7 @@ import loraone_theory as lt
 from loraone_theory.claims import CLAIMS, Claim, Draws, Evidence, Finding, judge, stats
 from loraone_theory.claims.sweep import POWER
 from loraone_theory.claims.verdict import load
-from loraone_theory.testing import ContractError, check_claim
+from loraone_theory.testing import check_claim
 from loraone_theory.testing.claims import LEVEL
 
 RECORDS = Path(__file__).resolve().parent.parent / "records" / "verdicts.json"
@@ -53,25 +53,6 @@ class Kept:
         return measure
 
 
-# What of the contract a claim does not keep yet -> the words of the message.
-OPEN = {
-    "lora-one/theorem-3.2/rank-below-twice": "must not hang on what comes out",
-    "prec-gd/rate": "must be found out by numbers, not by NaN alone",
-    "riemannian/regulariser/relative": "must draw from its seeds",
-    "rank-threshold/capacity": "must go on where fewer stopped",
-}
-
-
-def held(claim: Claim) -> None:
-    """The contract; an expected failure where a part of it is open, until it is kept."""
-    try:
-        check_claim(claim)
-    except ContractError as error:
-        if claim.id in OPEN and OPEN[claim.id] in str(error):
-            pytest.xfail(str(error))
-        raise
-
-
 def able(name: str) -> Claim:
     """The claim, or a skip with the reason why it cannot be judged here."""
     if missing := CLAIMS[name].missing:
@@ -88,7 +69,7 @@ def kept(request: pytest.FixtureRequest) -> Claim:
 
 def test_small_draws_do_not_contradict(kept: Claim) -> None:
     """All of the contract but that a second measurement gives the same."""
-    held(kept)
+    check_claim(kept)
     if kept.id.startswith(PROVED):
         verdict = lt.verify(kept, smoke=True)
         assert verdict.inside == verdict.trials
@@ -133,7 +114,7 @@ def test_draws_of_several_settings_say_which(kept: Claim) -> None:
 def test_measured_again_it_gives_the_same(kept: Claim) -> None:
     """Whatever the global random states."""
     measure, mutant = kept.measure.then_again(), kept.mutant.then_again()
-    held(dataclasses.replace(kept, measure=measure, mutant=mutant))
+    check_claim(dataclasses.replace(kept, measure=measure, mutant=mutant))
 
 
 def flipped(name: str, seeds: range) -> dict[int, Finding]:

@@ -126,9 +126,13 @@ def first_below(values: Tensor, level: float | Tensor) -> np.ndarray:
 
 
 def exponents(x: Sequence[float], y: np.ndarray) -> np.ndarray:
-    """Least-squares slope of ln y (len(x), n) against ln x, for each of the n draws."""
+    """Least-squares slope of ln y (len(x), n) against ln x, for each of the n draws.
+
+    Infinite where a y is: what has not arrived takes longer than any power says.
+    """
     with np.errstate(divide="ignore", invalid="ignore"):
-        return stats.slopes(np.log(x), np.log(y), finite=False)
+        found = stats.slopes(np.log(x), np.log(y), finite=False)
+    return np.where(np.isposinf(y).any(0), np.inf, found)
 
 
 def exponent(found: np.ndarray, promised: float, allowance: float, **numbers: float) -> Evidence:

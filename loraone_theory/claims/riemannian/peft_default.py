@@ -110,7 +110,12 @@ def _growth(draws: Draws, method: Method, reg: float) -> Evidence:
     for kappa in kappas:
         errors = _errors(draws.seeds(), kappa, method, reg)
         below = errors <= NEAR
-        taken.append(np.where(below.any(0), below.argmax(0), np.inf))
+        at = below.argmax(0)
+        before, after = (np.take_along_axis(errors, at[None] - n, 0)[0] for n in (1, 0))
+        # The part of the last step that it takes, along a geometric sequence.
+        with np.errstate(divide="ignore", invalid="ignore"):
+            part = np.log(before / NEAR) / np.log(before / after)
+        taken.append(np.where(below.any(0), at - 1 + part, np.inf))
     steps = np.array(taken)
     pairs = zip(kappas, steps, strict=True)
     means = {f"mean steps at κ = {k:g}": float(row.mean()) for k, row in pairs}
