@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -113,7 +114,7 @@ class Verdict(InTable):
 
 def made() -> dict[str, Any]:
     """The day, the commit and the versions of a verdict that is made now."""
-    return {"date": datetime.now(UTC).date().isoformat(), **_with()}
+    return {"date": datetime.now(UTC).date().isoformat(), **copy.deepcopy(_with())}
 
 
 @functools.cache
