@@ -92,9 +92,14 @@ CLAIMS = (
             "Though the factors grow to √σ₁, ‖D_t − D₀‖_op = O(ηα² ln(1/α)), D = AᵀA − BBᵀ: "
             "exponent 2 in α, up to the logarithm."
         ),
-        hypotheses=("𝒜 = I", "A₀, B₀ with entries of standard deviation α/√d", "α ≪ 1"),
+        hypotheses=(
+            "𝒜 = I",
+            "σ₁ = 1",
+            "A₀, B₀ with entries of standard deviation α/√d",
+            "α ≪ 1",
+        ),
         how=(
-            f"d = k = {D}, r* = {TRUE_RANK}, r = {RANK}, σ₁ = 1, κ = {KAPPA:g}, η = {ETA:g}, "
+            f"d = k = {D}, r* = {TRUE_RANK}, r = {RANK}, κ = {KAPPA:g}, η = {ETA:g}, "
             f"α = {listed(ALPHAS)}; exponent ± {SLOPE:.2g}, for the logarithm."
         ),
         kind="value",
