@@ -45,8 +45,7 @@ class Library(NamedTuple):
             ImportError: its pack cannot be loaded.
             ValueError: it is unknown; with the nearest, and with the packs that cannot be loaded.
         """
-        here = name in self.claims or name in self.claims.aliases
-        if not here and isinstance(name, str):
+        if isinstance(name, str) and name not in {*self.claims, *self.claims.aliases}:
             self.refuse_broken(name.partition("/")[0])
         try:
             return self.claims.find(name)

@@ -125,6 +125,16 @@ def first_below(values: Tensor, level: float | Tensor) -> np.ndarray:
     return np.where(below.any(0), below.argmax(0), np.inf)
 
 
+def crossing(values: np.ndarray, level: float) -> np.ndarray:
+    """When values (T, n) come to the level, along a geometric sequence between steps; or inf."""
+    below = values <= level
+    at = below.argmax(0)
+    before, after = (np.take_along_axis(values, at[None] - n, 0)[0] for n in (1, 0))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        part = np.log(before / level) / np.log(before / after)
+    return np.where(below.any(0), at - 1 + part, np.inf)
+
+
 def exponents(x: Sequence[float], y: np.ndarray) -> np.ndarray:
     """Least-squares slope of ln y (len(x), n) against ln x, for each of the n draws.
 

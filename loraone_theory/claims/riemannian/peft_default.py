@@ -11,6 +11,7 @@ from loraone_theory.claims import stats
 from loraone_theory.claims.base import Claim, Draws, Evidence, Finding, listed
 from loraone_theory.claims.population import (
     Population,
+    crossing,
     exponent,
     exponents,
     first_below,
@@ -109,13 +110,7 @@ def _growth(draws: Draws, method: Method, reg: float) -> Evidence:
     taken = []
     for kappa in kappas:
         errors = _errors(draws.seeds(), kappa, method, reg)
-        below = errors <= NEAR
-        at = below.argmax(0)
-        before, after = (np.take_along_axis(errors, at[None] - n, 0)[0] for n in (1, 0))
-        # The part of the last step that it takes, along a geometric sequence.
-        with np.errstate(divide="ignore", invalid="ignore"):
-            part = np.log(before / NEAR) / np.log(before / after)
-        taken.append(np.where(below.any(0), at - 1 + part, np.inf))
+        taken.append(crossing(errors, NEAR))
     steps = np.array(taken)
     pairs = zip(kappas, steps, strict=True)
     means = {f"mean steps at κ = {k:g}": float(row.mean()) for k, row in pairs}

@@ -145,7 +145,7 @@ CLAIMS = (
         mutant_statement="0.8 w in place of w",
         mutant=lambda draws: _gordon(draws, share=0.8),
         trials=80,
-        smoke_trials=120,
+        smoke_trials=160,
         explanation="The search can only find lower bounds, so it could miss a violation.",
         derivation="sensing 4",
         figure="fig_rip.png",
