@@ -305,7 +305,9 @@ def test_the_norm_of_a_gradient_does_not_depend_on_scale(dtype):
         run = lt.simulate(problem, "lora", rank=2, learning_rate=0.1, steps=1,
                           initial=initial, record=["gradient_norm"])  # fmt: skip
         found.append(run["gradient_norm"][0] * 2.0**power)
-    assert torch.equal(*found)
+    # Products of length 6 and a norm of 22 numbers, which may be summed in another order.
+    allowed = rounding(22, operations=3, dtype=dtype)
+    torch.testing.assert_close(*found, rtol=allowed, atol=0)
     assert float(found[0]) > 0
 
 
