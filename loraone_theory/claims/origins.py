@@ -7,8 +7,10 @@ installed pack.
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
+import os
 import sys
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -32,12 +34,18 @@ def _digest(path: Path) -> str:
         return ""
 
 
-def _files() -> Iterator[tuple[str, Path]]:
+@functools.cache
+def _resolved(file: str) -> str:
+    """There are thousands of modules, and looking through their folders takes its time."""
+    return os.path.realpath(file)
+
+
+def _files() -> Iterator[tuple[str, str]]:
     """The modules that are imported now, by name, with the file of each."""
     for name, module in sorted(sys.modules.items()):
         file = getattr(module, "__file__", None)
         if isinstance(file, str):
-            yield name, Path(file).resolve()
+            yield name, _resolved(file)
 
 
 def _inside(folder: Path) -> dict[str, Path]:
@@ -46,11 +54,12 @@ def _inside(folder: Path) -> dict[str, Path]:
     Neither those of this package, nor what is installed in an environment there, nor the script
     that runs, nor other files of claims.
     """
+    below = str(folder).rstrip(os.sep) + os.sep
+    found = {name: Path(file) for name, file in _files() if file.startswith(below)}
     return {
         name: path
-        for name, path in _files()
-        if path.is_relative_to(folder)
-        and not path.is_relative_to(_PACKAGE)
+        for name, path in found.items()
+        if not path.is_relative_to(_PACKAGE)
         and not _INSTALLED.intersection(path.relative_to(folder).parts)
         and name not in _MAIN
         and not name.startswith(FILE)
@@ -76,7 +85,7 @@ def of_package(value: str) -> str:
     """
     top = value.partition(":")[0].strip().partition(".")[0]
     return _together(
-        {name: path for name, path in _files() if name == top or name.startswith(f"{top}.")}
+        {name: Path(f) for name, f in _files() if name == top or name.startswith(f"{top}.")}
     )
 
 
