@@ -8,6 +8,7 @@ import tolerance
 import torch
 
 import loraone_theory as lt
+from loraone_theory.dynamics.records import TAKEN
 
 PROBLEM = lt.sample_linear(d=8, k=6, true_rank=2, samples=60, seeds=(0, 1))
 OPTIONS: dict[str, Any] = {"rank": 3, "learning_rate": [0.05, 0.1], "steps": 4}
@@ -43,9 +44,7 @@ def test_values_are_real() -> None:
         lt.simulate(PROBLEM, "lora", record=[phase], **OPTIONS)
 
 
-@pytest.mark.parametrize(
-    "name", ["step", "steps", "seed", "problem_seed", "learning_rate", "damping", "init_std"]
-)
+@pytest.mark.parametrize("name", TAKEN)
 def test_names_of_axes_are_taken(name: str) -> None:
     with pytest.raises(ValueError, match=f"got '{name}'; give it another one"):
         lt.Record(name, lambda view: view.loss)

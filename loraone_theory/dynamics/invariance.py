@@ -16,6 +16,7 @@ from loraone_theory.core.randomness import generator, haar_frame, normal
 from loraone_theory.dynamics.records import Record
 from loraone_theory.dynamics.view import View, reference
 from loraone_theory.methods import Method
+from loraone_theory.methods.parametrisations import Parametrisation, Start
 from loraone_theory.problems.linear.covariance import Dense
 from loraone_theory.problems.linear.problem import LinearProblem
 from loraone_theory.problems.linear.reduction import Axes, Reduction
@@ -52,10 +53,7 @@ def check(record: Record, method: Method, rank: int) -> None:
     start = method.init(low, rank, (SEED,))
     offset = None if start.offset is None else Factors(*map(_noise, (LEFT, RIGHT), start.offset))
     lifted_offset = None if offset is None else way.lift(offset)
-    tensors = [_noise(i, t) for i, t in enumerate((*start.trainable, *start.frozen))]
-    axes: tuple[Axes, ...] = (*form.trainable_axes, *form.frozen_axes)
-    lifted = [way.lift_tensor(t, where) for t, where in zip(tensors, axes, strict=True)]
-    count = len(start.trainable)
+    (tensors, lifted), count = _tensors(start, form, way), len(start.trainable)
     shift = form.shift(tuple(tensors[:count]), tuple(tensors[count:]))
     size = min(shift.rank + (0 if offset is None else offset.rank), high.d, high.k)
     values = []
@@ -90,10 +88,7 @@ def check_rule(method: Method, rank: int) -> None:
     low, high, way = _spaces(rank)
     form = method.parametrisation
     start = method.init(low, rank, (SEED,))
-    tensors = [_noise(i, t) for i, t in enumerate((*start.trainable, *start.frozen))]
-    axes: tuple[Axes, ...] = (*form.trainable_axes, *form.frozen_axes)
-    lifted = [way.lift_tensor(t, where) for t, where in zip(tensors, axes, strict=True)]
-    count = len(start.trainable)
+    (tensors, lifted), count = _tensors(start, form, way), len(start.trainable)
     ends = [
         _path(method, problem, tuple(parts[:count]), tuple(parts[count:]))
         for problem, parts in ((low, tensors), (high, lifted))
@@ -108,6 +103,15 @@ def check_rule(method: Method, rank: int) -> None:
                 f"is {off:.1e} away (does it look at single entries, or at the number of rows or "
                 "columns?); leave equivariant at False, or give reduce='never'"
             )
+
+
+def _tensors(
+    start: Start, form: Parametrisation, way: Reduction
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Gaussian tensors of a start's shapes, trainable and frozen, and the same in `high`."""
+    tensors = [_noise(i, t) for i, t in enumerate((*start.trainable, *start.frozen))]
+    axes: tuple[Axes, ...] = (*form.trainable_axes, *form.frozen_axes)
+    return tensors, [way.lift_tensor(t, where) for t, where in zip(tensors, axes, strict=True)]
 
 
 def _path(method: Method, problem: LinearProblem, params: Params, frozen: Params) -> Params:

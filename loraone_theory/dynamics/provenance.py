@@ -65,7 +65,7 @@ def config(plan: Plan, threads: int | None = None) -> dict[str, Any]:
         "sampling": None if used.batches is None else used.batches.sampling,
         "engine": used.engine,
         "until": None if used.until is None else dataclasses.asdict(used.until),
-        "dtype": str(like.dtype).removeprefix("torch."),
+        "dtype": plain(like.dtype),
         "device": like.device.type,
         "threads": torch.get_num_threads() if threads is None else threads,
         "versions": versions(used.engine),
@@ -80,7 +80,7 @@ def has_own(plan: Plan) -> bool:
         method.start.own is not None
         or method.train.own is not None
         or any(RECORDS.get(row.name) is not row for row in used.record.values())
-        or plan.batch.rates.scheduled
+        or any(callable(rate) and type(rate) not in rates.OURS for rate in plan.batch.rates.values)
         or kind is LossProblem
         or not is_installed(kind.__module__)
     )
